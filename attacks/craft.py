@@ -1,0 +1,112 @@
+"""From images to perturbed images: draw the surrogate, run the attack, check the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from attacks.registry import Attack
+from attacks.seeding import derive_seed, generator, global_seed
+from attacks.threat_model import ThreatModel
+
+
+class AttackError(RuntimeError):
+    """An attack that broke its contract: wrong shape, non-finite pixels, outside the threat model."""
+
+
+class PopulationLike(Protocol):
+    """What an attack may know of a population: everything but the draw."""
+
+    submodels: nn.ModuleList
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    @property
+    def training(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """Perturbed images (N, C, H, W) and, for attacks on one submodel, which one: (N,), else None."""
+
+    images: Tensor
+    surrogates: Tensor | None
+
+
+def craft(
+    attack: Attack,
+    population: PopulationLike,
+    images: Tensor,
+    labels: Tensor,
+    threat_model: ThreatModel,
+    *,
+    seed: int,
+    parameters: Mapping[str, Any],
+    batch_size: int,
+    images_per_draw: int = 1,
+) -> Crafted:
+    """Perturb every image once, as the paper's attacker does (Section 3, Eq. 6).
+
+    An attack on a submodel gets one drawn uniformly for every `images_per_draw` consecutive images
+    (1 is the paper's Eq. 6; its released code draws once per batch of 100). An attack on the
+    population gets the population. Submodels are in evaluation mode meanwhile.
+
+    Args:
+        images: (N, C, H, W) in [0, 1], on the population's device.
+        labels: (N,).
+        seed: all randomness follows from it.
+        parameters: the attack's own keyword arguments.
+        batch_size: most images perturbed at once.
+
+    Raises:
+        AttackError: the attack left the threat model or returned something else than images.
+        ValueError: the attack does not support the norm.
+    """
+    if threat_model.norm not in attack.norms:
+        raise ValueError(
+            f"attack {attack.name!r} supports {', '.join(attack.norms)}, not {threat_model.norm}"
+        )
+    surrogates = None
+    groups: list[tuple[Any, Tensor]] = [(population, torch.arange(len(images)))]
+    if attack.surrogate == "submodel":
+        draws = torch.randint(
+            len(population.submodels),
+            (-(-len(images) // images_per_draw),),
+            generator=generator(seed, "surrogate"),
+        )
+        surrogates = draws.repeat_interleave(images_per_draw)[: len(images)]
+        groups = [
+            (submodel, torch.nonzero(surrogates == i).flatten())
+            for i, submodel in enumerate(population.submodels)
+        ]
+    batches = [(model, batch) for model, group in groups for batch in group.split(batch_size)]
+
+    perturbed = images.clone()
+    was_training = population.training
+    population.train(False)
+    try:
+        for number, (model, batch) in enumerate(tqdm(batches, attack.name, leave=False, disable=None)):
+            at = batch.to(images.device)
+            if len(at) == 0 or threat_model.eps == 0:
+                continue
+            with global_seed(derive_seed(seed, "attack", number), images.device):
+                result = attack.function(
+                    model,
+                    images[at].clone(),
+                    labels[at].clone(),
+                    threat_model=threat_model,
+                    **parameters,
+                )
+            if problem := threat_model.violation(result, images[at]):
+                raise AttackError(f"attack {attack.name!r} {problem}")
+            perturbed[at] = threat_model.project(result, images[at])
+    finally:
+        population.train(was_training)
+    return Crafted(perturbed, surrogates)

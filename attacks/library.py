@@ -1,0 +1,171 @@
+"""The paper's attacks, out of torchattacks.
+
+torchattacks is imported when an attack runs, so that nothing else depends on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attacks.registry import register_attack
+from attacks.threat_model import ThreatModel
+
+
+class _Float64Logits(nn.Module):
+    """The same network with logits in double precision.
+
+    On a confident network float32 cross-entropy rounds its gradient to zero and a sign attack
+    stands still; the last layer in float64 keeps the direction at no measurable cost.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        return logits.double() if logits.device.type != "mps" else logits
+
+
+def _reachable_step(step_size: float, threat_model: ThreatModel, steps: int) -> float:
+    """The paper's step at the paper's eps; elsewhere between eps / steps and eps / 4.
+
+    Below eps / steps the edge of the ball is out of reach; above eps / 4 a sign attack jumps
+    between the ball's corners.
+    """
+    return min(max(step_size, threat_model.eps / steps), threat_model.eps / 4)
+
+
+@register_attack("none", norms=("Linf", "L2"))
+def none(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel) -> Tensor:
+    """Clean images."""
+    return images
+
+
+@register_attack("fgsm")
+def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel) -> Tensor:
+    """x + eps * sign(gradient of cross-entropy); paper Eq. 1."""
+    import torchattacks
+
+    return _run(torchattacks.FGSM(_Float64Logits(model), eps=threat_model.eps), images, labels)
+
+
+@register_attack("pgd")
+def pgd(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    threat_model: ThreatModel,
+    steps: int,
+    step_size: float,
+) -> Tensor:
+    """Projected steps along the gradient's sign from a random start; paper Eq. 2."""
+    import torchattacks
+
+    step = _reachable_step(step_size, threat_model, steps)
+    attack = torchattacks.PGD(_Float64Logits(model), threat_model.eps, step, steps)
+    return _run(attack, images, labels)
+
+
+@register_attack("mifgsm")
+def mifgsm(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    threat_model: ThreatModel,
+    steps: int,
+    decay: float,
+) -> Tensor:
+    """FGSM iterated with momentum, with steps of eps / steps (Dong et al., CVPR 2018, Alg. 1)."""
+    import torchattacks
+
+    step = threat_model.eps / steps
+    attack = torchattacks.MIFGSM(_Float64Logits(model), threat_model.eps, step, steps, decay)
+    perturbed = _run(attack, images, labels)
+    # It divides by the gradient's mean and so returns NaN where the gradient is exactly zero:
+    # there the attack found nothing, and the image counts as unperturbed.
+    return torch.where(perturbed.isfinite(), perturbed, images)
+
+
+@register_attack("pgd-eot", surrogate="population")
+def pgd_eot(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    threat_model: ThreatModel,
+    steps: int,
+    step_size: float,
+    draws: int,
+) -> Tensor:
+    """PGD on the gradient averaged over `draws` fresh draws of a submodel at every step.
+
+    Expectation over transformation (Athalye et al., ICML 2018), the transformation being the draw.
+    """
+    import torchattacks
+
+    step = _reachable_step(step_size, threat_model, steps)
+    attack = torchattacks.EOTPGD(_Float64Logits(model), threat_model.eps, step, steps, draws)
+    return _run(attack, images, labels)
+
+
+@register_attack("autoattack", norms=("Linf", "L2"))
+def autoattack(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    threat_model: ThreatModel,
+    steps: int,
+    queries: int,
+) -> Tensor:
+    """APGD-CE, targeted APGD-DLR, targeted FAB and Square, in turn on what is left (standard version).
+
+    torchattacks' implementation, with `steps` for each of the first three and `queries` for Square
+    (its own AutoAttack class fixes 10 steps). Where the four return an image as it was, because
+    they failed or because the surrogate misread it from the start, the iterate of APGD-CE with the
+    highest loss is returned: on another submodel it may succeed.
+
+    Raises:
+        ValueError: fewer than four classes; the targeted loss compares four logits.
+    """
+    import torchattacks
+
+    with torch.no_grad():
+        classes = model(images[:1]).shape[1]
+    if classes < 4:
+        raise ValueError(f"autoattack needs at least 4 classes, got {classes}")
+    shared: dict[str, Any] = {"norm": threat_model.norm, "eps": threat_model.eps}
+    targeted = {"n_classes": classes, "steps": steps, **shared}
+    attack = torchattacks.MultiAttack(
+        [
+            torchattacks.APGD(model, steps=steps, seed=_fresh_seed(), **shared),
+            torchattacks.APGDT(model, seed=_fresh_seed(), **targeted),
+            torchattacks.FAB(model, multi_targeted=True, seed=_fresh_seed(), **targeted),
+            torchattacks.Square(model, n_queries=queries, seed=_fresh_seed(), **shared),
+        ]
+    )
+    perturbed = _run(attack, images, labels)
+    unperturbed = (perturbed == images).flatten(1).all(dim=1)
+    if unperturbed.any():
+        apgd = torchattacks.APGD(model, steps=steps, **shared)
+        _, best = apgd.perturb(images[unperturbed], labels[unperturbed], best_loss=True)
+        perturbed[unperturbed] = best.detach()
+    return perturbed
+
+
+def _run(attack: Any, images: Tensor, labels: Tensor) -> Tensor:
+    """Call a torchattacks attack on the model's own device."""
+    attack.set_device(images.device)
+    perturbed: Tensor = attack(images, labels)
+    return perturbed.detach()
+
+
+def _fresh_seed() -> int:
+    """A seed for the parts of AutoAttack that reseed torch's global generator themselves."""
+    return int(torch.randint(2**31, ()))

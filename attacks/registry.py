@@ -1,0 +1,118 @@
+"""Names for things: the registry type, and the registry of attacks."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Generic, Literal, TypeVar
+
+from torch import Tensor
+
+Entry = TypeVar("Entry")
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+class Registry(Generic[Entry]):
+    """A mapping from lower-case names to entries that refuses duplicates and explains misses.
+
+    Packages outside this repository add entries through an entry point of the group
+    `randomized_defense_bench.<kind>s`: a module that registers on import.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Register `entry`.
+
+        Raises:
+            ValueError: the name is taken, or is not words of a-z and 0-9 joined by hyphens (names
+                become parts of pytest ids and file names).
+        """
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"{self.kind} name {name!r}: use lower-case letters and digits joined by hyphens"
+            )
+        if name in self._entries:
+            raise ValueError(f"{self.kind} {name!r} is registered already")
+        self._entries[name] = entry
+
+    def __getitem__(self, name: str) -> Entry:
+        """The entry.
+
+        Raises:
+            LookupError: unknown name; the message suggests known ones.
+        """
+        if name not in self._entries:
+            raise LookupError(self.explain_unknown(name))
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        """Names in the order of registration."""
+        return iter(self._entries)
+
+    def explain_unknown(self, name: str) -> str:
+        """One line that names the miss, the nearest known name and all known names."""
+        near = difflib.get_close_matches(name, self._entries, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"unknown {self.kind} {name!r}{hint} (known: {', '.join(self._entries)})"
+
+    def load_plugins(self) -> None:
+        """Import what installed packages offer; a broken package is named in a warning."""
+        for plugin in entry_points(group=f"randomized_defense_bench.{self.kind}s"):
+            try:
+                plugin.load()
+            except Exception as error:
+                warnings.warn(f"{self.kind} plug-in {plugin.value!r} failed: {error}", stacklevel=2)
+
+
+Surrogate = Literal["submodel", "population"]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack and what it differentiates.
+
+    Attributes:
+        name: its id.
+        function: `f(model, images, labels, *, threat_model, **parameters) -> perturbed images`,
+            with images (N, C, H, W) in [0, 1], labels (N,); it may draw from torch's global
+            generators, which the caller seeds.
+        surrogate: "submodel": `model` is one submodel, drawn by the caller; "population": `model`
+            is the whole population, whose forward pass draws a submodel.
+        norms: the norms it can be run in.
+        version: raised when a change of the code changes results; part of a record's key.
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    surrogate: Surrogate
+    norms: tuple[str, ...]
+    version: int
+
+
+ATTACKS: Registry[Attack] = Registry("attack")
+
+
+def register_attack(
+    name: str,
+    *,
+    surrogate: Surrogate = "submodel",
+    norms: tuple[str, ...] = ("Linf",),
+    version: int = 1,
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Decorator that registers an attack; see `Attack` for the meaning of the arguments."""
+
+    def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        ATTACKS.add(name, Attack(name, function, surrogate, norms, version))
+        return function
+
+    return register

@@ -1,0 +1,1 @@
+"""The experiment: data, budgets, and the measured cells."""

@@ -1,0 +1,234 @@
+"""The only place with experiment numbers: what each budget spends on each dataset.
+
+`smoke` proves that everything runs, `quick` shows the effects on a laptop (CIFAR-10: on a GPU), and
+`paper` is the protocol of Jasser and Garibay; where the paper is silent, their released scripts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from defenses.training import Recipe
+
+BUDGETS = ("smoke", "quick", "paper")
+# The attacks whose curves against eps are drawn.
+SWEEP_ATTACKS = ("fgsm", "pgd")
+
+Parameters = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One dataset under one budget.
+
+    Attributes:
+        train_images, test_images: how many are used; None: all.
+        submodels: n, by defense; "default" for all others.
+        recipes: training recipes by defense; "default" for all others.
+        defenses: keyword arguments of defenses, by name.
+        attacks: keyword arguments of attacks, by name.
+        eps: Linf radii at which defenses are ranked, the paper's.
+        sweep_eps: further radii, for curves.
+        batch_size: most images attacked or classified at once.
+    """
+
+    train_images: int | None = None
+    test_images: int | None = None
+    submodels: Mapping[str, int]
+    recipes: Mapping[str, Recipe]
+    defenses: Mapping[str, Parameters]
+    attacks: Mapping[str, Parameters]
+    eps: tuple[float, ...]
+    sweep_eps: tuple[float, ...]
+    batch_size: int = 250
+
+    def population_size(self, defense: str) -> int:
+        """n for a defense."""
+        return self.submodels.get(defense, self.submodels["default"])
+
+    def recipe(self, defense: str) -> Recipe:
+        """The training recipe for a defense."""
+        return self.recipes.get(defense, self.recipes["default"])
+
+
+def _adversarial(**numbers: float) -> dict[str, Parameters]:
+    """The same PGD adversary for the three adversarially trained defenses."""
+    return {name: numbers for name in ("single-adv", "ulm-adv", "clm-adv")}
+
+
+def _counter_linked(
+    defenses: Mapping[str, Parameters], clm: Parameters, clm_adv: Parameters
+) -> dict[str, Parameters]:
+    return {**defenses, "clm": clm, "clm-adv": {**defenses["clm-adv"], **clm_adv}}
+
+
+def _recipes(plain: Recipe, adversarial_epochs: int) -> dict[str, Recipe]:
+    adversarial = replace(plain, epochs=adversarial_epochs)
+    names = ("single-adv", "ulm-adv", "clm-adv")
+    return {"default": plain, **dict.fromkeys(names, adversarial)}
+
+
+def _attacks(
+    *, steps: int, step_size: float, draws: int, momentum_steps: int, auto_steps: int, queries: int
+) -> dict[str, Parameters]:
+    return {
+        "pgd": {"steps": steps, "step_size": step_size},
+        "mifgsm": {"steps": momentum_steps, "decay": 1.0},
+        "pgd-eot": {"steps": steps, "step_size": step_size, "draws": draws},
+        "autoattack": {"steps": auto_steps, "queries": queries},
+    }
+
+
+# The paper's sizes: 10 submodels, 4 in the released adversarially trained populations.
+_TEN = {"default": 10, "single": 1, "single-adv": 1, "ulm-adv": 4, "clm-adv": 4}
+_TWO = {"default": 2, "single": 1, "single-adv": 1}
+
+_MNIST_PAPER = Experiment(
+    submodels=_TEN,
+    # The paper gives no number of epochs for MNIST.
+    recipes=_recipes(
+        Recipe(optimizer="adam", learning_rate=1e-3, epochs=10, batch_size=100),
+        adversarial_epochs=4,
+    ),
+    defenses=_counter_linked(
+        _adversarial(eps=0.3, step_size=0.01, steps=100),
+        clm={"alpha": 0.1, "delta": 0.1, "period": 10, "learning_rate": 1e-4, "epochs": 5},
+        clm_adv={"alpha": 0.01, "delta": 0.005, "period": 1},
+    ),
+    attacks=_attacks(
+        steps=40, step_size=0.01, draws=10, momentum_steps=10, auto_steps=100, queries=5000
+    ),
+    eps=(0.3, 0.4),
+    sweep_eps=(0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5),
+)
+
+_CIFAR_PAPER = Experiment(
+    submodels=_TEN,
+    recipes=_recipes(
+        Recipe(
+            optimizer="sgd",
+            learning_rate=0.1,
+            epochs=200,
+            batch_size=200,
+            momentum=0.9,
+            weight_decay=5e-4,
+            cosine=True,
+            augment=True,
+        ),
+        adversarial_epochs=200,
+    ),
+    defenses=_counter_linked(
+        _adversarial(eps=8 / 255, step_size=2 / 255, steps=20),
+        clm={"alpha": 0.5, "delta": 0.1, "period": 10, "learning_rate": 1e-2, "epochs": 150},
+        clm_adv={"alpha": 0.1, "delta": 0.05, "period": 10},
+    ),
+    attacks=_attacks(
+        steps=40, step_size=2 / 255, draws=10, momentum_steps=10, auto_steps=100, queries=5000
+    ),
+    eps=(8 / 255, 16 / 255),
+    sweep_eps=tuple(k / 255 for k in (1, 2, 4, 6, 12, 24, 32)),
+    batch_size=100,
+)
+
+
+def _shorter_training(
+    experiment: Experiment, *, epochs: int, adversarial_epochs: int, clm_epochs: int, steps: int
+) -> Experiment:
+    """The same experiment with fewer epochs, and fewer PGD steps in training that reach as far."""
+    defenses = {name: dict(numbers) for name, numbers in experiment.defenses.items()}
+    for numbers in defenses.values():
+        if "steps" in numbers:
+            numbers |= {"steps": steps, "step_size": numbers["eps"] / 4}
+    defenses["clm"]["epochs"] = clm_epochs
+    plain = replace(experiment.recipes["default"], epochs=epochs)
+    return replace(experiment, recipes=_recipes(plain, adversarial_epochs), defenses=defenses)
+
+
+_MNIST_QUICK = replace(
+    _shorter_training(_MNIST_PAPER, epochs=3, adversarial_epochs=2, clm_epochs=5, steps=7),
+    test_images=1000,
+    attacks={
+        **_MNIST_PAPER.attacks,
+        "pgd-eot": {"steps": 40, "step_size": 0.01, "draws": 4},
+        "autoattack": {"steps": 100, "queries": 1000},
+    },
+)
+
+_DIGITS_PAPER = replace(
+    _MNIST_PAPER,
+    recipes=_recipes(
+        Recipe(optimizer="adam", learning_rate=1e-3, epochs=100, batch_size=50),
+        adversarial_epochs=100,
+    ),
+    eps=(0.3,),
+    sweep_eps=(0.05, 0.1, 0.15, 0.2, 0.25, 0.4, 0.5),
+)
+
+_DIGITS_QUICK = replace(
+    _shorter_training(_DIGITS_PAPER, epochs=12, adversarial_epochs=10, clm_epochs=12, steps=5),
+    test_images=150,
+    attacks={**_MNIST_QUICK.attacks, "autoattack": {"steps": 100, "queries": 500}},
+)
+
+_CIFAR_QUICK = replace(
+    _shorter_training(_CIFAR_PAPER, epochs=15, adversarial_epochs=15, clm_epochs=10, steps=7),
+    submodels={"default": 4, "single": 1, "single-adv": 1},
+    test_images=500,
+    attacks={
+        **_CIFAR_PAPER.attacks,
+        "pgd-eot": {"steps": 40, "step_size": 2 / 255, "draws": 4},
+        "autoattack": {"steps": 100, "queries": 1000},
+    },
+)
+
+
+def _smoke(experiment: Experiment, *, train_images: int, test_images: int) -> Experiment:
+    """Two submodels, one epoch, two steps: numbers without meaning, from every line of code."""
+    step_size = experiment.attacks["pgd"]["step_size"]
+    shorter = _shorter_training(
+        experiment, epochs=1, adversarial_epochs=1, clm_epochs=1, steps=2
+    )
+    return replace(
+        shorter,
+        train_images=train_images,
+        test_images=test_images,
+        submodels=_TWO,
+        attacks=_attacks(
+            steps=2, step_size=step_size, draws=2, momentum_steps=2, auto_steps=2, queries=2
+        ),
+    )
+
+
+_EXPERIMENTS: dict[tuple[str, str], Experiment] = {
+    ("smoke", "digits"): _smoke(_DIGITS_PAPER, train_images=500, test_images=50),
+    ("quick", "digits"): _DIGITS_QUICK,
+    ("paper", "digits"): _DIGITS_PAPER,
+    ("smoke", "mnist"): _smoke(_MNIST_PAPER, train_images=1000, test_images=50),
+    ("quick", "mnist"): _MNIST_QUICK,
+    ("paper", "mnist"): _MNIST_PAPER,
+    ("smoke", "cifar10"): _smoke(_CIFAR_PAPER, train_images=400, test_images=16),
+    ("quick", "cifar10"): _CIFAR_QUICK,
+    ("paper", "cifar10"): _CIFAR_PAPER,
+}
+
+
+def experiment(budget: str, dataset: str) -> Experiment:
+    """What a budget spends on a dataset.
+
+    Raises:
+        LookupError: unknown budget, or a dataset without numbers.
+    """
+    if (budget, dataset) not in _EXPERIMENTS:
+        datasets = sorted({name for _, name in _EXPERIMENTS})
+        raise LookupError(
+            f"no budget {budget!r} for dataset {dataset!r} "
+            f"(budgets: {', '.join(BUDGETS)}; datasets: {', '.join(datasets)})"
+        )
+    return _EXPERIMENTS[budget, dataset]
+
+
+def attack_parameters(attack: str, budget: str = "quick", dataset: str = "mnist") -> Parameters:
+    """An attack's keyword arguments under a budget."""
+    return experiment(budget, dataset).attacks.get(attack, {})

@@ -1,0 +1,110 @@
+"""Registries become pytest parameters; populations become fixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.datasets import DATASETS, DatasetError, DatasetMissingError
+from benchmarks.session import Options, Prepared, Session, resolve_device
+from benchmarks.store import StoreError
+from defenses import DEFENSES
+from leaderboard.records import Record
+
+Measure = Callable[[Sequence[tuple[str, float]]], list[Record]]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every registered defense on every dataset; ids start `dataset-defense`."""
+    if "population" in metafunc.fixturenames:
+        cases = [(dataset, defense) for dataset in DATASETS for defense in DEFENSES]
+        ids = ["-".join(case) for case in cases]
+        metafunc.parametrize("population", cases, ids=ids, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def session(pytestconfig: pytest.Config) -> Session:
+    """The run, with the options it was started with."""
+    option = pytestconfig.option
+    return Session(
+        Options(
+            budget=option.budget,
+            device=resolve_device(option.device),
+            seed=option.seed,
+            data_root=option.data_root,
+            store=option.store,
+            results=option.results,
+            rerun=option.rerun,
+            retrain=option.retrain,
+            eps=tuple(option.eps),
+            submodels=option.submodels,
+            images_per_draw=option.images_per_draw,
+            clm_from_scratch=option.clm_from_scratch,
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def terminal(pytestconfig: pytest.Config) -> Callable[[], AbstractContextManager[Any]]:
+    """A context in which progress bars reach the terminal, if there is one."""
+    manager = pytestconfig.pluginmanager.getplugin("capturemanager")
+    capture_disabled: Callable[[], AbstractContextManager[Any]]
+    capture_disabled = manager.global_and_fixture_disabled
+    return capture_disabled
+
+
+@pytest.fixture(scope="session")
+def population(
+    request: pytest.FixtureRequest,
+    session: Session,
+    terminal: Callable[[], AbstractContextManager[Any]],
+) -> Prepared:
+    """One population, trained or loaded; freed before the next is set up."""
+    dataset, defense = request.param
+    try:
+        with terminal():
+            return session.prepare(dataset, defense)
+    except DatasetMissingError as error:
+        pytest.skip(str(error))
+    except (DatasetError, StoreError) as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def measure(
+    benchmark: BenchmarkFixture,
+    session: Session,
+    population: Prepared,
+    terminal: Callable[[], AbstractContextManager[Any]],
+    record_property: Callable[[str, object], None],
+) -> Measure:
+    """Attack the population: [(attack, eps), ...] -> records, timed by pytest-benchmark."""
+
+    def run(cells: Sequence[tuple[str, float]]) -> list[Record]:
+        def measure_all() -> list[tuple[Record, bool]]:
+            return [session.measure(population, attack, eps) for attack, eps in cells]
+
+        with terminal():
+            measured = benchmark.pedantic(measure_all, rounds=1, iterations=1)
+        reused = sum(was_there for _, was_there in measured)
+        records = [record for record, _ in measured]
+        benchmark.extra_info["budget"] = session.options.budget
+        benchmark.extra_info["mra"] = {
+            f"{r.cell.attack} {r.cell.eps:g}": r.mra for r in records
+        }
+        benchmark.extra_info["reused"] = reused
+        record_property(
+            "cells",
+            {
+                "measured": len(measured) - reused,
+                "reused": reused,
+                "trained": list(session.trained),
+            },
+        )
+        return records
+
+    return run

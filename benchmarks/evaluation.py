@@ -1,0 +1,117 @@
+"""One evaluation: population x attack -> correct[n, N]."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks import ATTACKS, ThreatModel, craft
+from benchmarks.budgets import attack_parameters
+from defenses import Population
+from leaderboard import metrics
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an attack left of a population.
+
+    Attributes:
+        correct: (n, N) bool: submodel i classifies perturbed image j correctly.
+        images: (N, C, H, W), the perturbed images.
+        surrogates: (N,) which submodel each image was crafted on, or None: on the population.
+        unperturbed: share of images that came back as they were.
+        seconds: to craft the images.
+    """
+
+    correct: metrics.Correct
+    images: Tensor
+    surrogates: Tensor | None
+    unperturbed: float
+    seconds: float
+
+    @property
+    def score(self) -> metrics.Score:
+        """MRA (Eq. 6) with its 95% interval over images."""
+        return metrics.score([self.correct])
+
+
+def evaluate(
+    population: Population,
+    images: Tensor,
+    labels: Tensor,
+    attack: str,
+    threat_model: ThreatModel,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    images_per_draw: int = 1,
+    batch_size: int = 250,
+) -> Evaluation:
+    """Perturb every image with a registered attack and let every submodel classify the result.
+
+    Args:
+        population: `Population(modules)`, for any modules that map images in [0, 1] to logits.
+        images: (N, C, H, W), float, in [0, 1], on the population's device.
+        labels: (N,) int64.
+        attack: a registered attack's name.
+        parameters: the attack's keyword arguments; None: those of the quick budget.
+        seed: all randomness follows from it.
+        images_per_draw: consecutive images that share a drawn surrogate.
+        batch_size: most images processed at once.
+
+    Raises:
+        LookupError: unknown attack.
+        ValueError: images or labels that are not what they should be.
+        AttackError: the attack broke its contract.
+    """
+    chosen = ATTACKS[attack]
+    check_images(images, labels)
+    if parameters is None:
+        parameters = attack_parameters(attack)
+    start = time.perf_counter()
+    crafted = craft(
+        chosen,
+        population,
+        images,
+        labels,
+        threat_model,
+        seed=seed,
+        parameters=parameters,
+        batch_size=batch_size,
+        images_per_draw=images_per_draw,
+    )
+    seconds = time.perf_counter() - start
+    return Evaluation(
+        correct=population.correct(crafted.images, labels, batch_size=batch_size).numpy(),
+        images=crafted.images,
+        surrogates=crafted.surrogates,
+        unperturbed=(crafted.images == images).flatten(1).all(dim=1).float().mean().item(),
+        seconds=seconds,
+    )
+
+
+def check_images(images: Tensor, labels: Tensor) -> None:
+    """Refuse what would give a wrong number instead of an error.
+
+    Raises:
+        ValueError: not (N, C, H, W) floats in [0, 1] with N > 0, or not N integer labels.
+    """
+    if images.ndim != 4 or len(images) == 0 or not images.is_floating_point():
+        raise ValueError(
+            f"images must be floats of shape (N, C, H, W), got {images.dtype} {tuple(images.shape)}"
+        )
+    if not (images.isfinite().all() and images.min() >= 0 and images.max() <= 1):
+        raise ValueError(
+            f"images must lie in [0, 1], got [{images.min():.4g}, {images.max():.4g}]: "
+            "put normalisation inside the module"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise ValueError(
+            f"labels must be int64 of shape ({len(images)},), got {labels.dtype} "
+            f"{tuple(labels.shape)}"
+        )

@@ -1,0 +1,285 @@
+"""A run of the suite: populations trained or loaded, cells measured or re-used."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attacks import ATTACKS, ThreatModel
+from attacks.seeding import derive_seed
+from benchmarks import budgets, datasets
+from benchmarks.evaluation import evaluate
+from benchmarks.store import FileCheckpoint, Store
+from defenses import DEFENSES, Population, Task
+from defenses.architectures import cifar_resnet18, lenet5
+from defenses.training import initialise
+from leaderboard import records
+from leaderboard.records import Cell, Record, RecordError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line resolved to; see `pytest --help`.
+
+    Attributes:
+        eps: radii to rank at in place of the budget's, or empty.
+        submodels: n in place of the budget's (`single` stays single), or None.
+        images_per_draw: consecutive images that share a drawn surrogate.
+        clm_from_scratch: train `clm` from scratch instead of from `ulm`.
+    """
+
+    budget: str
+    device: torch.device
+    seed: int
+    data_root: Path
+    store: Path
+    results: Path
+    rerun: bool
+    retrain: bool
+    eps: tuple[float, ...]
+    submodels: int | None
+    images_per_draw: int
+    clm_from_scratch: bool
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `mps` stands for on this machine.
+
+    Raises:
+        ValueError: the machine has no such device.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next((device for device, there in present.items() if there), "cpu")
+    if not present.get(name, True):
+        raise ValueError(f"device {name!r} is not available on this machine; use auto or cpu")
+    return torch.device(name)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A population ready to be attacked.
+
+    Attributes:
+        parameters: what it was made with, the recipe included.
+        trained: whether this run trained it, rather than loaded it.
+    """
+
+    population: Population
+    dataset: datasets.Dataset
+    defense: str
+    parameters: dict[str, Any]
+    sha256: str
+    training_seconds: float
+    trained: bool
+
+
+class Session:
+    """Holds the options and the dataset in use; everything else is on disk.
+
+    Attributes:
+        trained: names of the stored populations that this process trained.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.store = Store(options.store)
+        self.trained: list[str] = []
+        self._dataset: datasets.Dataset | None = None
+        self._measured: set[Path] = set()
+
+    def experiment(self, dataset: str) -> budgets.Experiment:
+        """The budget's numbers for a dataset."""
+        return budgets.experiment(self.options.budget, dataset)
+
+    def dataset(self, name: str) -> datasets.Dataset:
+        """A dataset on the CPU; the last one used is kept in memory.
+
+        Raises:
+            DatasetError: missing or unusable.
+        """
+        if self._dataset is None or self._dataset.name != name:
+            self._dataset = None
+            numbers = self.experiment(name)
+            self._dataset = datasets.load(
+                name, self.options.data_root, numbers.train_images, numbers.test_images
+            )
+        return self._dataset
+
+    def prepare(self, dataset: str, defense: str) -> Prepared:
+        """Load a population from the store, or train it and keep it there.
+
+        Raises:
+            LookupError: unknown dataset or defense.
+            DatasetError: the data is missing or unusable.
+            StoreError: the stored population is unusable.
+        """
+        data = self.dataset(dataset)
+        chosen = DEFENSES[defense]
+        numbers = self.experiment(dataset)
+        size = numbers.population_size(defense)
+        if self.options.submodels and size > 1:
+            size = self.options.submodels
+        recipe = numbers.recipe(defense)
+        overrides = dict(numbers.defenses.get(defense, {}))
+        if defense == "clm":
+            overrides["from_scratch"] = self.options.clm_from_scratch
+        arguments = chosen.parameters(overrides)
+        parameters = {
+            **arguments,
+            "recipe": asdict(recipe),
+            "train_images": len(data.train_images),
+        }
+        identity = {
+            "dataset": dataset,
+            "sha256": data.sha256,
+            "defense": defense,
+            "version": chosen.version,
+            "submodels": size,
+            "seed": self.options.seed,
+            **parameters,
+        }
+        folder = self.store.folder(f"{dataset}-{defense}-s{self.options.seed}", identity)
+        build = chosen.build or (cifar_resnet18 if data.channels == 3 else lenet5)
+        population = initialise(
+            lambda: build(data.channels, data.classes), size, seed=self.options.seed
+        ).to(self.options.device)
+
+        with self.store.lock(folder):
+            if self.options.retrain and folder.name not in self.trained:
+                self.store.forget(folder)
+            card = self.store.load_into(population, folder)
+            if card is None:
+                checkpoint = FileCheckpoint(folder)
+                task = Task(
+                    images=data.train_images.to(self.options.device),
+                    labels=data.train_labels.to(self.options.device),
+                    recipe=recipe,
+                    seed=self.options.seed,
+                    load=lambda other: self.prepare(dataset, other).population,
+                    checkpoint=checkpoint,
+                )
+                chosen.train(population, task, **arguments)
+                population.eval()
+                card = self.store.save(population, folder, identity, checkpoint.seconds)
+                self.trained.append(folder.name)
+        return Prepared(
+            population=population,
+            dataset=data,
+            defense=defense,
+            parameters=parameters,
+            sha256=card["weights_sha256"],
+            training_seconds=card["training_seconds"],
+            trained=folder.name in self.trained,
+        )
+
+    def radii(self, dataset: str) -> tuple[float, ...]:
+        """The Linf radii to rank at."""
+        return self.options.eps or self.experiment(dataset).eps
+
+    def measure(self, prepared: Prepared, attack: str, eps: float) -> tuple[Record, bool]:
+        """Attack a population at one radius; return its record, and whether it was on disk already.
+
+        A record is re-used when it was measured on these very weights: by this run, or by an
+        earlier one unless this run trained them (a first run measures everything itself).
+        """
+        data, options = prepared.dataset, self.options
+        numbers = self.experiment(data.name)
+        chosen = ATTACKS[attack]
+        threat_model = ThreatModel("Linf", 0.0 if attack == "none" else eps)
+        parameters = dict(numbers.attacks.get(attack, {}))
+        cell = Cell(
+            dataset=data.name,
+            source=data.source,
+            sha256=data.sha256,
+            images=len(data.test_images),
+            defense=prepared.defense,
+            defense_version=DEFENSES[prepared.defense].version,
+            defense_parameters=prepared.parameters,
+            submodels=len(prepared.population),
+            attack=attack,
+            attack_version=chosen.version,
+            attack_parameters=parameters,
+            norm=threat_model.norm,
+            eps=threat_model.eps,
+            images_per_draw=options.images_per_draw,
+            budget=options.budget,
+            seed=options.seed,
+        )
+        path = options.results / f"{cell.key}.json"
+        fresh = options.rerun or prepared.trained
+        if path in self._measured or (path.exists() and not fresh):
+            try:
+                kept = records.read(path)
+            except RecordError:
+                kept = None
+            if kept and kept.population_sha256 == prepared.sha256:
+                return kept, True
+        evaluation = evaluate(
+            prepared.population,
+            data.test_images.to(options.device),
+            data.test_labels.to(options.device),
+            attack,
+            threat_model,
+            parameters=parameters,
+            seed=derive_seed(options.seed, "attack", attack),
+            images_per_draw=options.images_per_draw,
+            batch_size=numbers.batch_size,
+        )
+        record = Record(
+            cell=cell,
+            correct=evaluation.correct,
+            population_sha256=prepared.sha256,
+            training_seconds=prepared.training_seconds,
+            attack_seconds=evaluation.seconds,
+            unperturbed=evaluation.unperturbed,
+            headline=attack == "none" or eps in self.radii(data.name),
+            measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            environment=environment(options.device),
+        )
+        self._measured.add(records.write(record, options.results))
+        return record, False
+
+
+# What a number depends on; records and the page do not count as changes.
+CODE = ("attacks", "defenses", "benchmarks")
+
+
+@cache
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions, hardware and commit, for a record."""
+    packages = ("torch", "torchvision", "torchattacks", "numpy")
+    return {
+        "commit": _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain", "--", *CODE) else ""),
+        "python": platform.python_version(),
+        **{package: _version(package) for package in packages},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "machine": platform.machine(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(__file__).parent.parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

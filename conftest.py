@@ -1,0 +1,226 @@
+"""Command-line options, report header, and the leaderboard at the end of a run."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "randomized-defense-bench"
+
+SUMMARY: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+def _eps(text: str) -> float:
+    from attacks import parse_eps
+
+    try:
+        return parse_eps(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {text!r}")
+    return int(text)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("randomized defense bench")
+    group.addoption(
+        "--budget",
+        choices=["smoke", "quick", "paper"],
+        default="quick",
+        help="how much to spend: smoke proves that everything runs, quick (default) shows the "
+        "effects, paper is the full protocol",
+    )
+    group.addoption(
+        "--device",
+        choices=["auto", "cpu", "cuda", "mps"],
+        default="auto",
+        help="where to train and attack; auto (default): cuda, else mps, else cpu",
+    )
+    group.addoption("--seed", type=_seed, default=0, help="of everything random (default: 0)")
+    group.addoption(
+        "--data-root",
+        type=Path,
+        default=CACHE / "data",
+        help="folder with MNIST/ or cifar-10-batches-py/ as torchvision lays them out, or with "
+        "<dataset>/{train,test}/<class>/* images; missing data is downloaded into it "
+        "(default: %(default)s)",
+    )
+    group.addoption(
+        "--store",
+        type=Path,
+        default=CACHE / "store",
+        help="folder for trained populations (default: %(default)s)",
+    )
+    group.addoption(
+        "--results",
+        type=Path,
+        default=ROOT / "leaderboard" / "results",
+        help="folder for records; the leaderboard is written beside it (default: %(default)s)",
+    )
+    group.addoption(
+        "--rerun", action="store_true", help="measure again what has a record already"
+    )
+    group.addoption(
+        "--retrain", action="store_true", help="train again what is in the store, and measure it"
+    )
+    group.addoption(
+        "--eps",
+        type=_eps,
+        action="append",
+        default=[],
+        metavar="EPS",
+        help="rank at this Linf radius, such as 0.3 or 8/255, instead of the paper's; repeatable",
+    )
+    group.addoption(
+        "--submodels",
+        type=_positive,
+        metavar="N",
+        help="size of the populations, instead of the budget's",
+    )
+    group.addoption(
+        "--images-per-draw",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="perturb this many consecutive images with the same drawn submodel; the paper's "
+        "released code uses 100 (default: 1, the paper's Eq. 6)",
+    )
+    group.addoption(
+        "--clm-from-scratch",
+        action="store_true",
+        help="train clm from scratch with counter-linking, instead of retraining ulm",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SUMMARY] = []
+    if config.option.device in ("cuda", "mps"):
+        from benchmarks.session import resolve_device
+
+        try:
+            resolve_device(config.option.device)
+        except ValueError as error:
+            raise pytest.UsageError(f"--device: {error}") from error
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    if not any("benchmarks" in str(argument) for argument in config.args):
+        return []
+    from benchmarks.session import environment, resolve_device
+
+    option = config.option
+    about = environment(resolve_device(option.device))
+    versions = ", ".join(f"{k} {about[k]}" for k in ("torch", "torchvision", "torchattacks"))
+    return [
+        f"randomized defense bench: budget {option.budget}, device {about['device']} "
+        f"({about['threads']} threads), seed {option.seed}, {versions}",
+        f"data: {option.data_root}  store: {option.store}  results: {option.results}",
+    ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
+    """Say what would do when `-k` selects no benchmark."""
+    had_benchmarks = any(_is_benchmark(item.nodeid) for item in items)
+    yield
+    expression = config.option.keyword
+    if had_benchmarks and not items and expression:
+        raise pytest.UsageError(explain_empty_selection(expression))
+
+
+def explain_empty_selection(expression: str) -> str:
+    """One line for a `-k` expression that matches no case."""
+    from attacks import ATTACKS
+    from benchmarks.datasets import DATASETS
+    from defenses import DEFENSES
+
+    known = [*DATASETS, *DEFENSES, *ATTACKS]
+    words = [w for w in re.findall(r"[\w-]+", expression) if w not in ("and", "or", "not")]
+    hints = []
+    for word in words:
+        if not any(word in name for name in known):
+            near = difflib.get_close_matches(word, known, n=1)
+            hints.append(f"unknown {word!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+    return (
+        f"-k {expression!r} selects nothing: {'; '.join(hints) or 'no case has all of these'} "
+        f"(datasets: {', '.join(DATASETS)}; defenses: {', '.join(DEFENSES)}; "
+        f"attacks: {', '.join(ATTACKS)})"
+    )
+
+
+def _is_benchmark(nodeid: str) -> bool:
+    return nodeid.startswith("benchmarks/")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Rebuild the page from all records; fail a run that measured nothing."""
+    config = session.config
+    if hasattr(config, "workerinput"):
+        return
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    reports = [r for r in _benchmark_reports(reporter) if r.when == "call" or not r.passed]
+    if not reports:
+        return
+    lines = config.stash[SUMMARY]
+    if all(report.skipped for report in reports):
+        reasons = {report.longrepr[2].removeprefix("Skipped: ") for report in reports}
+        lines += [f"ERROR: nothing was measured. {reason}" for reason in sorted(reasons)]
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return
+    if not any(report.passed for report in reports):
+        return
+    from leaderboard.publish import publish
+    from leaderboard.records import RecordError
+
+    properties = [value for r in reports for name, value in r.user_properties if name == "cells"]
+    measured = sum(cells["measured"] for cells in properties)
+    reused = sum(cells["reused"] for cells in properties)
+    trained = {name for cells in properties for name in cells["trained"]}
+    lines.append(
+        f"populations trained: {len(trained)}; cells measured: {measured}, re-used: {reused}"
+    )
+    try:
+        lines.append(f"leaderboard: {publish(config.option.results)}")
+    except RecordError as error:
+        lines.append(f"ERROR: the leaderboard was not rebuilt: {error}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    lines = config.stash[SUMMARY]
+    if lines:
+        terminalreporter.section("randomized defense bench")
+    for line in lines:
+        terminalreporter.line(line, red=line.startswith("ERROR"))
+
+
+def _benchmark_reports(reporter: Any) -> list[pytest.TestReport]:
+    return [
+        report
+        for reports in reporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and _is_benchmark(report.nodeid)
+    ]

@@ -1,0 +1,19 @@
+"""How a population is made: architectures, training, counter-linking, and the registry."""
+
+from defenses import clm as clm
+from defenses import ulm as ulm
+from defenses.population import Population
+from defenses.registry import DEFENSES, Defense, register_defense
+from defenses.training import Recipe, Task, train
+
+DEFENSES.load_plugins()
+
+__all__ = [
+    "DEFENSES",
+    "Defense",
+    "Population",
+    "Recipe",
+    "Task",
+    "register_defense",
+    "train",
+]

@@ -1,0 +1,57 @@
+"""Counter-linked models (paper, Section 2)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from defenses.adversarial import pgd_adversary
+from defenses.counter_linking import CounterLinking
+from defenses.population import Population
+from defenses.registry import register_defense
+from defenses.training import Task, train
+
+
+@register_defense("clm")
+def clm(
+    population: Population,
+    task: Task,
+    *,
+    alpha: float,
+    delta: float,
+    period: int,
+    learning_rate: float,
+    epochs: int,
+    from_scratch: bool = False,
+) -> None:
+    """Retrain the ULM of the same seed with counter-linking.
+
+    With `from_scratch`, train new submodels with counter-linking and the ULM's recipe instead.
+    """
+    recipe = task.recipe
+    if not from_scratch:
+        population.load_state_dict(task.load("ulm").state_dict())
+        recipe = replace(recipe, learning_rate=learning_rate, epochs=epochs)
+    counter_linking = CounterLinking(alpha=alpha, delta=delta, period=period, seed=task.seed)
+    train(population, task, recipe, before_step=counter_linking)
+
+
+@register_defense("clm-adv")
+def clm_adv(
+    population: Population,
+    task: Task,
+    *,
+    alpha: float,
+    delta: float,
+    period: int,
+    eps: float,
+    step_size: float,
+    steps: int,
+) -> None:
+    """Train on PGD examples with counter-linking from the start."""
+    train(
+        population,
+        task,
+        task.recipe,
+        adversary=pgd_adversary(eps=eps, step_size=step_size, steps=steps),
+        before_step=CounterLinking(alpha=alpha, delta=delta, period=period, seed=task.seed),
+    )

@@ -1,0 +1,64 @@
+"""A population: n submodels of which a query is answered by one drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class Population(nn.Module):
+    """n submodels behind one interface.
+
+    Args:
+        submodels: modules that map images (N, C, H, W) in [0, 1] to logits (N, K).
+
+    Raises:
+        ValueError: no submodel.
+        TypeError: something that is not a module.
+    """
+
+    def __init__(self, submodels: Iterable[nn.Module]) -> None:
+        super().__init__()
+        listed = list(submodels)
+        if not listed:
+            raise ValueError("a population needs at least 1 submodel, got 0")
+        for submodel in listed:
+            if not isinstance(submodel, nn.Module):
+                raise TypeError(f"a submodel must be a torch.nn.Module, got {submodel!r}")
+        self.submodels = nn.ModuleList(listed)
+
+    def __len__(self) -> int:
+        return len(self.submodels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The deployed model: logits (N, K) of one submodel, drawn uniformly for this call.
+
+        The draw comes from torch's global CPU generator, as dropout's does.
+        """
+        logits: Tensor = self.submodels[int(torch.randint(len(self), ()))](images)
+        return logits
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The logits of every submodel: (N, C, H, W) -> (n, N, K)."""
+        return torch.stack([submodel(images) for submodel in self.submodels])
+
+    @torch.no_grad()
+    def correct(self, images: Tensor, labels: Tensor, *, batch_size: int) -> Tensor:
+        """Whether submodel i classifies image j correctly, in evaluation mode.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+            labels: (N,).
+            batch_size: most images classified at once.
+
+        Returns:
+            (n, N) bool, on the CPU.
+        """
+        was_training = self.training
+        self.eval()
+        batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        rows = [(self.logits(batch).argmax(-1) == expected).cpu() for batch, expected in batches]
+        self.train(was_training)
+        return torch.cat(rows, dim=1)

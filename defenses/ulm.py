@@ -1,0 +1,25 @@
+"""Unlinked models: n submodels trained independently; and one alone, as the yardstick."""
+
+from __future__ import annotations
+
+from defenses.adversarial import pgd_adversary
+from defenses.population import Population
+from defenses.registry import register_defense
+from defenses.training import Task, train
+
+
+@register_defense("single")
+@register_defense("ulm")
+def ulm(population: Population, task: Task) -> None:
+    """Train every submodel by itself; `single` is the same with one submodel."""
+    train(population, task, task.recipe)
+
+
+@register_defense("single-adv")
+@register_defense("ulm-adv")
+def ulm_adv(
+    population: Population, task: Task, *, eps: float, step_size: float, steps: int
+) -> None:
+    """Train every submodel by itself on PGD examples."""
+    adversary = pgd_adversary(eps=eps, step_size=step_size, steps=steps)
+    train(population, task, task.recipe, adversary=adversary)

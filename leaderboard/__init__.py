@@ -1,0 +1,1 @@
+"""From records to a page. Never imports torch."""

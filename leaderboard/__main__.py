@@ -1,0 +1,45 @@
+"""`python -m leaderboard`: rebuild the page from the records, or check that it is up to date."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from leaderboard.publish import RESULTS, publish, stale
+from leaderboard.records import RecordError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return 0 when done or up to date, 1 when stale, 2 for a folder or record that is unusable."""
+    parser = argparse.ArgumentParser(prog="python -m leaderboard", description=__doc__)
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        help="folder of records; the page is written beside it (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; fail when the page or a figure is not what the records say",
+    )
+    options = parser.parse_args(arguments)
+    if not options.results.is_dir():
+        print(f"no folder {options.results}: run pytest benchmarks/ first, or name another")
+        return 2
+    try:
+        if options.check:
+            wrong = stale(options.results)
+            for path in wrong:
+                print(f"stale: {path}; run python -m leaderboard to rebuild it")
+            return 1 if wrong else 0
+        print(publish(options.results))
+    except RecordError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

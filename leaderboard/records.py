@@ -1,0 +1,163 @@
+"""Records: one measured cell a file, with all it takes to get the same number again."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leaderboard import metrics
+from leaderboard.files import write_atomically
+
+SCHEMA_VERSION = 1
+
+
+class RecordError(ValueError):
+    """A record file that cannot be used; the message names it and says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What was measured: everything that determines the number, and nothing that does not.
+
+    Attributes:
+        source: where the images came from; sha256 is of the decoded pixels and labels.
+        images: how many test images.
+        defense_parameters, attack_parameters: keyword arguments, the training recipe included.
+        images_per_draw: consecutive images perturbed with the same drawn submodel.
+        budget: the budget's name.
+        seed: of the population and the attack.
+    """
+
+    dataset: str
+    source: str
+    sha256: str
+    images: int
+    defense: str
+    defense_version: int
+    defense_parameters: Mapping[str, Any]
+    submodels: int
+    attack: str
+    attack_version: int
+    attack_parameters: Mapping[str, Any]
+    norm: str
+    eps: float
+    images_per_draw: int
+    budget: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """A readable name that is different for every different cell, fit for a file name."""
+        canonical = json.dumps(asdict(self), sort_keys=True)
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
+        names = f"{self.dataset}-{self.defense}-{self.attack}"
+        return f"{names}-{self.norm.lower()}-{self.eps:.4g}-{self.budget}-s{self.seed}-{digest}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A cell and what came out.
+
+    Attributes:
+        cell: what was measured.
+        correct: (n, N) bool: submodel i classifies perturbed image j correctly.
+        population_sha256: of the weights that were attacked.
+        training_seconds: to train the population, excluding one it started from.
+        attack_seconds: to craft the perturbed images.
+        unperturbed: share of images that the attack left as they were.
+        headline: whether this eps is one that defenses are ranked at, not only a point of a curve.
+        measured_at: UTC, ISO 8601.
+        environment: versions, device, commit.
+    """
+
+    cell: Cell
+    correct: metrics.Correct
+    population_sha256: str
+    training_seconds: float
+    attack_seconds: float
+    unperturbed: float
+    headline: bool
+    measured_at: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def mra(self) -> float:
+        """Eq. 6."""
+        return metrics.mra(self.correct)
+
+
+def write(record: Record, folder: Path) -> Path:
+    """Write a record under its key, in place of an older one, and return the file's path."""
+    path = folder / f"{record.cell.key}.json"
+    write_atomically(path, (json.dumps(_encode(record), indent=1) + "\n").encode())
+    return path
+
+
+def read(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        RecordError: not a record, of another schema version, or with parts that contradict
+            each other.
+    """
+    try:
+        return _decode(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
+        raise RecordError(f"{path}: not a usable record ({error})") from error
+
+
+def read_all(folder: Path) -> Iterator[Record]:
+    """All records of a folder, in the order of their file names.
+
+    Raises:
+        RecordError: as `read`.
+    """
+    return (read(path) for path in sorted(folder.glob("*.json")))
+
+
+def _encode(record: Record) -> dict[str, Any]:
+    score = metrics.score([record.correct])
+    packed = zlib.compress(np.packbits(record.correct).tobytes(), 9)
+    others = {
+        f.name: getattr(record, f.name) for f in fields(record) if f.name not in ("cell", "correct")
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "cell": asdict(record.cell),
+        # For people: computed from `correct`, never read back as a score.
+        "mra": score.value,
+        "interval": [score.low, score.high],
+        "submodel_accuracies": metrics.submodel_accuracies(record.correct).tolist(),
+        **others,
+        "correct": {
+            "shape": list(record.correct.shape),
+            "encoding": "base64(zlib(numpy.packbits))",
+            "data": base64.b64encode(packed).decode(),
+        },
+    }
+
+
+def _decode(data: dict[str, Any]) -> Record:
+    if data["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(
+            f"schema version {data['schema_version']}, this version reads {SCHEMA_VERSION}"
+        )
+    cell = Cell(**data["cell"])
+    shape = (cell.submodels, cell.images)
+    if tuple(data["correct"]["shape"]) != shape:
+        raise ValueError(f"correct has shape {data['correct']['shape']}, the cell says {shape}")
+    packed = np.frombuffer(zlib.decompress(base64.b64decode(data["correct"]["data"])), np.uint8)
+    bits = np.unpackbits(packed)[: shape[0] * shape[1]]
+    others = {f.name: data[f.name] for f in fields(Record) if f.name not in ("cell", "correct")}
+    record = Record(cell=cell, correct=bits.reshape(shape).astype(bool), **others)
+    if abs(record.mra - data["mra"]) > 1e-12:
+        raise ValueError(f"mra is {data['mra']}, its own data give {record.mra}")
+    return record
