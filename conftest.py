@@ -75,9 +75,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=ROOT / "leaderboard" / "results",
         help="folder for records; the leaderboard is written beside it (default: %(default)s)",
     )
-    group.addoption(
-        "--rerun", action="store_true", help="measure again what has a record already"
-    )
+    group.addoption("--rerun", action="store_true", help="measure again what has a record already")
     group.addoption(
         "--retrain", action="store_true", help="train again what is in the store, and measure it"
     )

@@ -16,7 +16,7 @@ from attacks.threat_model import ThreatModel
 
 
 class AttackError(RuntimeError):
-    """An attack that broke its contract: wrong shape, non-finite pixels, outside the threat model."""
+    """An attack that broke its contract: wrong shape, not finite, outside the threat model."""
 
 
 class PopulationLike(Protocol):
@@ -24,17 +24,25 @@ class PopulationLike(Protocol):
 
     submodels: nn.ModuleList
 
-    def __call__(self, images: Tensor) -> Tensor: ...
+    def __call__(self, images: Tensor) -> Tensor:
+        """The logits of a submodel drawn for this call."""
 
-    def train(self, mode: bool = True) -> Any: ...
+    def train(self, mode: bool = True) -> Any:
+        """Set training or evaluation mode."""
 
     @property
-    def training(self) -> bool: ...
+    def training(self) -> bool:
+        """The mode."""
 
 
 @dataclass(frozen=True)
 class Crafted:
-    """Perturbed images (N, C, H, W) and, for attacks on one submodel, which one: (N,), else None."""
+    """What an attack made.
+
+    Attributes:
+        images: (N, C, H, W), perturbed.
+        surrogates: (N,) the submodel each image was crafted on; None: on the population.
+    """
 
     images: Tensor
     surrogates: Tensor | None
@@ -92,7 +100,9 @@ def craft(
     was_training = population.training
     population.train(False)
     try:
-        for number, (model, batch) in enumerate(tqdm(batches, attack.name, leave=False, disable=None)):
+        for number, (model, batch) in enumerate(
+            tqdm(batches, attack.name, leave=False, disable=None)
+        ):
             at = batch.to(images.device)
             if len(at) == 0 or threat_model.eps == 0:
                 continue

@@ -124,12 +124,13 @@ def autoattack(
     steps: int,
     queries: int,
 ) -> Tensor:
-    """APGD-CE, targeted APGD-DLR, targeted FAB and Square, in turn on what is left (standard version).
+    """APGD-CE, targeted APGD-DLR, targeted FAB and Square, in turn on what is left.
 
-    torchattacks' implementation, with `steps` for each of the first three and `queries` for Square
-    (its own AutoAttack class fixes 10 steps). Where the four return an image as it was, because
-    they failed or because the surrogate misread it from the start, the iterate of APGD-CE with the
-    highest loss is returned: on another submodel it may succeed.
+    The standard version (Croce and Hein, ICML 2020), in torchattacks' implementation, with `steps`
+    for each of the first three and `queries` for Square (its own AutoAttack class fixes 10 steps).
+    Where the four return an image as it was, because they failed or because the surrogate misread
+    it from the start, the iterate of APGD-CE with the highest loss is returned: on another
+    submodel it may succeed.
 
     Raises:
         ValueError: fewer than four classes; the targeted loss compares four logits.

@@ -17,7 +17,7 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator seeded by `derive_seed`; drawing on the CPU makes choices device-independent."""
+    """A generator seeded by `derive_seed`, on the CPU so that devices draw the same."""
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+import torch
 from torch import Tensor
 
 NORMS = ("Linf", "L2")
@@ -50,8 +51,9 @@ class ThreatModel:
 
     def distance(self, perturbed: Tensor, images: Tensor) -> Tensor:
         """The norm of x' - x for each image: (N, C, H, W) twice -> (N,)."""
-        difference = (perturbed - images).flatten(1)
-        return difference.norm(p=math.inf if self.norm == "Linf" else 2, dim=1)
+        order = math.inf if self.norm == "Linf" else 2
+        distance: Tensor = torch.linalg.vector_norm((perturbed - images).flatten(1), order, dim=1)
+        return distance
 
     def project(self, perturbed: Tensor, images: Tensor) -> Tensor:
         """The point of the ball and the box nearest to x' (Linf), or a near one (L2).

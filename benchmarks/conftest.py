@@ -93,9 +93,7 @@ def measure(
         reused = sum(was_there for _, was_there in measured)
         records = [record for record, _ in measured]
         benchmark.extra_info["budget"] = session.options.budget
-        benchmark.extra_info["mra"] = {
-            f"{r.cell.attack} {r.cell.eps:g}": r.mra for r in records
-        }
+        benchmark.extra_info["mra"] = {f"{r.cell.attack} {r.cell.eps:g}": r.mra for r in records}
         benchmark.extra_info["reused"] = reused
         record_property(
             "cells",

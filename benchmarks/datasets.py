@@ -112,9 +112,7 @@ def _digits(root: Path) -> Raw:
     pixels = (images.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
     order = torch.randperm(len(pixels), generator=generator(0, "digits split")).numpy()
     train, test = np.split(order, [len(order) * 4 // 5])
-    return Raw(
-        pixels[train], labels[train], pixels[test], labels[test], "scikit-learn load_digits"
-    )
+    return Raw(pixels[train], labels[train], pixels[test], labels[test], "scikit-learn load_digits")
 
 
 @_register("mnist")
@@ -153,8 +151,10 @@ def _torchvision(
         train = kind(str(root), train=True, download=download)
         test = kind(str(root), train=False, download=download)
     except RuntimeError as error:
-        # torchvision says "not found or corrupted" for both.
-        raise DatasetMissingError(str(error).splitlines()[0]) from error
+        message = str(error).splitlines()[0]
+        if "not found" in message or "downloading" in message:
+            raise DatasetMissingError(message) from error
+        raise DatasetError(f"{name} under {root} is corrupt: {message}") from error
     except (ValueError, AssertionError, EOFError, IndexError, KeyError) as error:
         raise DatasetError(f"{name} under {root} is corrupt: {error!r}") from error
     return Raw(
@@ -168,35 +168,36 @@ def _torchvision(
 
 def _image_folder(name: str, folder: Path) -> Raw:
     """`<folder>/{train,test}/<class>/*`, classes in alphabetical order."""
-    arrays = []
-    suffixes: set[str] = set()
-    for split in ("train", "test"):
-        try:
-            listed = tv.ImageFolder(str(folder / split))
-            progress = tqdm(listed.samples, f"reading {name} {split}", leave=False, disable=None)
-            images = [np.asarray(listed.loader(path)) for path, _ in progress]
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise DatasetError(
-                f"{folder / split}: expected <class>/* image files ({error})"
-            ) from error
-        except OSError as error:
-            raise DatasetError(f"{folder / split}: an image cannot be read ({error})") from error
-        suffixes |= {Path(path).suffix.lower() for path, _ in listed.samples}
-        shapes = {image.shape for image in images}
-        if len(shapes) != 1:
-            raise DatasetError(f"{folder / split}: images of different shapes {sorted(shapes)[:3]}")
-        pixels = np.stack(images)
-        # ImageFolder decodes to RGB; grey images have three equal channels.
-        if not name.startswith("cifar"):
-            pixels = pixels[..., 0]
-        arrays += [pixels, np.asarray([label for _, label in listed.samples])]
-    kinds = ", ".join(sorted(suffix.lstrip(".") for suffix in suffixes))
-    return Raw(*arrays, source=f"image folder ({kinds})")
+    splits = {split: _read_split(name, folder / split) for split in ("train", "test")}
+    kinds = sorted({kind for *_, found in splits.values() for kind in found})
+    train_images, train_labels, _ = splits["train"]
+    test_images, test_labels, _ = splits["test"]
+    source = f"image folder ({', '.join(kinds)})"
+    return Raw(train_images, train_labels, test_images, test_labels, source)
 
 
-def _check(
-    name: str, split: str, images: np.ndarray, labels: np.ndarray, *, colour: bool
-) -> None:
+def _read_split(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, set[str]]:
+    """Pixels, labels, and the kinds of files found."""
+    try:
+        listed = tv.ImageFolder(str(folder))
+        progress = tqdm(listed.samples, f"reading {name} {folder.name}", leave=False, disable=None)
+        images = [np.asarray(listed.loader(path)) for path, _ in progress]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DatasetError(f"{folder}: expected <class>/* image files ({error})") from error
+    except OSError as error:
+        raise DatasetError(f"{folder}: an image cannot be read ({error})") from error
+    shapes = {image.shape for image in images}
+    if len(shapes) != 1:
+        raise DatasetError(f"{folder}: images of different shapes {sorted(shapes)[:3]}")
+    pixels = np.stack(images)
+    # ImageFolder decodes to RGB; grey images have three equal channels.
+    if not name.startswith("cifar"):
+        pixels = pixels[..., 0]
+    kinds = {Path(path).suffix.lower().lstrip(".") for path, _ in listed.samples}
+    return pixels, np.asarray([label for _, label in listed.samples]), kinds
+
+
+def _check(name: str, split: str, images: np.ndarray, labels: np.ndarray, *, colour: bool) -> None:
     problem = None
     if len(images) == 0 or len(images) != len(labels):
         problem = f"{len(images)} images and {len(labels)} labels"
@@ -228,6 +229,8 @@ def _subset(
     pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
     tensor = pixels.float() / 255
     if tensor.shape[-1] != IMAGE_SIZE:
-        tensor = F.interpolate(tensor, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True)
+        tensor = F.interpolate(
+            tensor, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True
+        )
         tensor = tensor.clamp(0, 1)
     return tensor.contiguous(), torch.from_numpy(labels[order]).long()

@@ -258,7 +258,8 @@ def environment(device: torch.device) -> dict[str, str]:
     """Versions, hardware and commit, for a record."""
     packages = ("torch", "torchvision", "torchattacks", "numpy")
     return {
-        "commit": _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain", "--", *CODE) else ""),
+        "commit": _git("rev-parse", "HEAD")
+        + ("+changes" if _git("status", "--porcelain", "--", *CODE) else ""),
         "python": platform.python_version(),
         **{package: _version(package) for package in packages},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

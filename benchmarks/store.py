@@ -79,7 +79,7 @@ class Store:
     def save(
         self, population: Population, folder: Path, identity: Mapping[str, Any], seconds: float
     ) -> dict[str, Any]:
-        """Write weights, then the card that makes them valid; drop the checkpoint; return the card."""
+        """Write weights, then the card that makes them valid; return the card."""
         card = {
             "card_version": CARD_VERSION,
             "identity": identity,
@@ -116,11 +116,12 @@ class FileCheckpoint:
 
     @property
     def seconds(self) -> float:
-        """Training time so far, earlier runs included."""
+        """Time in the training loop so far, earlier runs included."""
         return self._earlier_seconds + time.perf_counter() - self._start
 
     def restore(self, population: Population, optimizers: Optimizers) -> int:
         """Load the last completed epoch, if any, and return how many epochs are done."""
+        self._start = time.perf_counter()
         if not self.path.exists():
             return 0
         with safe_open(self.path, framework="pt") as file:

@@ -33,12 +33,12 @@ def expected_correctness(correct: Correct) -> Floats:
 
     The probability that the deployed model, which draws uniformly, answers image j correctly.
     """
-    return correct.mean(axis=0, dtype=np.float64)
+    return np.asarray(correct.mean(axis=0, dtype=np.float64))
 
 
 def submodel_accuracies(correct: Correct) -> Floats:
     """(1/N) sum_j correct[i, j] for each submodel: (n, N) -> (n,)."""
-    return correct.mean(axis=1, dtype=np.float64)
+    return np.asarray(correct.mean(axis=1, dtype=np.float64))
 
 
 def mra(correct: Correct) -> float:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from leaderboard.records import Record
 from leaderboard.table import Setting, rows, settings
@@ -39,7 +40,8 @@ def sweep_points(records: Sequence[Record]) -> Curves:
 def sweep_file_name(setting: Setting) -> str:
     """Where a setting's sweep is drawn, under `figures/`."""
     drawn = f"-d{setting.images_per_draw}" if setting.images_per_draw > 1 else ""
-    return f"sweep-{setting.dataset}-{setting.budget}-{setting.sha256[:8]}-{setting.images}{drawn}.svg"
+    name = f"sweep-{setting.dataset}-{setting.budget}-{setting.sha256[:8]}-{setting.images}"
+    return f"{name}{drawn}.svg"
 
 
 def figures(records: Iterable[Record]) -> dict[str, str]:
@@ -66,7 +68,7 @@ def draw_sweep(curves: Curves) -> str:
 
     attacks = sorted({attack for _, attack in curves})
     defenses = sorted({defense for defense, _ in curves})
-    style = {
+    style: dict[Any, Any] = {
         "svg.hashsalt": "randomized-defense-bench",
         "svg.fonttype": "none",
         "font.family": "sans-serif",

@@ -49,13 +49,10 @@ def stale(results: Path) -> list[Path]:
     return wrong
 
 
-def update_readme(readme: Path, results: Path) -> bool:
-    """Put the page's first table between the README's markers; whether the file changed."""
-    old = readme.read_text()
-    new = _README_BLOCK.sub(lambda _: f"\n{first_table(records.read_all(results))}\n", old)
-    if new != old:
-        write_atomically(readme, new.encode())
-    return new != old
+def with_first_table(readme: str, results: Path) -> str:
+    """The README's text with the page's first table between its markers."""
+    table = first_table(records.read_all(results))
+    return _README_BLOCK.sub(lambda _: f"\n{table}\n", readme)
 
 
 def _same(path: Path, text: str) -> bool:

@@ -158,6 +158,6 @@ def _decode(data: dict[str, Any]) -> Record:
     bits = np.unpackbits(packed)[: shape[0] * shape[1]]
     others = {f.name: data[f.name] for f in fields(Record) if f.name not in ("cell", "correct")}
     record = Record(cell=cell, correct=bits.reshape(shape).astype(bool), **others)
-    if abs(record.mra - data["mra"]) > 1e-12:
+    if not abs(record.mra - data["mra"]) <= 1e-12:
         raise ValueError(f"mra is {data['mra']}, its own data give {record.mra}")
     return record

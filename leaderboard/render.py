@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -146,13 +146,13 @@ def provenance(records: Sequence[Record]) -> str:
     body = {}
     for record in records:
         cell, env = record.cell, record.environment
-        settings = ", ".join(f"{k} {v}" for k, v in sorted(cell.defense_parameters.items()))
+        settings = format_parameters(cell.defense_parameters)
         where = ", ".join(f"{k} {env[k]}" for k in ("device", "torch", "torchattacks") if k in env)
         row = [cell.defense, str(cell.seed), record.population_sha256[:12], settings, where]
         row += [env.get("commit", "unknown")[:12], record.measured_at[:10]]
-        body[record.population_sha256] = [escape(entry) for entry in row]
+        body[cell.defense, cell.seed, record.population_sha256] = [escape(part) for part in row]
     headers = ["defense", "seed", "weights sha256", "how it was made", "on", "commit", "date"]
-    listed = markdown_table(headers, list(body.values()))
+    listed = markdown_table(headers, [row for _, row in sorted(body.items())])
     return f"<details><summary>Populations</summary>\n\n{listed}\n</details>\n"
 
 
@@ -206,13 +206,23 @@ def format_eps(dataset: str, eps: float) -> str:
     return f"{eps:.3g}"
 
 
+def format_parameters(parameters: Mapping[str, Any]) -> str:
+    """`alpha 0.1, recipe (optimizer adam, ...)`."""
+    parts = [
+        f"{name} ({format_parameters(value)})" if isinstance(value, Mapping) else f"{name} {value}"
+        for name, value in parameters.items()
+    ]
+    return ", ".join(parts)
+
+
 def escape(text: str) -> str:
     """Text that came from a record, made inert in a Markdown table."""
     flat = " ".join(text.split())
-    return re.sub(r"([\\`*_{}\[\]<>|#!~&])", lambda m: f"&#{ord(m[1])};", flat)
+    special = r"[\\`*\[\]<>|~&]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])"
+    return re.sub(special, lambda match: f"&#{ord(match[0])};", flat)
 
 
 def markdown_table(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A GitHub table; numbers are printed as given."""
-    text = tabulate(body, headers, tablefmt="github", disable_numparse=True)
+    text: str = tabulate(body, headers, tablefmt="github", disable_numparse=True)
     return text + "\n"

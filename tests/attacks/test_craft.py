@@ -1,0 +1,223 @@
+"""Crafting, on linear networks whose right answer is known by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from attacks import ATTACKS, AttackError, ThreatModel, craft
+from attacks.registry import Attack
+from defenses import Population
+
+LINF = ThreatModel("Linf", 0.1)
+
+
+def linear(weights):
+    """Logits (w . x, 0, 0, 0) of a 1 x 1 x 2 image: class 0 while w . x > 0."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(2, 4, bias=False))
+    with torch.no_grad():
+        module[1].weight.zero_()
+        module[1].weight[0] = torch.tensor(weights)
+    return module
+
+
+def images_and_labels(count):
+    images = torch.linspace(0.2, 0.8, 2 * count).view(count, 1, 1, 2)
+    return images, torch.zeros(count, dtype=torch.int64)
+
+
+def run(attack, population, images, labels, threat_model=LINF, seed=0, **options):
+    parameters = options.pop("parameters", {})
+    chosen = attack if isinstance(attack, Attack) else ATTACKS[attack]
+    return craft(
+        chosen,
+        population,
+        images,
+        labels,
+        threat_model,
+        seed=seed,
+        parameters=parameters,
+        batch_size=options.pop("batch_size", 16),
+        **options,
+    )
+
+
+PARAMETERS = {
+    "pgd": {"steps": 20, "step_size": 0.02},
+    "mifgsm": {"steps": 5, "decay": 1.0},
+    "pgd-eot": {"steps": 20, "step_size": 0.02, "draws": 3},
+    "autoattack": {"steps": 10, "queries": 10},
+}
+
+
+def test_fgsm_by_hand():
+    images, labels = images_and_labels(3)
+    crafted = run("fgsm", Population([linear([1.0, -2.0])]), images, labels)
+    # The loss of class 0 grows against the weights' signs.
+    assert torch.allclose(crafted.images, images + 0.1 * torch.tensor([-1.0, 1.0]))
+
+
+@pytest.mark.parametrize("attack", ["pgd", "mifgsm", "pgd-eot"])
+def test_iterated_attacks_reach_the_corner_that_is_optimal_on_a_linear_network(attack):
+    images, labels = images_and_labels(4)
+    population = Population([linear([1.0, -2.0])] * 2)
+    crafted = run(attack, population, images, labels, parameters=PARAMETERS[attack])
+    assert torch.allclose(crafted.images, images + 0.1 * torch.tensor([-1.0, 1.0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("attack", list(ATTACKS))
+def test_every_attack_obeys_the_threat_model_repeats_itself_and_leaves_no_trace(attack):
+    images, labels = images_and_labels(6)
+    before = images.clone()
+    population = Population([linear([1.0, -2.0]), linear([-1.0, 0.5])])
+    population.train()
+    parameters = PARAMETERS.get(attack, {})
+    first = run(attack, population, images, labels, parameters=parameters)
+    torch.rand(7)
+    second = run(attack, population, images, labels, parameters=parameters)
+    assert torch.equal(first.images, second.images)
+    assert LINF.violation(first.images, images) is None
+    assert torch.equal(images, before)
+    assert population.training
+
+
+@pytest.mark.parametrize("attack", list(ATTACKS))
+def test_eps_zero_changes_nothing(attack):
+    images, labels = images_and_labels(3)
+    population = Population([linear([1.0, -2.0])])
+    parameters = PARAMETERS.get(attack, {})
+    crafted = run(attack, population, images, labels, ThreatModel("Linf", 0), parameters=parameters)
+    assert torch.equal(crafted.images, images)
+
+
+def test_the_caller_s_random_state_is_untouched():
+    images, labels = images_and_labels(3)
+    population = Population([linear([1.0, 1.0])])
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    run("pgd", population, images, labels, parameters=PARAMETERS["pgd"])
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_each_image_is_crafted_on_the_submodel_drawn_for_it():
+    images, labels = images_and_labels(40)
+    submodels = [linear([1.0, 1.0]), linear([-1.0, -1.0])]
+    crafted = run("fgsm", Population(submodels), images, labels)
+    direction = (crafted.images - images).sign().flatten(1)[:, 0]
+    expected = torch.where(crafted.surrogates == 0, -1.0, 1.0)
+    assert torch.equal(direction, expected)
+    assert 5 < crafted.surrogates.sum() < 35
+
+
+def test_one_draw_can_serve_consecutive_images():
+    images, labels = images_and_labels(25)
+    population = Population([linear([1.0, 1.0])] * 1000)
+    crafted = run("none", population, images, labels, images_per_draw=10)
+    blocks = crafted.surrogates.split(10)
+    assert [len(block.unique()) for block in blocks] == [1, 1, 1]
+    assert len({int(block[0]) for block in blocks}) == 3
+
+
+def test_pgd_eot_draws_submodels_from_the_population():
+    images, labels = images_and_labels(2)
+    used = set()
+
+    class Watched(nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            self.name, self.inner = name, linear([1.0, 1.0])
+
+        def forward(self, batch):
+            used.add(self.name)
+            return self.inner(batch)
+
+    population = Population([Watched(i) for i in range(4)])
+    crafted = run("pgd-eot", population, images, labels, parameters=PARAMETERS["pgd-eot"])
+    assert crafted.surrogates is None
+    assert used == {0, 1, 2, 3}
+
+
+def test_autoattack_keeps_its_best_iterate_where_it_fails():
+    images, labels = images_and_labels(5)
+    # Too far from the boundary for eps: the parts fail and hand back the clean images.
+    sure = nn.Sequential(linear([1.0, 1.0]), Shift())
+    crafted = run(
+        "autoattack", Population([sure]), images, labels, parameters=PARAMETERS["autoattack"]
+    )
+    assert torch.allclose(crafted.images, images - 0.1, atol=1e-6)
+
+
+def test_autoattack_perturbs_what_its_surrogate_misreads_from_the_start():
+    images, _ = images_and_labels(5)
+    labels = torch.ones(5, dtype=torch.int64)
+    crafted = run(
+        "autoattack",
+        Population([linear([1.0, 1.0])]),
+        images,
+        labels,
+        parameters=PARAMETERS["autoattack"],
+    )
+    assert (crafted.images != images).flatten(1).any(dim=1).all()
+
+
+def test_autoattack_says_how_many_classes_it_needs():
+    images, labels = images_and_labels(2)
+    two = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="at least 4 classes, got 2"):
+        run("autoattack", Population([two]), images, labels, parameters=PARAMETERS["autoattack"])
+
+
+def test_mifgsm_leaves_an_image_with_zero_gradient_as_it_was():
+    images, labels = images_and_labels(3)
+    crafted = run(
+        "mifgsm", Population([linear([0.0, 0.0])]), images, labels, parameters=PARAMETERS["mifgsm"]
+    )
+    assert torch.equal(crafted.images, images)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda model, images, labels, threat_model: images + 0.2, "left the ball"),
+        (lambda model, images, labels, threat_model: images * torch.nan, "returned pixels that are not finite"),
+        (lambda model, images, labels, threat_model: images[:1], r"returned \(1, 1, 1, 2\)"),
+    ],
+)
+def test_an_attack_that_breaks_its_contract_is_named(function, words):
+    images, labels = images_and_labels(2)
+    broken = Attack("broken", function, "submodel", ("Linf",), 1)
+    with pytest.raises(AttackError, match=f"'broken' {words}"):
+        run(broken, Population([linear([1.0, 1.0])]), images, labels)
+
+
+def test_an_attack_cannot_change_the_images_it_is_given():
+    images, labels = images_and_labels(2)
+    before = images.clone()
+
+    def vandal(model, images, labels, threat_model):
+        result = images.clone()
+        images.zero_()
+        labels.fill_(3)
+        return result
+
+    run(
+        Attack("vandal", vandal, "submodel", ("Linf",), 1),
+        Population([linear([1.0, 1.0])]),
+        images,
+        labels,
+    )
+    assert torch.equal(images, before)
+    assert labels.eq(0).all()
+
+
+def test_an_unsupported_norm_is_refused():
+    images, labels = images_and_labels(2)
+    with pytest.raises(ValueError, match="'fgsm' supports Linf, not L2"):
+        run("fgsm", Population([linear([1.0, 1.0])]), images, labels, ThreatModel("L2", 1.0))
+
+
+class Shift(nn.Module):
+    """Raises the first logit by 10."""
+
+    def forward(self, logits):
+        return logits + 10 * nn.functional.one_hot(torch.tensor(0), logits.shape[1])

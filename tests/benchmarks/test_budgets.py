@@ -1,0 +1,82 @@
+"""The paper budget is the paper's protocol, number by number."""
+
+from dataclasses import replace
+
+import pytest
+
+from attacks import ATTACKS
+from benchmarks.budgets import BUDGETS, SWEEP_ATTACKS, experiment
+from benchmarks.datasets import DATASETS
+from defenses import DEFENSES
+
+
+def test_mnist():
+    numbers = experiment("paper", "mnist")
+    assert numbers.test_images is numbers.train_images is None
+    assert [numbers.population_size(d) for d in ("ulm", "clm", "ulm-adv", "clm-adv")] == [
+        10,
+        10,
+        4,
+        4,
+    ]
+    assert [numbers.population_size(d) for d in ("single", "single-adv")] == [1, 1]
+    recipe = numbers.recipe("ulm")
+    assert (recipe.optimizer, recipe.learning_rate, recipe.batch_size) == ("adam", 1e-3, 100)
+    clm = {"alpha": 0.1, "delta": 0.1, "period": 10, "learning_rate": 1e-4, "epochs": 5}
+    assert numbers.defenses["clm"] == clm
+    adversary = {"eps": 0.3, "step_size": 0.01, "steps": 100}
+    assert numbers.defenses["ulm-adv"] == adversary
+    link = {"alpha": 0.01, "delta": 0.005, "period": 1}
+    assert numbers.defenses["clm-adv"] == {**adversary, **link}
+    assert numbers.attacks["pgd"] == {"steps": 40, "step_size": 0.01}
+    assert numbers.eps == (0.3, 0.4)
+
+
+def test_cifar10():
+    numbers = experiment("paper", "cifar10")
+    recipe = numbers.recipe("ulm")
+    assert (recipe.optimizer, recipe.momentum, recipe.weight_decay) == ("sgd", 0.9, 5e-4)
+    assert (recipe.epochs, recipe.batch_size, recipe.cosine, recipe.augment) == (
+        200,
+        200,
+        True,
+        True,
+    )
+    clm = {"alpha": 0.5, "delta": 0.1, "period": 10, "learning_rate": 1e-2, "epochs": 150}
+    assert numbers.defenses["clm"] == clm
+    adversary = {"eps": 8 / 255, "step_size": 2 / 255, "steps": 20}
+    assert numbers.defenses["ulm-adv"] == adversary
+    link = {"alpha": 0.1, "delta": 0.05, "period": 10}
+    assert numbers.defenses["clm-adv"] == {**adversary, **link}
+    assert numbers.attacks["pgd"] == {"steps": 40, "step_size": 2 / 255}
+    assert numbers.eps == (8 / 255, 16 / 255)
+
+
+@pytest.mark.parametrize("dataset", list(DATASETS))
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_every_budget_knows_every_dataset_and_sweeps_beyond_the_paper(budget, dataset):
+    numbers = experiment(budget, dataset)
+    assert numbers.attacks.keys() <= set(ATTACKS)
+    assert numbers.defenses.keys() <= set(DEFENSES)
+    assert set(SWEEP_ATTACKS) <= set(ATTACKS)
+    radii = {0.0, *numbers.eps, *numbers.sweep_eps}
+    assert len(radii) >= 8
+    assert max(radii) > max(experiment("paper", dataset).eps)
+
+
+def test_full_autoattack_at_quick_and_paper():
+    for dataset in DATASETS:
+        for budget in ("quick", "paper"):
+            assert experiment(budget, dataset).attacks["autoattack"]["steps"] == 100
+
+
+def test_unknown_names_are_explained():
+    with pytest.raises(LookupError, match=r"no budget 'quik' for dataset 'mnist' \(budgets: smoke"):
+        experiment("quik", "mnist")
+
+
+def test_numbers_are_frozen():
+    numbers = experiment("quick", "mnist")
+    assert replace(numbers, test_images=1) != numbers
+    with pytest.raises(AttributeError):
+        numbers.test_images = 1

@@ -1,0 +1,67 @@
+import pytest
+import torch
+from torch import nn
+
+from attacks import ThreatModel
+from benchmarks.evaluation import evaluate
+from defenses import Population
+
+
+def linear(*weights):
+    """Logits (w . x, 0, 0, 0) of a 1 x 1 x 2 image: class 0 while w . x > 0."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(2, 4, bias=False))
+    nn.init.zeros_(module[1].weight)
+    module[1].weight.data[0] = torch.tensor(weights)
+    return module
+
+
+def test_eq_6_by_hand():
+    """Three submodels a: x0 - x1, b: x1 - x0, c: x0 + x1 > 0, one image (0.5, 0.6), label 0.
+
+    FGSM with eps 0.2 on a moves to (0.3, 0.8): only b and c are right; on b to (0.7, 0.4): only a
+    and c; on c to (0.3, 0.4): b and c. Every surrogate leaves 2 of 3 right, on each image.
+    """
+    population = Population([linear(1.0, -1.0), linear(-1.0, 1.0), linear(1.0, 1.0)])
+    images = torch.tensor([0.5, 0.6]).view(1, 1, 1, 2).repeat(30, 1, 1, 1)
+    labels = torch.zeros(30, dtype=torch.int64)
+    result = evaluate(population, images, labels, "fgsm", ThreatModel("Linf", 0.2))
+    right_if_on = torch.tensor([[0, 1, 1], [1, 0, 1], [0, 1, 1]], dtype=torch.bool)
+    assert torch.equal(torch.from_numpy(result.correct), right_if_on[result.surrogates].T)
+    assert result.score.value == pytest.approx(2 / 3)
+    assert len(result.surrogates.unique()) == 3
+    assert result.unperturbed == 0
+
+
+def test_unperturbed_images_are_counted():
+    images, labels = torch.rand(4, 1, 1, 2), torch.zeros(4, dtype=torch.int64)
+    result = evaluate(
+        Population([linear(1.0, 1.0)]), images, labels, "none", ThreatModel("Linf", 0)
+    )
+    assert result.unperturbed == 1.0
+    assert torch.equal(result.images, images)
+
+
+IMAGES, LABELS = torch.rand(4, 1, 1, 2), torch.zeros(4, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (IMAGES * 255, LABELS, r"must lie in \[0, 1\].*normalisation"),
+        (IMAGES - 1, LABELS, r"must lie in \[0, 1\]"),
+        (IMAGES * torch.nan, LABELS, r"must lie in \[0, 1\]"),
+        (IMAGES.byte(), LABELS, "must be floats.*uint8"),
+        (IMAGES[0], LABELS, r"\(N, C, H, W\), got .*\(1, 1, 2\)"),
+        (IMAGES[:0], LABELS[:0], r"\(0, 1, 1, 2\)"),
+        (IMAGES, LABELS[:2], r"labels must be int64 of shape \(4,\)"),
+        (IMAGES, LABELS.float(), "labels must be int64.*float32"),
+    ],
+)
+def test_input_that_would_give_a_wrong_number_is_refused(images, labels, words):
+    with pytest.raises(ValueError, match=words):
+        evaluate(Population([linear(1.0, 1.0)]), images, labels, "fgsm", ThreatModel("Linf", 0.1))
+
+
+def test_an_unknown_attack_is_named():
+    with pytest.raises(LookupError, match=r"unknown attack 'pdg'; did you mean 'pgd'"):
+        evaluate(Population([linear(1.0, 1.0)]), IMAGES, LABELS, "pdg", ThreatModel("Linf", 0.1))

@@ -1,0 +1,211 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.store import FileCheckpoint
+from defenses import DEFENSES, Population
+from defenses.architectures import cifar_resnet18, lenet5
+from defenses.training import Recipe, Task, augment, initialise, learning_rate, train
+
+RECIPE = Recipe(optimizer="adam", learning_rate=1e-2, epochs=3, batch_size=8)
+ADVERSARY = {"eps": 0.1, "step_size": 0.05, "steps": 2}
+LINK = {"alpha": 0.1, "delta": 0.1, "period": 1}
+ARGUMENTS = {
+    "single": {},
+    "ulm": {},
+    "clm": {**LINK, "learning_rate": 1e-3, "epochs": 2},
+    "single-adv": ADVERSARY,
+    "ulm-adv": ADVERSARY,
+    "clm-adv": {**ADVERSARY, **LINK},
+}
+
+
+def tiny():
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)
+    )
+
+
+def task(seed=0, checkpoint=None, recipe=RECIPE, load=None):
+    drawn = torch.Generator().manual_seed(5)
+    return Task(
+        images=torch.rand(20, 1, 6, 6, generator=drawn),
+        labels=torch.randint(4, (20,), generator=drawn),
+        recipe=recipe,
+        seed=seed,
+        load=load or (lambda name: trained(name)),
+        checkpoint=checkpoint,
+    )
+
+
+def trained(defense, seed=0, submodels=2, **options):
+    population = initialise(tiny, submodels, seed=seed)
+    DEFENSES[defense].train(population, task(seed, **options), **ARGUMENTS[defense])
+    return population
+
+
+def same(a, b):
+    theirs = b.state_dict()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in a.state_dict().items())
+
+
+@pytest.mark.parametrize("defense", list(ARGUMENTS))
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(defense):
+    first = trained(defense)
+    torch.rand(3)
+    assert same(first, trained(defense))
+    assert not same(first, trained(defense, seed=1))
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("defense", ["ulm", "clm", "clm-adv"])
+def test_a_killed_run_resumes_to_the_same_bits(defense, optimizer, tmp_path):
+    recipe = replace(RECIPE, optimizer=optimizer, momentum=0.9, cosine=True)
+
+    def load(name):
+        return trained(name, recipe=recipe)
+
+    class DiesAfterFirstEpoch(FileCheckpoint):
+        def save(self, population, optimizers, epochs):
+            super().save(population, optimizers, epochs)
+            raise KilledError
+
+    whole = trained(defense, recipe=recipe, load=load)
+    with pytest.raises(KilledError):
+        trained(defense, recipe=recipe, load=load, checkpoint=DiesAfterFirstEpoch(tmp_path))
+    resumed = trained(defense, recipe=recipe, load=load, checkpoint=FileCheckpoint(tmp_path))
+    assert same(whole, resumed)
+
+
+def test_every_submodel_finishes_an_epoch_before_any_starts_the_next():
+    seen = []
+    train(
+        initialise(tiny, 2, seed=0),
+        task(),
+        RECIPE,
+        before_step=lambda submodels, i, epoch, step: seen.append((epoch, i, step)),
+    )
+    assert seen == [(e, i, s) for e in range(3) for i in range(2) for s in range(3)]
+
+
+def test_it_learns():
+    population = trained("ulm", recipe=replace(RECIPE, epochs=60))
+    data = task()
+    assert population.correct(data.images, data.labels, batch_size=20).float().mean() > 0.9
+
+
+def test_single_is_the_first_submodel_of_ulm():
+    ulm, single = trained("ulm"), trained("single", submodels=1)
+    assert same(single.submodels[0], ulm.submodels[0])
+
+
+def test_clm_starts_from_ulm_and_from_scratch_does_not():
+    loaded = []
+
+    def load(name):
+        loaded.append(name)
+        return trained(name)
+
+    frozen = {**ARGUMENTS["clm"], "learning_rate": 0.0, "period": 1000}
+    population = initialise(tiny, 2, seed=0)
+    DEFENSES["clm"].train(population, task(load=load), **frozen)
+    weights = {k: v for k, v in population.state_dict().items() if "running" not in k}
+    ulm = trained("ulm").state_dict()
+    assert loaded == ["ulm"]
+    assert all(torch.equal(v, ulm[k]) for k, v in weights.items() if "num_batches" not in k)
+
+    DEFENSES["clm"].train(initialise(tiny, 2, seed=0), task(load=load), **frozen, from_scratch=True)
+    assert loaded == ["ulm"]
+
+
+def test_counter_linking_drives_linked_weights_apart():
+    def spread(population):
+        return torch.stack([m[0].weight for m in population.submodels]).std(dim=0).mean()
+
+    link = {**ARGUMENTS["clm"], "alpha": 0.3, "epochs": 20}
+    population = initialise(tiny, 4, seed=0)
+    data = task(load=lambda name: trained(name, submodels=4))
+    DEFENSES["clm"].train(population, data, **link)
+    assert spread(population) > 1.2 * spread(data.load("ulm"))
+
+
+def test_the_adversary_attacks_the_submodel_in_training_in_evaluation_mode():
+    seen = []
+    population = initialise(tiny, 2, seed=0)
+
+    def adversary(submodel, images, labels):
+        seen.append((list(population.submodels).index(submodel), submodel.training))
+        return images
+
+    train(population, task(), replace(RECIPE, epochs=1), adversary=adversary)
+    assert seen == [(0, False)] * 3 + [(1, False)] * 3
+
+
+def test_the_adversary_s_images_are_what_is_learned():
+    images = task().images
+    black, white = (
+        trained_on(lambda submodel, batch, labels, v=value: torch.full_like(batch, v))
+        for value in (0.0, 1.0)
+    )
+    mean = "submodels.0.1.running_mean"
+    assert not torch.allclose(black.state_dict()[mean], white.state_dict()[mean])
+    assert torch.equal(images, task().images)
+
+
+def trained_on(adversary):
+    population = initialise(tiny, 1, seed=0)
+    train(population, task(), replace(RECIPE, epochs=1), adversary=adversary)
+    return population
+
+
+def test_cosine_falls_from_the_full_rate_towards_zero():
+    recipe = replace(RECIPE, learning_rate=0.2, epochs=4, cosine=True)
+    rates = [learning_rate(recipe, epoch) for epoch in range(4)]
+    half = math.cos(math.pi / 4)
+    assert rates == pytest.approx([0.2, 0.1 * (1 + half), 0.1, 0.1 * (1 - half)])
+
+
+def test_augmentation_shifts_and_flips_each_image_by_itself():
+    images = torch.arange(1.0, 65.0).view(1, 1, 8, 8).repeat(200, 2, 1, 1)
+    images[:, 1] += 100
+    augmented = augment(images, torch.Generator().manual_seed(0))
+    padded = nn.functional.pad(images[0, 0], [4] * 4)
+    crops = {
+        (top, left, flip): (window.flip(-1) if flip else window)
+        for top in range(9)
+        for left in range(9)
+        for flip in (False, True)
+        for window in [padded[top : top + 8, left : left + 8]]
+    }
+    chosen = set()
+    for image in augmented:
+        found = [key for key, crop in crops.items() if torch.equal(crop, image[0])]
+        assert len(found) == 1
+        inside = image[0] > 0
+        assert torch.equal(image[1][inside], image[0][inside] + 100)
+        chosen |= set(found)
+    assert len(chosen) > 80
+
+
+@pytest.mark.parametrize(
+    ("network", "channels", "parameters"), [(lenet5, 1, 61_706), (cifar_resnet18, 3, 11_173_962)]
+)
+def test_architectures_have_the_published_sizes(network, channels, parameters):
+    built = network(channels, 10).eval()
+    assert built(torch.zeros(2, channels, 32, 32)).shape == (2, 10)
+    # LeNet5 has 61,706 weights; batch norm adds two for each of its 142 channels.
+    batch_norm = 2 * (6 + 16 + 120) if network is lenet5 else 0
+    assert sum(p.numel() for p in built.parameters()) == parameters + batch_norm
+
+
+def test_population_is_left_ready_to_be_attacked():
+    population = trained("ulm")
+    assert isinstance(population, Population)
+    assert not population.training

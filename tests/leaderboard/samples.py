@@ -1,0 +1,54 @@
+"""Records made by hand, for the tests of this folder."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+
+from leaderboard.records import Cell, Record
+
+CELL = Cell(
+    dataset="mnist",
+    source="torchvision MNIST",
+    sha256="0123456789abcdef" * 4,
+    images=20,
+    defense="ulm",
+    defense_version=1,
+    defense_parameters={"recipe": {"epochs": 3}},
+    submodels=2,
+    attack="pgd",
+    attack_version=1,
+    attack_parameters={"steps": 40},
+    norm="Linf",
+    eps=0.3,
+    images_per_draw=1,
+    budget="quick",
+    seed=0,
+)
+
+
+def record(right=10, *, headline=True, measured_at="2026-01-02T03:04:05+00:00", **cell):
+    """A record whose first submodel is right on `right` of the images, the others on one less."""
+    changed = replace(CELL, **cell)
+    if changed.attack == "none":
+        changed = replace(changed, eps=0.0)
+    correct = np.arange(changed.images)[None] < right - (np.arange(changed.submodels) > 0)[:, None]
+    weights = f"{changed.defense}{changed.submodels}{changed.seed}{changed.defense_parameters}"
+    return Record(
+        cell=changed,
+        correct=correct,
+        population_sha256=hashlib.sha256(weights.encode()).hexdigest(),
+        training_seconds=12.0,
+        attack_seconds=1.5,
+        unperturbed=0.0,
+        headline=headline,
+        measured_at=measured_at,
+        environment={"device": "cpu", "torch": "2.0", "commit": "c0ffee" * 6},
+    )
+
+
+def row(defense, minimum, *, attacks=("fgsm", "mifgsm", "pgd", "pgd-eot", "autoattack"), **cell):
+    """The records of one complete row; its last attack has the minimum."""
+    rights = {attack: minimum + len(attacks) - k for k, attack in enumerate(attacks, 1)}
+    measured = [record(rights[a], defense=defense, attack=a, **cell) for a in attacks]
+    return [record(19, defense=defense, attack="none", **cell), *measured]

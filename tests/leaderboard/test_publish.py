@@ -1,0 +1,84 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from samples import record, row
+
+from leaderboard import records
+from leaderboard.__main__ import main
+from leaderboard.publish import page_path, publish, stale, with_first_table
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def results(tmp_path):
+    for measured in [*row("ulm", 3), record(9, eps=0.1, headline=False)]:
+        records.write(measured, tmp_path / "results")
+    return tmp_path / "results"
+
+
+def test_a_published_page_is_not_stale_and_lies_beside_the_records(results):
+    assert publish(results) == results.parent / "LEADERBOARD.md"
+    assert stale(results) == []
+
+
+def test_a_new_record_a_lost_figure_and_an_edited_page_are_stale(results):
+    publish(results)
+    (figure,) = (results.parent / "figures").iterdir()
+    drawn = figure.read_text()
+    figure.unlink()
+    assert stale(results) == [figure]
+    figure.write_text(drawn)
+    page = page_path(results)
+    page.write_text(page.read_text().replace("ulm", "mlu"))
+    assert stale(results) == [page]
+    publish(results)
+    records.write(record(2, defense="clm"), results)
+    assert page in stale(results)
+
+
+def test_an_unusable_record_stops_publishing_and_the_old_page_stays(results, capsys):
+    publish(results)
+    before = page_path(results).read_text()
+    (results / "zzz.json").write_text("{")
+    assert main(["--results", str(results)]) == 2
+    assert "zzz.json" in capsys.readouterr().err
+    assert page_path(results).read_text() == before
+
+
+def test_the_command_checks_rebuilds_and_says_so(results, capsys):
+    assert main(["--check", "--results", str(results)]) == 1
+    assert "stale" in capsys.readouterr().out
+    assert main(["--results", str(results)]) == 0
+    assert main(["--check", "--results", str(results)]) == 0
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path, capsys):
+    assert main(["--results", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().out
+
+
+def test_the_readme_s_table_is_replaced_between_its_markers(results):
+    readme = "a\n<!-- first table -->\nold\n<!-- end of first table -->\nb\n"
+    text = with_first_table(readme, results)
+    assert text.startswith("a\n<!-- first table -->\n\n**mnist, quick budget")
+    assert text.endswith("<!-- end of first table -->\nb\n")
+    assert "old" not in text
+    assert with_first_table(text, results) == text
+
+
+def test_the_page_is_built_without_torch(results, tmp_path):
+    blocked = tmp_path / "torch.py"
+    blocked.write_text("raise ImportError('the page must not need torch')")
+    package = ROOT / "leaderboard"
+    shutil.copytree(package, tmp_path / "leaderboard", ignore=shutil.ignore_patterns("results"))
+    done = subprocess.run(
+        [sys.executable, "-m", "leaderboard", "--results", str(results)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,142 @@
+import re
+from pathlib import Path
+
+import pytest
+from samples import record, row
+
+from leaderboard import baselines, plots
+from leaderboard.render import FIRST_LINE, escape, first_table, render
+from leaderboard.table import Setting
+
+GOLDEN = Path(__file__).parent / "golden.md"
+
+
+def page(records):
+    return render(records, baselines.load())
+
+
+def measured_by_hand():
+    sweep = [
+        record(right, defense=defense, attack="pgd", eps=eps, headline=False)
+        for defense, start in (("ulm", 12), ("clm", 16))
+        for eps, right in ((0.1, start), (0.2, start - 2))
+    ]
+    incomplete = [record(8, defense="mine", attack="pgd", submodels=1)]
+    quick = [*row("ulm", 3), *row("ulm", 5, seed=1), *row("clm", 7), *incomplete, *sweep]
+    return [*quick, *row("ulm", 6, budget="smoke", dataset="digits")]
+
+
+def measured_part():
+    return page(measured_by_hand()).split("## Published elsewhere")[0]
+
+
+def test_the_page_is_what_it_was():
+    """After a wanted change, `python tests/leaderboard/test_render.py` writes it anew: read it."""
+    assert measured_part() == GOLDEN.read_text()
+
+
+def test_the_page_says_it_is_generated_and_depends_only_on_the_records():
+    records = measured_by_hand()
+    assert page(records).splitlines()[0] == FIRST_LINE
+    assert page(records) == page(list(reversed(records)))
+
+
+def test_an_empty_page_says_what_to_do():
+    assert "pytest benchmarks/ -k digits" in page([])
+
+
+def tables(text):
+    """Every Markdown table of a page, as lists of cells by row."""
+    found = re.findall(r"(?:^\|.*\|\n)+", text, re.M)
+    return [[line.strip("|\n").split("|") for line in t.splitlines()] for t in found]
+
+
+def test_budgets_are_never_in_one_table():
+    text = page([*row("ulm", 3), *row("clm", 9, budget="smoke")])
+    ranked = [t for t in tables(text) if t[0][0].strip() == "rank" and "clean" in str(t[0])]
+    ours = [t for t in ranked if "defense" in str(t[0])]
+    assert [[r[1].strip() for r in t[2:]] for t in ours] == [["ulm"], ["clm"]]
+    assert "mnist, quick budget" in text
+    assert "mnist, smoke budget" in text
+
+
+def test_equal_minima_share_a_rank():
+    text = page([*row("a", 5), *row("b", 5), *row("c", 4)])
+    ranked = tables(text)[0][2:]
+    assert [(r[0].strip(), r[1].strip()) for r in ranked] == [("1", "a"), ("1", "b"), ("3", "c")]
+
+
+def test_a_row_without_all_attacks_has_no_rank():
+    text = page([*row("a", 5), record(19, defense="weakly-attacked")])
+    ranked = tables(text)[0][2:]
+    assert [(r[0].strip(), r[1].strip()) for r in ranked] == [("1", "a"), ("–", "weakly-attacked")]
+    assert "not ranked" in text
+
+
+def test_the_paper_s_figure_and_the_difference_stand_beside_ours():
+    text = page(row("ulm", 3))
+    beside = next(t for t in tables(text) if "paper" in str(t[0]))
+    figures = {r[1].strip(): (r[3].strip(), r[4].strip()) for r in beside[2:]}
+    # Ours: 3/20 and 2/20 correct under autoattack; the paper has 22.80.
+    assert figures["autoattack"] == ("22.80", f"{12.5 - 22.8:+.1f}")
+    assert figures["none"] == ("99.04", f"{92.5 - 99.04:+.1f}")
+
+
+def test_images_from_another_source_are_no_reproduction():
+    text = page(row("ulm", 3, dataset="cifar10", eps=8 / 255, source="image folder (jpeg)"))
+    assert "images from another source (image folder (jpeg)): no reproduction" in text
+    assert "eps = 8/255" in text
+
+
+def test_published_rows_stand_apart_with_their_evaluator():
+    text = page(row("ulm", 3)).split("## Published elsewhere")[1]
+    (published,) = tables(text)
+    names = [r[2].strip() for r in published[2:]]
+    assert {"ResNet-18", "PreActResNet-18", "WideResNet-28-10", "WideResNet-34-10"} <= set(names)
+    assert [int(r[0]) for r in published[2:12]] == list(range(1, 11))
+    robust = [float(r[5]) for r in published[2:]]
+    assert robust == sorted(robust, reverse=True)
+    assert {r[6].strip() for r in published[2:]} == {"AutoAttack", "external evaluation"}
+    assert "78fcc9e48a07" in text
+    assert "2025-03-31" in text
+
+
+@pytest.mark.parametrize(
+    "hostile", ["<script>alert(1)</script>", "a|b", "a\n| b |", "[x](javascript:1)", "`x`", "**x**"]
+)
+def test_markup_in_a_name_is_inert(hostile):
+    records = row(hostile, 3)
+    text = page(records)
+    assert hostile not in text
+    widths = {len(r) for t in tables(text)[:1] for r in t}
+    assert len(widths) == 1
+    assert not re.search(r"[<>|`*\[\]\n]", escape(hostile))
+
+
+def test_the_first_table_names_its_setting():
+    text = first_table(measured_by_hand())
+    assert text.startswith("**digits, smoke budget, 20 test images")
+    assert "| ulm " in text
+
+
+def test_curves_start_at_the_clean_score_and_need_three_points():
+    curves = plots.sweep_points([r for r in measured_by_hand() if r.cell.dataset == "mnist"])
+    assert {attack for _, attack in curves} == {"pgd"}
+    clm = curves["clm (n=2)", "pgd"]
+    assert [eps for eps, _ in clm] == [0.0, 0.1, 0.2, 0.3]
+    assert clm[0][1] == 37 / 40
+    assert clm[1][1] == 31 / 40
+
+
+def test_figures_are_named_by_what_they_show_and_are_the_same_every_time():
+    records = measured_by_hand()
+    drawn = plots.figures(records)
+    name = plots.sweep_file_name(Setting("mnist", "quick", "torchvision MNIST", "01234567", 20, 1))
+    assert list(drawn) == [name] == ["sweep-mnist-quick-01234567-20.svg"]
+    assert drawn == plots.figures(records)
+    assert drawn[name].startswith("<?xml")
+    assert name in page(records)
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(measured_part())

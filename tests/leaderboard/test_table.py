@@ -1,0 +1,60 @@
+from samples import record, row
+
+from leaderboard.table import rows, settings
+
+
+def test_rows_are_ordered_by_their_minimum_and_incomplete_ones_come_last():
+    measured = [
+        *row("low", 2),
+        *row("high", 9),
+        *row("partial", 15, attacks=("fgsm", "pgd")),
+    ]
+    ordered = rows(measured, "Linf", 0.3)
+    assert [r.defense for r in ordered] == ["high", "low", "partial"]
+    assert [r.complete for r in ordered] == [True, True, False]
+
+
+def test_the_minimum_is_over_attacks_and_never_the_clean_score():
+    (only,) = rows(row("ulm", 5, submodels=1), "Linf", 0.3)
+    assert only.minimum == only.score("autoattack")
+    assert only.minimum.value == 5 / 20
+    assert only.score("none").value == 19 / 20
+
+
+def test_another_eps_or_norm_is_another_table_but_clean_images_belong_to_both():
+    measured = [*row("ulm", 5), *row("ulm", 3, eps=0.4)[1:]]
+    for eps, minimum in ((0.3, 5), (0.4, 3)):
+        (only,) = rows(measured, "Linf", eps)
+        assert only.score("none").value == 37 / 40
+        assert only.minimum.value == (2 * minimum - 1) / 40
+    assert rows(measured, "L2", 0.3) == []
+
+
+def test_budgets_images_sources_and_draws_never_share_a_setting():
+    measured = [
+        record(),
+        record(budget="smoke"),
+        record(images=19),
+        record(source="image folder (jpeg)"),
+        record(sha256="ff"),
+        record(images_per_draw=100),
+    ]
+    assert len(settings(measured)) == len(measured)
+
+
+def test_seeds_of_one_defense_are_one_row_and_sizes_are_two():
+    measured = [*row("ulm", 5), *row("ulm", 7, seed=1), *row("ulm", 6, submodels=4)]
+    by_size = {r.submodels: r for r in rows(measured, "Linf", 0.3)}
+    assert by_size[2].seeds == [0, 1]
+    assert by_size[2].training_seconds == 24.0
+    assert by_size[2].attack_seconds == 12 * 1.5
+    assert by_size[2].minimum.value == (9 + 13) / 80
+    assert by_size[4].seeds == [0]
+
+
+def test_the_newer_of_two_versions_of_an_attack_counts():
+    old = record(12, attack_version=1, measured_at="2026-01-01T00:00:00+00:00")
+    new = record(3, attack_version=2, measured_at="2026-01-02T00:00:00+00:00")
+    for order in ([old, new], [new, old]):
+        (only,) = rows(order, "Linf", 0.3)
+        assert only.score("pgd").value == 5 / 40

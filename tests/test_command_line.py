@@ -1,0 +1,140 @@
+"""The suite as its users run it: in a process of its own."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# A proxy that refuses: downloads fail at once, wherever the tests run.
+OFFLINE = dict.fromkeys(
+    ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"
+)
+
+
+def run(*arguments, folder, root=ROOT):
+    """`pytest benchmarks/ ...` with store, data and results under `folder`."""
+    command = [sys.executable, "-m", "pytest", "benchmarks/", *arguments]
+    for option in ("store", "results"):
+        command += [f"--{option}", str(folder / option)]
+    if "--data-root" not in arguments:
+        command += ["--data-root", str(folder / "data")]
+    return subprocess.run(
+        command, cwd=root, capture_output=True, text=True, env={**os.environ, **OFFLINE}
+    )
+
+
+def test_first_run_trains_and_measures_second_re_uses_and_rerun_measures(tmp_path):
+    arguments = ("-k", "digits and single and not adv", "--budget", "smoke")
+    first = run(*arguments, "--benchmark-json", str(tmp_path / "timings.json"), folder=tmp_path)
+    assert first.returncode == 0, first.stdout
+    assert "populations trained: 1; cells measured: 20, re-used: 4" in first.stdout
+    assert "budget smoke, device cpu" in first.stdout
+    page = (tmp_path / "LEADERBOARD.md").read_text()
+    assert "digits, smoke budget" in page
+    assert "| 1      | single" in page
+    assert len([*(tmp_path / "figures").iterdir()]) == 1
+
+    timings = json.loads((tmp_path / "timings.json").read_text())["benchmarks"]
+    info = {t["param"]: t["extra_info"] for t in timings if t["name"].startswith("test_mra")}
+    record = next((tmp_path / "results").glob("digits-single-pgd-linf-0.2-*.json"))
+    assert info["digits-single-pgd"]["mra"] == {"pgd 0.2": json.loads(record.read_text())["mra"]}
+
+    before = {p.name: p.read_bytes() for p in (tmp_path / "results").iterdir()}
+    second = run(*arguments, folder=tmp_path)
+    assert "populations trained: 0; cells measured: 0, re-used: 24" in second.stdout
+    assert {p.name: p.read_bytes() for p in (tmp_path / "results").iterdir()} == before
+
+    third = run(*arguments, "--rerun", folder=tmp_path)
+    assert "populations trained: 0; cells measured: 20, re-used: 4" in third.stdout
+    after = {p.name: json.loads(p.read_text()) for p in (tmp_path / "results").iterdir()}
+    assert after.keys() == before.keys()
+    for name, content in after.items():
+        assert content["correct"] == json.loads(before[name])["correct"], name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--budget", "quik"], ["'quik'", "smoke", "quick", "paper"]),
+        (["--device", "tpu"], ["'tpu'", "auto", "cpu", "cuda"]),
+        (["--eps", "-0.1"], ["'-0.1'", "8/255"]),
+        (["--eps", "lots"], ["'lots'", "8/255"]),
+        (["--submodels", "0"], ["'0'", ">= 1"]),
+        (["-k", "digits and clmm"], ["unknown 'clmm'", "'clm'", "ulm-adv"]),
+        (["-k", "minst"], ["unknown 'minst'", "'mnist'"]),
+        (["-k", "autoatack"], ["'autoattack'"]),
+    ],
+)
+def test_a_wrong_word_gets_one_line_and_writes_nothing(arguments, words, tmp_path):
+    done = run(*arguments, folder=tmp_path)
+    assert done.returncode == 4
+    (line,) = [
+        line
+        for line in (done.stdout + done.stderr).splitlines()
+        if words[0] in line and "error:" in line.lower()
+    ]
+    for word in words:
+        assert word in line
+    assert "Traceback" not in done.stdout + done.stderr
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_data_that_is_missing_fails_with_one_clear_message(tmp_path):
+    done = run("-k", "cifar and ulm", "--budget", "smoke", folder=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    (line,) = [li for li in done.stdout.splitlines() if "ERROR: nothing was measured" in li]
+    assert "cifar10 is not under" in line
+    assert "--data-root" in line
+    assert not (tmp_path / "LEADERBOARD.md").exists()
+
+
+def copy_of_the_project(folder):
+    for name in ("attacks", "defenses", "benchmarks", "leaderboard"):
+        ignored = shutil.ignore_patterns("results", "__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def readme_block(first_line):
+    """The code block of the README that starts with this line."""
+    (block,) = re.findall(
+        rf"```python\n({re.escape(first_line)}\n.*?)```", (ROOT / "README.md").read_text(), re.S
+    )
+    return block
+
+
+def test_a_defense_and_an_attack_added_by_the_readme_s_recipe_are_on_the_page(tmp_path):
+    project = copy_of_the_project(tmp_path / "project")
+    for package, name in (("defenses", "mine"), ("attacks", "noise")):
+        (project / package / f"{name}.py").write_text(readme_block(f"# {package}/{name}.py"))
+        init = project / package / "__init__.py"
+        init.write_text(f"{init.read_text()}\nfrom {package} import {name} as {name}\n")
+    done = run("-k", "digits-mine", "--budget", "smoke", folder=tmp_path, root=project)
+    assert done.returncode == 0, done.stdout
+    page = (tmp_path / "LEADERBOARD.md").read_text()
+    header, row = (
+        li for li in page.splitlines() if li.startswith(("| rank   | def", "| 1      | mine"))
+    )
+    assert "noise" in header
+    assert row.count("–") >= 7
+
+
+def test_a_bare_pytest_collects_the_tests_alone():
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    nodes = [line for line in done.stdout.splitlines() if "::" in line]
+    assert nodes
+    assert all(node.startswith("tests/") for node in nodes)
