@@ -17,13 +17,14 @@ OFFLINE = dict.fromkeys(
 )
 
 
+def places(folder):
+    """The options that keep a run inside one folder."""
+    return [f"--{name}={folder / name}" for name in ("store", "results", "data-root")]
+
+
 def run(*arguments, folder, root=ROOT):
     """`pytest benchmarks/ ...` with store, data and results under `folder`."""
-    command = [sys.executable, "-m", "pytest", "benchmarks/", *arguments]
-    for option in ("store", "results"):
-        command += [f"--{option}", str(folder / option)]
-    if "--data-root" not in arguments:
-        command += ["--data-root", str(folder / "data")]
+    command = [sys.executable, "-m", "pytest", "benchmarks/", *arguments, *places(folder)]
     return subprocess.run(
         command, cwd=root, capture_output=True, text=True, env={**os.environ, **OFFLINE}
     )
@@ -71,17 +72,16 @@ def test_first_run_trains_and_measures_second_re_uses_and_rerun_measures(tmp_pat
         (["-k", "autoatack"], ["'autoattack'"]),
     ],
 )
-def test_a_wrong_word_gets_one_line_and_writes_nothing(arguments, words, tmp_path):
-    done = run(*arguments, folder=tmp_path)
-    assert done.returncode == 4
+def test_a_wrong_word_gets_one_line_and_writes_nothing(arguments, words, tmp_path, capfd):
+    code = pytest.main(["benchmarks/", f"--rootdir={ROOT}", *arguments, *places(tmp_path)])
+    assert code == pytest.ExitCode.USAGE_ERROR
+    printed = "".join(capfd.readouterr())
     (line,) = [
-        line
-        for line in (done.stdout + done.stderr).splitlines()
-        if words[0] in line and "error:" in line.lower()
+        line for line in printed.splitlines() if words[0] in line and "error:" in line.lower()
     ]
     for word in words:
         assert word in line
-    assert "Traceback" not in done.stdout + done.stderr
+    assert "Traceback" not in printed
     assert [*tmp_path.iterdir()] == []
 
 

@@ -179,7 +179,10 @@ def test_mifgsm_leaves_an_image_with_zero_gradient_as_it_was():
     ("function", "words"),
     [
         (lambda model, images, labels, threat_model: images + 0.2, "left the ball"),
-        (lambda model, images, labels, threat_model: images * torch.nan, "returned pixels that are not finite"),
+        (
+            lambda model, images, labels, threat_model: images * torch.nan,
+            "returned pixels that are not finite",
+        ),
         (lambda model, images, labels, threat_model: images[:1], r"returned \(1, 1, 1, 2\)"),
     ],
 )
