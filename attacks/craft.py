@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +26,9 @@ class PopulationLike(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """The logits of a submodel drawn for this call."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All weights."""
 
     def train(self, mode: bool = True) -> Any:
         """Set training or evaluation mode."""
@@ -98,7 +101,10 @@ def craft(
 
     perturbed = images.clone()
     was_training = population.training
+    trainable = [weight for weight in population.parameters() if weight.requires_grad]
     population.train(False)
+    for weight in trainable:
+        weight.requires_grad_(False)
     try:
         for number, (model, batch) in enumerate(
             tqdm(batches, attack.name, leave=False, disable=None)
@@ -119,4 +125,6 @@ def craft(
             perturbed[at] = threat_model.project(result, images[at])
     finally:
         population.train(was_training)
+        for weight in trainable:
+            weight.requires_grad_(True)
     return Crafted(perturbed, surrogates)

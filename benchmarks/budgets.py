@@ -163,17 +163,17 @@ _DIGITS_PAPER = replace(
         adversarial_epochs=100,
     ),
     defenses=_counter_linked(
-        _adversarial(eps=0.2, step_size=0.01, steps=40),
+        _adversarial(eps=0.25, step_size=0.01, steps=50),
         clm=_MNIST_PAPER.defenses["clm"],
         clm_adv={"alpha": 0.01, "delta": 0.005, "period": 1},
     ),
     # 8 x 8 pixels hold less than MNIST's: at 0.3 too little is left to learn.
-    eps=(0.2,),
-    sweep_eps=(0.05, 0.1, 0.15, 0.25, 0.3, 0.4, 0.5),
+    eps=(0.25,),
+    sweep_eps=(0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
 )
 
 _DIGITS_QUICK = replace(
-    _shorter_training(_DIGITS_PAPER, epochs=10, adversarial_epochs=6, clm_epochs=10, steps=5),
+    _shorter_training(_DIGITS_PAPER, epochs=8, adversarial_epochs=5, clm_epochs=8, steps=4),
     test_images=100,
     attacks={**_MNIST_QUICK.attacks, "autoattack": {"steps": 100, "queries": 500}},
 )

@@ -90,6 +90,8 @@ class Session:
     """
 
     def __init__(self, options: Options) -> None:
+        # Confident networks have subnormal gradients, which CPUs compute many times slower.
+        torch.set_flush_denormal(True)
         self.options = options
         self.store = Store(options.store)
         self.trained: list[str] = []

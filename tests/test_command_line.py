@@ -43,8 +43,8 @@ def test_first_run_trains_and_measures_second_re_uses_and_rerun_measures(tmp_pat
 
     timings = json.loads((tmp_path / "timings.json").read_text())["benchmarks"]
     info = {t["param"]: t["extra_info"] for t in timings if t["name"].startswith("test_mra")}
-    record = next((tmp_path / "results").glob("digits-single-pgd-linf-0.2-*.json"))
-    assert info["digits-single-pgd"]["mra"] == {"pgd 0.2": json.loads(record.read_text())["mra"]}
+    record = next((tmp_path / "results").glob("digits-single-pgd-linf-0.25-*.json"))
+    assert info["digits-single-pgd"]["mra"] == {"pgd 0.25": json.loads(record.read_text())["mra"]}
 
     before = {p.name: p.read_bytes() for p in (tmp_path / "results").iterdir()}
     second = run(*arguments, folder=tmp_path)
