@@ -1,5 +1,6 @@
 """How x becomes x': attacks, their registry, and the threat model they must obey."""
 
+from attacks import adaptive as adaptive
 from attacks import library as library
 from attacks.craft import AttackError, Crafted, craft
 from attacks.registry import ATTACKS, Attack, register_attack

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from attacks.freezing import frozen
 from attacks.registry import Attack
 from attacks.seeding import derive_seed, generator, global_seed
 from attacks.threat_model import ThreatModel
@@ -26,16 +27,6 @@ class PopulationLike(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """The logits of a submodel drawn for this call."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """All weights."""
-
-    def train(self, mode: bool = True) -> Any:
-        """Set training or evaluation mode."""
-
-    @property
-    def training(self) -> bool:
-        """The mode."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,8 @@ def craft(
             f"attack {attack.name!r} supports {', '.join(attack.norms)}, not {threat_model.norm}"
         )
     surrogates = None
-    groups: list[tuple[Any, Tensor]] = [(population, torch.arange(len(images)))]
+    groups: list[tuple[PopulationLike | nn.Module, Tensor]]
+    groups = [(population, torch.arange(len(images)))]
     if attack.surrogate == "submodel":
         draws = torch.randint(
             len(population.submodels),
@@ -100,15 +92,9 @@ def craft(
     batches = [(model, batch) for model, group in groups for batch in group.split(batch_size)]
 
     perturbed = images.clone()
-    was_training = population.training
-    trainable = [weight for weight in population.parameters() if weight.requires_grad]
-    population.train(False)
-    for weight in trainable:
-        weight.requires_grad_(False)
-    try:
-        for number, (model, batch) in enumerate(
-            tqdm(batches, attack.name, leave=False, disable=None)
-        ):
+    with frozen(population.submodels):
+        progress = tqdm(batches, attack.name, leave=False, disable=None)
+        for number, (model, batch) in enumerate(progress):
             at = batch.to(images.device)
             if len(at) == 0 or threat_model.eps == 0:
                 continue
@@ -123,8 +109,4 @@ def craft(
             if problem := threat_model.violation(result, images[at]):
                 raise AttackError(f"attack {attack.name!r} {problem}")
             perturbed[at] = threat_model.project(result, images[at])
-    finally:
-        population.train(was_training)
-        for weight in trainable:
-            weight.requires_grad_(True)
     return Crafted(perturbed, surrogates)

@@ -24,6 +24,8 @@ class _Float64Logits(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        # torchattacks puts a model back into the mode it was in.
+        self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.model(images)
@@ -43,6 +45,15 @@ def _reachable_step(step_size: float, threat_model: ThreatModel, steps: int) -> 
 def none(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel) -> Tensor:
     """Clean images."""
     return images
+
+
+@register_attack("noise", norms=("Linf", "L2"))
+def noise(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel) -> Tensor:
+    """A random corner of the ball: what every attack must beat."""
+    signs = torch.rand_like(images).sub(0.5).sign()
+    if threat_model.norm == "L2":
+        signs = signs / signs[0].numel() ** 0.5
+    return threat_model.project(images + threat_model.eps * signs, images)
 
 
 @register_attack("fgsm")
@@ -87,8 +98,8 @@ def mifgsm(
     step = threat_model.eps / steps
     attack = torchattacks.MIFGSM(_Float64Logits(model), threat_model.eps, step, steps, decay)
     perturbed = _run(attack, images, labels)
-    # It divides by the gradient's mean and so returns NaN where the gradient is exactly zero:
-    # there the attack found nothing, and the image counts as unperturbed.
+    # It divides by the gradient's mean and so returns NaN where a gradient was exactly zero, which
+    # loses the iterate; such an image stays as it was and counts as unperturbed.
     return torch.where(perturbed.isfinite(), perturbed, images)
 
 

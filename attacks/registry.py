@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor
 
@@ -74,6 +75,12 @@ class Registry(Generic[Entry]):
                 warnings.warn(f"{self.kind} plug-in {plugin.value!r} failed: {error}", stacklevel=2)
 
 
+def keyword_defaults(function: Callable[..., object]) -> dict[str, Any]:
+    """The defaults of a function's arguments, by name."""
+    arguments = inspect.signature(function).parameters.values()
+    return {a.name: a.default for a in arguments if a.default is not a.empty}
+
+
 Surrogate = Literal["submodel", "population"]
 
 
@@ -97,6 +104,10 @@ class Attack:
     surrogate: Surrogate
     norms: tuple[str, ...]
     version: int
+
+    def parameters(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword arguments `function` is called with: its own defaults, then the overrides."""
+        return keyword_defaults(self.function) | dict(overrides)
 
 
 ATTACKS: Registry[Attack] = Registry("attack")

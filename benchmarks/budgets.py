@@ -14,7 +14,12 @@ from defenses.training import Recipe
 
 BUDGETS = ("smoke", "quick", "paper")
 # The attacks whose curves against eps are drawn.
-SWEEP_ATTACKS = ("fgsm", "pgd")
+SWEEP_ATTACKS = ("fgsm", "pgd", "pgd-clipped-margin")
+# The strongest attack: what every other deployment of the submodels is attacked with.
+CASCADE = "worst-case"
+# The attack whose transfer between submodels is measured, and the one that is run twice as long.
+TRANSFER_ATTACK = "pgd"
+DOUBLED_ATTACK = "apgd-population"
 
 Parameters = Mapping[str, Any]
 
@@ -73,7 +78,23 @@ def _recipes(plain: Recipe, adversarial_epochs: int) -> dict[str, Recipe]:
 def _attacks(
     *, steps: int, step_size: float, draws: int, momentum_steps: int, auto_steps: int, queries: int
 ) -> dict[str, Parameters]:
+    """The paper's attacks, and those on the population at a comparable number of steps."""
+    losses = ("mean-ce", "mean-probability", "mean-margin", "clipped-margin")
+    targets, candidates, arc_steps = 3, 3, max(1, steps // 4)
     return {
+        **{f"pgd-{loss}": {"steps": steps, "restarts": 1} for loss in losses},
+        "apgd-population": {"steps": auto_steps, "targets": targets},
+        "arc": {"steps": arc_steps, "candidates": candidates},
+        "square-population": {"queries": queries},
+        "square-oracle": {"queries": queries},
+        "worst-case": {
+            "steps": steps,
+            "apgd_steps": auto_steps,
+            "targets": targets,
+            "arc_steps": arc_steps,
+            "candidates": candidates,
+            "queries": queries,
+        },
         "pgd": {"steps": steps, "step_size": step_size},
         "mifgsm": {"steps": momentum_steps, "decay": 1.0},
         "pgd-eot": {"steps": steps, "step_size": step_size, "draws": draws},
@@ -81,9 +102,11 @@ def _attacks(
     }
 
 
-# The paper's sizes: 10 submodels, 4 in the released adversarially trained populations.
-_TEN = {"default": 10, "single": 1, "single-adv": 1, "ulm-adv": 4, "clm-adv": 4}
-_TWO = {"default": 2, "single": 1, "single-adv": 1}
+_ONE = {"single": 1, "single-adv": 1}
+_TEN = {"default": 10, **_ONE}
+# The adversarially trained CIFAR-10 populations that the authors released have 4.
+_TEN_FOUR = {**_TEN, "ulm-adv": 4, "clm-adv": 4}
+_TWO = {"default": 2, **_ONE}
 
 _MNIST_PAPER = Experiment(
     submodels=_TEN,
@@ -105,7 +128,7 @@ _MNIST_PAPER = Experiment(
 )
 
 _CIFAR_PAPER = Experiment(
-    submodels=_TEN,
+    submodels=_TEN_FOUR,
     recipes=_recipes(
         Recipe(
             optimizer="sgd",
@@ -148,12 +171,11 @@ def _shorter_training(
 
 _MNIST_QUICK = replace(
     _shorter_training(_MNIST_PAPER, epochs=3, adversarial_epochs=2, clm_epochs=5, steps=7),
+    submodels=_TEN_FOUR,
     test_images=1000,
-    attacks={
-        **_MNIST_PAPER.attacks,
-        "pgd-eot": {"steps": 40, "step_size": 0.01, "draws": 4},
-        "autoattack": {"steps": 100, "queries": 1000},
-    },
+    attacks=_attacks(
+        steps=40, step_size=0.01, draws=4, momentum_steps=10, auto_steps=100, queries=1000
+    ),
 )
 
 _DIGITS_PAPER = replace(
@@ -174,19 +196,20 @@ _DIGITS_PAPER = replace(
 
 _DIGITS_QUICK = replace(
     _shorter_training(_DIGITS_PAPER, epochs=8, adversarial_epochs=5, clm_epochs=8, steps=4),
+    submodels=_TEN_FOUR,
     test_images=100,
-    attacks={**_MNIST_QUICK.attacks, "autoattack": {"steps": 100, "queries": 500}},
+    attacks=_attacks(
+        steps=40, step_size=0.01, draws=4, momentum_steps=10, auto_steps=100, queries=500
+    ),
 )
 
 _CIFAR_QUICK = replace(
     _shorter_training(_CIFAR_PAPER, epochs=15, adversarial_epochs=15, clm_epochs=10, steps=7),
-    submodels={"default": 4, "single": 1, "single-adv": 1},
+    submodels={"default": 4, **_ONE},
     test_images=500,
-    attacks={
-        **_CIFAR_PAPER.attacks,
-        "pgd-eot": {"steps": 40, "step_size": 2 / 255, "draws": 4},
-        "autoattack": {"steps": 100, "queries": 1000},
-    },
+    attacks=_attacks(
+        steps=40, step_size=2 / 255, draws=4, momentum_steps=10, auto_steps=100, queries=1000
+    ),
 )
 
 
@@ -194,8 +217,14 @@ def _smoke(experiment: Experiment, *, train_images: int, test_images: int) -> Ex
     """Two submodels, one epoch, two steps: numbers without meaning, from every line of code."""
     step_size = experiment.attacks["pgd"]["step_size"]
     shorter = _shorter_training(experiment, epochs=1, adversarial_epochs=1, clm_epochs=1, steps=2)
+    # The smallest epoch has two steps: counter-linking must happen in it.
+    defenses = {
+        name: {**numbers, "period": 1} if "period" in numbers else numbers
+        for name, numbers in shorter.defenses.items()
+    }
     return replace(
         shorter,
+        defenses=defenses,
         train_images=train_images,
         test_images=test_images,
         submodels=_TWO,

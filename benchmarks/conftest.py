@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,7 +16,8 @@ from benchmarks.store import StoreError
 from defenses import DEFENSES
 from leaderboard.records import Record
 
-Measure = Callable[[Sequence[tuple[str, float]]], list[Record]]
+# (cells as (attack, eps), protocol) -> records
+Measure = Callable[..., list[Record]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -44,6 +46,7 @@ def session(pytestconfig: pytest.Config) -> Session:
             submodels=option.submodels,
             images_per_draw=option.images_per_draw,
             clm_from_scratch=option.clm_from_scratch,
+            run=getattr(pytestconfig, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex,
         )
     )
 
@@ -84,15 +87,16 @@ def measure(
 ) -> Measure:
     """Attack the population: [(attack, eps), ...] -> records, timed by pytest-benchmark."""
 
-    def run(cells: Sequence[tuple[str, float]]) -> list[Record]:
+    def run(cells: Sequence[tuple[str, float]], protocol: str = "draw") -> list[Record]:
         def measure_all() -> list[tuple[Record, bool]]:
-            return [session.measure(population, attack, eps) for attack, eps in cells]
+            return [session.measure(population, attack, eps, protocol) for attack, eps in cells]
 
         with terminal():
             measured = benchmark.pedantic(measure_all, rounds=1, iterations=1)
         reused = sum(was_there for _, was_there in measured)
         records = [record for record, _ in measured]
         benchmark.extra_info["budget"] = session.options.budget
+        benchmark.extra_info["protocol"] = protocol
         benchmark.extra_info["mra"] = {f"{r.cell.attack} {r.cell.eps:g}": r.mra for r in records}
         benchmark.extra_info["reused"] = reused
         record_property(

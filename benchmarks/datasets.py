@@ -117,12 +117,12 @@ def _digits(root: Path) -> Raw:
 
 @_register("mnist")
 def _mnist(root: Path) -> Raw:
-    return _torchvision_or_folder("mnist", tv.MNIST, root, "MNIST/raw/*-ubyte")
+    return _torchvision_or_folder("mnist", tv.MNIST, root, "MNIST/raw")
 
 
 @_register("cifar10")
 def _cifar10(root: Path) -> Raw:
-    return _torchvision_or_folder("cifar10", tv.CIFAR10, root, "cifar-10-batches-py/")
+    return _torchvision_or_folder("cifar10", tv.CIFAR10, root, "cifar-10-batches-py")
 
 
 def _torchvision_or_folder(
@@ -131,7 +131,9 @@ def _torchvision_or_folder(
     """The original files under `root`; else a folder of images; else a download into `root`."""
     try:
         return _torchvision(name, kind, root, download=False)
-    except DatasetMissingError:
+    except DatasetMissingError as error:
+        if (root / files).is_dir():
+            raise DatasetError(f"{root / files} is incomplete or corrupt ({error})") from error
         if (root / name).is_dir():
             return _image_folder(name, root / name)
     try:
@@ -139,7 +141,7 @@ def _torchvision_or_folder(
     except (DatasetMissingError, OSError) as error:
         raise DatasetMissingError(
             f"{name} is not under {root} and could not be downloaded ({error}). Put torchvision's "
-            f"files at {root / files}, or images at {root / name}/{{train,test}}/<class>/*, or "
+            f"files into {root / files}, or images at {root / name}/{{train,test}}/<class>/*, or "
             f"name the folder that holds them with --data-root"
         ) from error
 
@@ -168,16 +170,19 @@ def _torchvision(
 
 def _image_folder(name: str, folder: Path) -> Raw:
     """`<folder>/{train,test}/<class>/*`, classes in alphabetical order."""
-    splits = {split: _read_split(name, folder / split) for split in ("train", "test")}
-    kinds = sorted({kind for *_, found in splits.values() for kind in found})
-    train_images, train_labels, _ = splits["train"]
-    test_images, test_labels, _ = splits["test"]
+    train_images, train_labels, train = _read_split(name, folder / "train")
+    test_images, test_labels, test = _read_split(name, folder / "test")
+    if train.classes != test.classes:
+        differing = sorted({*train.classes} ^ {*test.classes})
+        raise DatasetError(f"{folder}: train and test differ in the classes {differing}")
+    paths = [path for path, _ in train.samples + test.samples]
+    kinds = sorted({Path(path).suffix.lower().lstrip(".") for path in paths})
     source = f"image folder ({', '.join(kinds)})"
     return Raw(train_images, train_labels, test_images, test_labels, source)
 
 
-def _read_split(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, set[str]]:
-    """Pixels, labels, and the kinds of files found."""
+def _read_split(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, tv.ImageFolder]:
+    """Pixels and labels, and the listing they came from."""
     try:
         listed = tv.ImageFolder(str(folder))
         progress = tqdm(listed.samples, f"reading {name} {folder.name}", leave=False, disable=None)
@@ -193,8 +198,7 @@ def _read_split(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, set[st
     # ImageFolder decodes to RGB; grey images have three equal channels.
     if not name.startswith("cifar"):
         pixels = pixels[..., 0]
-    kinds = {Path(path).suffix.lower().lstrip(".") for path, _ in listed.samples}
-    return pixels, np.asarray([label for _, label in listed.samples]), kinds
+    return pixels, np.asarray(listed.targets), listed
 
 
 def _check(name: str, split: str, images: np.ndarray, labels: np.ndarray, *, colour: bool) -> None:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from attacks import ATTACKS, ThreatModel, craft
+from attacks.freezing import frozen
+from attacks.objectives import mean_cross_entropy
 from benchmarks.budgets import attack_parameters
-from defenses import Population
+from defenses import AveragedEnsemble, Population
 from leaderboard import metrics
 
 
@@ -21,10 +23,13 @@ class Evaluation:
     """What an attack left of a population.
 
     Attributes:
-        correct: (n, N) bool: submodel i classifies perturbed image j correctly.
-        images: (N, C, H, W), the perturbed images.
+        correct: (n, N) bool: submodel i classifies perturbed image j correctly. Protocols other
+            than "draw" have other shapes: see `leaderboard.records.PROTOCOLS`.
+        images: (N, C, H, W), the perturbed images; with a leading (n,) where they are crafted on
+            each submodel.
         surrogates: (N,) which submodel each image was crafted on, or None: on the population.
         unperturbed: share of images that came back as they were.
+        largest_distance: of a perturbed image from its clean one.
         seconds: to craft the images.
     """
 
@@ -32,6 +37,7 @@ class Evaluation:
     images: Tensor
     surrogates: Tensor | None
     unperturbed: float
+    largest_distance: float
     seconds: float
 
     @property
@@ -51,18 +57,21 @@ def evaluate(
     seed: int = 0,
     images_per_draw: int = 1,
     batch_size: int = 250,
+    protocol: str = "draw",
 ) -> Evaluation:
-    """Perturb every image with a registered attack and let every submodel classify the result.
+    """Perturb every image with a registered attack and let the submodels classify the result.
 
     Args:
         population: `Population(modules)`, for any modules that map images in [0, 1] to logits.
         images: (N, C, H, W), float, in [0, 1], on the population's device.
         labels: (N,) int64.
         attack: a registered attack's name.
-        parameters: the attack's keyword arguments; None: those of the quick budget.
+        threat_model: what the attacker may do.
+        parameters: the attack's keyword arguments; None: those of the quick budget for MNIST.
         seed: all randomness follows from it.
         images_per_draw: consecutive images that share a drawn surrogate.
         batch_size: most images processed at once.
+        protocol: who is attacked and who answers: see `leaderboard.records.PROTOCOLS`.
 
     Raises:
         LookupError: unknown attack.
@@ -73,26 +82,58 @@ def evaluate(
     check_images(images, labels)
     if parameters is None:
         parameters = attack_parameters(attack)
+    attacked = [population]
+    if protocol in ("alone", "transfer"):
+        attacked = [Population([submodel]) for submodel in population.submodels]
+    elif protocol == "average":
+        attacked = [Population([AveragedEnsemble(population)])]
     start = time.perf_counter()
-    crafted = craft(
-        chosen,
-        population,
-        images,
-        labels,
-        threat_model,
-        seed=seed,
-        parameters=parameters,
-        batch_size=batch_size,
-        images_per_draw=images_per_draw,
-    )
+    crafted = [
+        craft(
+            chosen,
+            target,
+            images,
+            labels,
+            threat_model,
+            seed=seed,
+            parameters=parameters,
+            batch_size=batch_size,
+            images_per_draw=images_per_draw,
+        )
+        for target in attacked
+    ]
     seconds = time.perf_counter() - start
+    answering = [population] * len(attacked) if protocol == "transfer" else attacked
+    correct = torch.stack(
+        [
+            target.correct(made.images, labels, batch_size=batch_size)
+            for target, made in zip(answering, crafted, strict=True)
+        ]
+    )
+    # (targets, answers, N) is what "transfer" holds; alone, each answers for itself.
+    if protocol == "alone":
+        correct = correct[:, 0]
+    elif protocol != "transfer":
+        correct = correct[0]
+    made = torch.stack([one.images for one in crafted])
+    distances = torch.stack([threat_model.distance(one, images) for one in made])
     return Evaluation(
-        correct=population.correct(crafted.images, labels, batch_size=batch_size).numpy(),
-        images=crafted.images,
-        surrogates=crafted.surrogates,
-        unperturbed=(crafted.images == images).flatten(1).all(dim=1).float().mean().item(),
+        correct=correct.numpy(),
+        images=made if protocol in ("alone", "transfer") else made[0],
+        surrogates=crafted[0].surrogates if protocol == "draw" else None,
+        unperturbed=(made == images).flatten(2).all(dim=2).float().mean().item(),
+        largest_distance=distances.max().item(),
         seconds=seconds,
     )
+
+
+def zero_gradient_share(population: Population, images: Tensor, labels: Tensor) -> float:
+    """The share of images at which the population's mean cross-entropy has no gradient at all."""
+    with frozen(population):
+        images = images.clone().requires_grad_()
+        loss = mean_cross_entropy(population.logits(images), labels).sum()
+        (gradient,) = torch.autograd.grad(loss, images)
+    return (gradient == 0).flatten(1).all(dim=1).float().mean().item()
 
 
 def check_images(images: Tensor, labels: Tensor) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +17,7 @@ import torch
 from attacks import ATTACKS, ThreatModel
 from attacks.seeding import derive_seed
 from benchmarks import budgets, datasets
-from benchmarks.evaluation import evaluate
+from benchmarks.evaluation import Evaluation, evaluate, zero_gradient_share
 from benchmarks.store import FileCheckpoint, Store
 from defenses import DEFENSES, Population, Task
 from defenses.architectures import cifar_resnet18, lenet5
@@ -34,6 +35,7 @@ class Options:
         submodels: n in place of the budget's (`single` stays single), or None.
         images_per_draw: consecutive images that share a drawn surrogate.
         clm_from_scratch: train `clm` from scratch instead of from `ulm`.
+        run: identifies the run, the same for all its processes.
     """
 
     budget: str
@@ -48,6 +50,7 @@ class Options:
     submodels: int | None
     images_per_draw: int
     clm_from_scratch: bool
+    run: str
 
 
 def resolve_device(name: str) -> torch.device:
@@ -96,6 +99,7 @@ class Session:
         self.store = Store(options.store)
         self.trained: list[str] = []
         self._dataset: datasets.Dataset | None = None
+        self._missing: dict[str, datasets.DatasetMissingError] = {}
         self._measured: set[Path] = set()
 
     def experiment(self, dataset: str) -> budgets.Experiment:
@@ -108,12 +112,18 @@ class Session:
         Raises:
             DatasetError: missing or unusable.
         """
+        if name in self._missing:
+            raise self._missing[name]
         if self._dataset is None or self._dataset.name != name:
             self._dataset = None
             numbers = self.experiment(name)
-            self._dataset = datasets.load(
-                name, self.options.data_root, numbers.train_images, numbers.test_images
-            )
+            try:
+                self._dataset = datasets.load(
+                    name, self.options.data_root, numbers.train_images, numbers.test_images
+                )
+            except datasets.DatasetMissingError as error:
+                self._missing[name] = error
+                raise
         return self._dataset
 
     def prepare(self, dataset: str, defense: str) -> Prepared:
@@ -156,22 +166,34 @@ class Session:
         ).to(self.options.device)
 
         with self.store.lock(folder):
-            if self.options.retrain and folder.name not in self.trained:
-                self.store.forget(folder)
-            card = self.store.load_into(population, folder)
+            card = self.store.load_into(population, folder, keep=self._still_valid(dataset))
             if card is None:
                 checkpoint = FileCheckpoint(folder)
+                parents: dict[str, str] = {}
+
+                def load(other: str) -> Population:
+                    parent = self.prepare(dataset, other)
+                    parents[other] = parent.sha256
+                    return parent.population
+
                 task = Task(
                     images=data.train_images.to(self.options.device),
                     labels=data.train_labels.to(self.options.device),
                     recipe=recipe,
                     seed=self.options.seed,
-                    load=lambda other: self.prepare(dataset, other).population,
+                    load=load,
                     checkpoint=checkpoint,
                 )
                 chosen.train(population, task, **arguments)
                 population.eval()
-                card = self.store.save(population, folder, identity, checkpoint.seconds)
+                card = self.store.save(
+                    population,
+                    folder,
+                    identity=identity,
+                    seconds=checkpoint.seconds,
+                    parents=parents,
+                    run=self.options.run,
+                )
                 self.trained.append(folder.name)
         return Prepared(
             population=population,
@@ -180,14 +202,33 @@ class Session:
             parameters=parameters,
             sha256=card["weights_sha256"],
             training_seconds=card["training_seconds"],
-            trained=folder.name in self.trained,
+            trained=card["run"] == self.options.run,
         )
+
+    def _still_valid(self, dataset: str) -> Callable[[dict[str, Any]], bool]:
+        """Whether a stored population may be used, by its card.
+
+        Not with `--retrain`, unless this run trained it; and not when a population it was trained
+        from has other weights by now.
+        """
+
+        def valid(card: dict[str, Any]) -> bool:
+            if self.options.retrain and card["run"] != self.options.run:
+                return False
+            return all(
+                self.prepare(dataset, parent).sha256 == sha256
+                for parent, sha256 in card["parents"].items()
+            )
+
+        return valid
 
     def radii(self, dataset: str) -> tuple[float, ...]:
         """The Linf radii to rank at."""
         return self.options.eps or self.experiment(dataset).eps
 
-    def measure(self, prepared: Prepared, attack: str, eps: float) -> tuple[Record, bool]:
+    def measure(
+        self, prepared: Prepared, attack: str, eps: float, protocol: str = "draw"
+    ) -> tuple[Record, bool]:
         """Attack a population at one radius; return its record, and whether it was on disk already.
 
         A record is re-used when it was measured on these very weights: by this run, or by an
@@ -197,7 +238,11 @@ class Session:
         numbers = self.experiment(data.name)
         chosen = ATTACKS[attack]
         threat_model = ThreatModel("Linf", 0.0 if attack == "none" else eps)
-        parameters = dict(numbers.attacks.get(attack, {}))
+        overrides = dict(numbers.attacks.get(attack, {}))
+        if protocol == "doubled":
+            overrides |= {name: 2 * overrides[name] for name in DOUBLED & overrides.keys()}
+        parameters = chosen.parameters(overrides)
+        headline = attack == "none" or eps in self.radii(data.name)
         cell = Cell(
             dataset=data.name,
             source=data.source,
@@ -213,6 +258,8 @@ class Session:
             norm=threat_model.norm,
             eps=threat_model.eps,
             images_per_draw=options.images_per_draw,
+            batch_size=numbers.batch_size,
+            protocol=protocol,
             budget=options.budget,
             seed=options.seed,
         )
@@ -224,18 +271,35 @@ class Session:
             except RecordError:
                 kept = None
             if kept and kept.population_sha256 == prepared.sha256:
+                if headline and not kept.headline:
+                    kept = replace(kept, headline=True)
+                    records.write(kept, options.results)
                 return kept, True
-        evaluation = evaluate(
-            prepared.population,
-            data.test_images.to(options.device),
-            data.test_labels.to(options.device),
-            attack,
-            threat_model,
-            parameters=parameters,
-            seed=derive_seed(options.seed, "attack", attack),
-            images_per_draw=options.images_per_draw,
-            batch_size=numbers.batch_size,
-        )
+        images = data.test_images.to(options.device)
+        labels = data.test_labels.to(options.device)
+
+        def run(count: int) -> Evaluation:
+            """The attack on the first `count` images."""
+            return evaluate(
+                prepared.population,
+                images[:count],
+                labels[:count],
+                attack,
+                threat_model,
+                parameters=parameters,
+                seed=derive_seed(options.seed, "attack", attack),
+                images_per_draw=options.images_per_draw,
+                batch_size=numbers.batch_size,
+                protocol=protocol,
+            )
+
+        evaluation = run(len(images))
+        zero_gradients = repeatable = None
+        if attack == "none":
+            first = slice(numbers.batch_size)
+            zero_gradients = zero_gradient_share(prepared.population, images[first], labels[first])
+        if protocol == "doubled":
+            repeatable = torch.equal(run(REPEATED).images, run(REPEATED).images)
         record = Record(
             cell=cell,
             correct=evaluation.correct,
@@ -243,7 +307,10 @@ class Session:
             training_seconds=prepared.training_seconds,
             attack_seconds=evaluation.seconds,
             unperturbed=evaluation.unperturbed,
-            headline=attack == "none" or eps in self.radii(data.name),
+            largest_distance=evaluation.largest_distance,
+            zero_gradients=zero_gradients,
+            repeatable=repeatable,
+            headline=headline,
             measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
             environment=environment(options.device),
         )
@@ -251,6 +318,9 @@ class Session:
         return record, False
 
 
+# What "doubled" doubles, and how many images are crafted twice to see that the seed decides.
+DOUBLED = {"steps", "restarts", "queries"}
+REPEATED = 20
 # What a number depends on; records and the page do not count as changes.
 CODE = ("attacks", "defenses", "benchmarks")
 

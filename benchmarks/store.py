@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,15 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / ".lock")
 
-    def load_into(self, population: Population, folder: Path) -> dict[str, Any] | None:
+    def load_into(
+        self,
+        population: Population,
+        folder: Path,
+        keep: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> dict[str, Any] | None:
         """Load weights into a freshly built population and return the card; None: not there.
+
+        What `keep` refuses by its card is dropped, with its checkpoint, to be trained anew.
 
         Raises:
             StoreError: the files are there but unusable.
@@ -67,6 +74,9 @@ class Store:
             return None
         try:
             card: dict[str, Any] = json.loads(card_path.read_text())
+            if keep and not keep(card):
+                self.forget(folder)
+                return None
             population.load_state_dict(load(weights_path.read_bytes()))
             sound = card["weights_sha256"] == weights_sha256(population)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -77,14 +87,28 @@ class Store:
         return card
 
     def save(
-        self, population: Population, folder: Path, identity: Mapping[str, Any], seconds: float
+        self,
+        population: Population,
+        folder: Path,
+        *,
+        identity: Mapping[str, Any],
+        seconds: float,
+        parents: Mapping[str, str],
+        run: str,
     ) -> dict[str, Any]:
-        """Write weights, then the card that makes them valid; return the card."""
+        """Write weights, then the card that makes them valid; return the card.
+
+        Args:
+            parents: weights_sha256 of the populations this one was trained from, by defense.
+            run: identifies the run that trained it.
+        """
         card = {
             "card_version": CARD_VERSION,
             "identity": identity,
             "weights_sha256": weights_sha256(population),
             "training_seconds": seconds,
+            "parents": parents,
+            "run": run,
             "torch": torch.__version__,
         }
         state = {name: tensor.cpu() for name, tensor in population.state_dict().items()}
@@ -111,6 +135,7 @@ class FileCheckpoint:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "checkpoint.safetensors"
+        self._phase = -1
         self._earlier_seconds = 0.0
         self._start = time.perf_counter()
 
@@ -119,11 +144,17 @@ class FileCheckpoint:
         """Time in the training loop so far, earlier runs included."""
         return self._earlier_seconds + time.perf_counter() - self._start
 
-    def restore(self, population: Population, optimizers: Optimizers) -> int:
-        """Load the last completed epoch, if any, and return how many epochs are done."""
-        self._start = time.perf_counter()
+    def restore(self, population: Population, optimizers: Optimizers, epochs: int) -> int:
+        """Load the last completed epoch of the next phase, if any; return how many are done."""
+        self._phase += 1
+        if self._phase == 0:
+            self._start = time.perf_counter()
         if not self.path.exists():
             return 0
+        with safe_open(self.path, framework="pt") as file:
+            phase = int(file.metadata()["phase"])
+        if phase != self._phase:
+            return epochs if phase > self._phase else 0
         with safe_open(self.path, framework="pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -139,14 +170,18 @@ class FileCheckpoint:
         return int(metadata["epochs"])
 
     def save(self, population: Population, optimizers: Optimizers, epochs: int) -> None:
-        """Keep the state after `epochs` epochs."""
+        """Keep the state after `epochs` epochs of the present phase."""
         tensors = {f"population.{k}": v for k, v in population.state_dict().items()}
         for i, optimizer in enumerate(optimizers):
             for parameter, state in optimizer.state_dict()["state"].items():
                 for what, tensor in state.items():
                     tensors[f"optimizer{i}.{parameter}.{what}"] = tensor
         on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        metadata = {"epochs": str(epochs), "seconds": str(self.seconds)}
+        metadata = {
+            "phase": str(self._phase),
+            "epochs": str(epochs),
+            "seconds": str(self.seconds),
+        }
         write_atomically(self.path, save(on_cpu, metadata))
 
 

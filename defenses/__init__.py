@@ -2,7 +2,7 @@
 
 from defenses import clm as clm
 from defenses import ulm as ulm
-from defenses.population import Population
+from defenses.population import AveragedEnsemble, Population
 from defenses.registry import DEFENSES, Defense, register_defense
 from defenses.training import Recipe, Task, train
 
@@ -10,6 +10,7 @@ DEFENSES.load_plugins()
 
 __all__ = [
     "DEFENSES",
+    "AveragedEnsemble",
     "Defense",
     "Population",
     "Recipe",

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from attacks.freezing import frozen
+
 
 class Population(nn.Module):
     """n submodels behind one interface.
@@ -56,9 +58,19 @@ class Population(nn.Module):
         Returns:
             (n, N) bool, on the CPU.
         """
-        was_training = self.training
-        self.eval()
         batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-        rows = [(self.logits(batch).argmax(-1) == expected).cpu() for batch, expected in batches]
-        self.train(was_training)
+        with frozen(self):
+            rows = [(self.logits(batch).argmax(-1) == right).cpu() for batch, right in batches]
         return torch.cat(rows, dim=1)
+
+
+class AveragedEnsemble(nn.Module):
+    """The same submodels deployed as a deterministic ensemble that averages their probabilities."""
+
+    def __init__(self, population: Population) -> None:
+        super().__init__()
+        self.population = population
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The log of the mean probability, up to a constant: (N, C, H, W) -> (N, K)."""
+        return self.population.logits(images).log_softmax(-1).logsumexp(0)

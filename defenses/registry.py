@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from attacks.registry import Registry
+from attacks.registry import Registry, keyword_defaults
 from defenses.population import Population
 from defenses.training import Task
 
@@ -36,9 +35,7 @@ class Defense:
 
     def parameters(self, overrides: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments `train` is called with: its own defaults, then the overrides."""
-        signature = inspect.signature(self.train).parameters.values()
-        defaults = {p.name: p.default for p in signature if p.default is not p.empty}
-        return defaults | overrides
+        return keyword_defaults(self.train) | overrides
 
 
 DEFENSES: Registry[Defense] = Registry("defense")

@@ -47,11 +47,15 @@ class Recipe:
 class Checkpoint(Protocol):
     """Where a training run survives being killed."""
 
-    def restore(self, population: Population, optimizers: Optimizers) -> int:
-        """Load the last completed epoch, if any, and return how many epochs are done."""
+    def restore(self, population: Population, optimizers: Optimizers, epochs: int) -> int:
+        """Called once by each `train`: load its last completed epoch, return how many are done.
+
+        A defense may train in several phases; a phase that a later one has followed is done, with
+        all its `epochs`.
+        """
 
     def save(self, population: Population, optimizers: Optimizers, epochs: int) -> None:
-        """Keep the state after `epochs` epochs."""
+        """Keep the state after `epochs` epochs of the present phase."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +99,9 @@ def train(
     """
     submodels = list(population.submodels)
     optimizers = [make_optimizer(submodel, recipe) for submodel in submodels]
-    start = task.checkpoint.restore(population, optimizers) if task.checkpoint else 0
+    start = 0
+    if task.checkpoint:
+        start = task.checkpoint.restore(population, optimizers, recipe.epochs)
     steps = math.ceil(len(task.images) / recipe.batch_size)
     bar = tqdm(
         total=recipe.epochs * len(submodels) * steps,
@@ -125,7 +131,7 @@ def train(
                 optimizer.step()
                 total_loss += loss.detach()
                 bar.update()
-        if task.checkpoint and epoch + 1 < recipe.epochs:
+        if task.checkpoint:
             task.checkpoint.save(population, optimizers, epoch + 1)
         mean_loss = total_loss.item() / (len(submodels) * steps)
         logger.info("epoch %d of %d: loss %.4f", epoch + 1, recipe.epochs, mean_loss)

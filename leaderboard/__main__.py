@@ -9,11 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from leaderboard.files import write_atomically
-from leaderboard.publish import RESULTS, publish, stale, with_first_table
+from leaderboard.publish import RESULTS, publish, stale
 from leaderboard.records import RecordError
-
-README = RESULTS.parents[1] / "README.md"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,18 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no folder {options.results}: run pytest benchmarks/ first, or name another")
         return 2
     try:
-        official = options.results.resolve() == RESULTS.resolve() and README.exists()
-        readme = with_first_table(README.read_text(), RESULTS) if official else None
         if options.check:
             wrong = stale(options.results)
-            if readme is not None and readme != README.read_text():
-                wrong.append(README)
             for path in wrong:
                 print(f"stale: {path}; run python -m leaderboard to rebuild it")
             return 1 if wrong else 0
         print(publish(options.results))
-        if readme is not None:
-            write_atomically(README, readme.encode())
     except RecordError as error:
         print(error, file=sys.stderr)
         return 2

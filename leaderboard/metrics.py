@@ -17,6 +17,7 @@ Correct = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
+QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,16 @@ class Score:
 
 
 def expected_correctness(correct: Correct) -> Floats:
-    """s_j = (1/n) sum_i correct[i, j]: (n, N) -> (N,).
+    """s_j = (1/n) sum_i correct[i, j]: (..., n, N) -> (N,), over all leading axes.
 
     The probability that the deployed model, which draws uniformly, answers image j correctly.
     """
-    return np.asarray(correct.mean(axis=0, dtype=np.float64))
+    return np.asarray(correct.reshape(-1, correct.shape[-1]).mean(axis=0, dtype=np.float64))
 
 
 def submodel_accuracies(correct: Correct) -> Floats:
     """(1/N) sum_j correct[i, j] for each submodel: (n, N) -> (n,)."""
-    return np.asarray(correct.mean(axis=1, dtype=np.float64))
+    return np.asarray(correct.mean(axis=-1, dtype=np.float64))
 
 
 def mra(correct: Correct) -> float:
@@ -50,27 +51,100 @@ def score(per_seed: Sequence[Correct]) -> Score:
     """MRA over one or more training seeds measured on the same images, with its interval.
 
     The squared standard error is that of the seed-averaged s_j over images plus, with k > 1
-    seeds, the variance between the seeds' MRAs over k. Where every s_j is 0, or every one is 1,
-    the spread says nothing and the exact binomial bound takes its place (about 3 / N).
+    seeds, the variance between the seeds' MRAs over k. The spread of s_j says little where nearly
+    all are 0, or 1: there the interval reaches at least as far as the exact binomial bound for
+    N images all wrong, or all right (about 3 / N).
 
     Args:
-        per_seed: one (n, N) array a seed; n may differ, N may not.
+        per_seed: one (..., N) array a seed, (n, N) for a population; N may not differ.
 
     Raises:
         ValueError: no seed, no image, or a different number of images.
     """
-    if not per_seed or len({correct.shape[1] for correct in per_seed}) != 1:
+    if not per_seed or len({correct.shape[-1] for correct in per_seed}) != 1:
         raise ValueError("a score needs at least one seed, all on the same images")
     answers = np.mean([expected_correctness(correct) for correct in per_seed], axis=0)
     images = len(answers)
     if images == 0:
         raise ValueError("a score needs at least one image")
     value = float(answers.mean())
-    if value in (0.0, 1.0):
-        bound = float(1 - (1 - CONFIDENCE) ** (1 / images))
-        return Score(value, value - bound * value, value + bound * (1 - value))
     variance = float(answers.var(ddof=1)) / images if images > 1 else 0.25
     if len(per_seed) > 1:
         variance += float(np.var([mra(c) for c in per_seed], ddof=1)) / len(per_seed)
-    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * variance**0.5
-    return Score(value, max(0.0, value - half), min(1.0, value + half))
+    half = QUANTILE * variance**0.5
+    bound = float(1 - (1 - CONFIDENCE) ** (1 / images))
+    low = 0.0 if value == 0 else max(0.0, min(value - half, 1 - bound))
+    high = 1.0 if value == 1 else min(1.0, max(value + half, bound))
+    return Score(value, low, high)
+
+
+def worst_case(by_attack: Sequence[Correct]) -> Correct:
+    """The outcome under an attacker who, for each image, has the best of several attacks.
+
+    For each image the column of the attack that left the lowest s_j: k arrays (n, N) -> (n, N).
+    Its MRA is the worst-case MRA, at or below the MRA of every attack.
+
+    Raises:
+        ValueError: no attack, or arrays of different shapes.
+    """
+    if not by_attack or len({correct.shape for correct in by_attack}) != 1:
+        raise ValueError("the worst case needs at least one attack, all on the same population")
+    stacked = np.stack(by_attack)
+    lowest = stacked.mean(axis=1).argmin(axis=0)
+    return np.asarray(stacked[lowest, :, np.arange(stacked.shape[2])].T)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How attacks carry over between submodels.
+
+    Attributes:
+        accuracies: T[a, b], the accuracy of submodel b on images crafted on submodel a: (n, n).
+        own: D, the mean of the diagonal: every submodel attacked by itself.
+        others: O, the mean off the diagonal: attacked through another submodel; NaN for n = 1.
+    """
+
+    accuracies: Floats
+    own: float
+    others: float
+
+    @property
+    def expected_mra(self) -> float:
+        """E[MRA] = D / n + (1 - 1 / n) O: how much of MRA is mere n."""
+        n = len(self.accuracies)
+        return self.own / n + (1 - 1 / n) * self.others if n > 1 else self.own
+
+
+def transfer(correct: Correct) -> Transfer:
+    """The transfer tensor from correct[a, b, j], crafted on a and scored on b: (n, n, N)."""
+    accuracies = correct.mean(axis=2, dtype=np.float64)
+    n = len(accuracies)
+    off_diagonal = accuracies[~np.eye(n, dtype=bool)]
+    others = float(off_diagonal.mean()) if n > 1 else float("nan")
+    return Transfer(accuracies, float(accuracies.diagonal().mean()), others)
+
+
+def persistent(correct: Correct, tries: int) -> float:
+    """The mean of s_j^k: all of k independent draws answer a re-sent image correctly."""
+    return float((expected_correctness(correct) ** tries).mean())
+
+
+def never_fooled(correct: Correct) -> float:
+    """The limit of `persistent` for endless tries: the share of images with s_j = 1."""
+    return float((expected_correctness(correct) == 1).mean())
+
+
+def difference(first: Correct, second: Correct) -> Score:
+    """MRA of the first minus the second on the same images, paired, with its interval in [-1, 1].
+
+    The two may have different n; they are a tie where the interval holds 0.
+
+    Raises:
+        ValueError: different images.
+    """
+    if first.shape[1] != second.shape[1]:
+        raise ValueError("a paired comparison needs the same images")
+    pairs = expected_correctness(first) - expected_correctness(second)
+    value = float(pairs.mean())
+    half = QUANTILE * float(pairs.std(ddof=1)) / len(pairs) ** 0.5 if len(pairs) > 1 else 1.0
+    return Score(value, max(-1.0, value - half), min(1.0, value + half))

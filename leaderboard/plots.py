@@ -30,7 +30,7 @@ def sweep_points(records: Sequence[Record]) -> Curves:
             clean = row.score("none")
             for attack in sorted(row.by_attack.keys() - {"none"}):
                 start = [(0.0, clean.value)] if clean else []
-                curve = curves.setdefault((f"{row.defense} (n={row.submodels})", attack), start)
+                curve = curves.setdefault((f"{row.label} (n={row.submodels})", attack), start)
                 score = row.score(attack)
                 if score and eps > 0:
                     curve.append((eps, score.value))

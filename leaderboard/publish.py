@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from leaderboard import baselines, records
 from leaderboard.files import write_atomically
 from leaderboard.plots import figures
+from leaderboard.records import Record
 from leaderboard.render import first_table, render
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
 _README_BLOCK = re.compile(r"(?<=<!-- first table -->\n).*?(?=<!-- end of first table -->)", re.S)
 
 
@@ -20,39 +23,50 @@ def page_path(results: Path) -> Path:
 
 
 def publish(results: Path) -> Path:
-    """Write the page and its figures, and return the page's path.
+    """Write the page, its figures and, for the official results, the README's table.
+
+    Returns:
+        The page's path.
 
     Raises:
         RecordError: a record that cannot be used; nothing is written then.
     """
-    measured = list(records.read_all(results))
-    text = render(measured, baselines.load())
-    for name, svg in figures(measured).items():
-        write_atomically(results.parent / "figures" / name, svg.encode())
-    write_atomically(page_path(results), text.encode())
+    texts, drawn = _expected(results)
+    for old in (results.parent / "figures").glob("sweep-*.svg"):
+        if old not in drawn:
+            old.unlink()
+    for path, text in {**drawn, **texts}.items():
+        write_atomically(path, text.encode())
     return page_path(results)
 
 
 def stale(results: Path) -> list[Path]:
-    """The files that are not what the records say: the page and its figures.
+    """The files that are not what the records say.
 
     A figure is compared by the digest of its data, since its text depends on the version of the
     library that drew it.
     """
-    measured = list(records.read_all(results))
-    expected = {page_path(results): render(measured, baselines.load())}
-    wrong = [path for path, text in expected.items() if not _same(path, text)]
-    for name, svg in figures(measured).items():
-        path = results.parent / "figures" / name
+    texts, drawn = _expected(results)
+    wrong = [path for path, text in texts.items() if not _same(path, text)]
+    for path, svg in drawn.items():
         if not path.exists() or _data_digest(path.read_text()) != _data_digest(svg):
             wrong.append(path)
     return wrong
 
 
-def with_first_table(readme: str, results: Path) -> str:
+def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
+    """The texts and the figures that the records ask for, by path."""
+    measured = list(records.read_all(results))
+    texts = {page_path(results): render(measured, baselines.load())}
+    if results.resolve() == RESULTS.resolve() and README.exists():
+        texts[README] = with_first_table(README.read_text(), measured)
+    figure_folder = results.parent / "figures"
+    return texts, {figure_folder / name: svg for name, svg in figures(measured).items()}
+
+
+def with_first_table(readme: str, measured: Sequence[Record]) -> str:
     """The README's text with the page's first table between its markers."""
-    table = first_table(records.read_all(results))
-    return _README_BLOCK.sub(lambda _: f"\n{table}\n", readme)
+    return _README_BLOCK.sub(lambda _: f"\n{first_table(measured)}\n", readme)
 
 
 def _same(path: Path, text: str) -> bool:

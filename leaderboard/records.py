@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -17,6 +19,16 @@ from leaderboard import metrics
 from leaderboard.files import write_atomically
 
 SCHEMA_VERSION = 1
+
+# What `correct` holds, by protocol.
+PROTOCOLS = {
+    "draw": "(n, N): the deployed population, one submodel drawn for each query",
+    "doubled": "(n, N): the same under an attack with twice the steps",
+    "alone": "(n, N): row i is submodel i deployed by itself, and attacked by itself",
+    "average": "(1, N): the submodels deployed as an ensemble that averages probabilities",
+    "transfer": "(n, n, N): crafted on submodel a, answered by submodel b",
+}
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class RecordError(ValueError):
@@ -32,6 +44,8 @@ class Cell:
         images: how many test images.
         defense_parameters, attack_parameters: keyword arguments, the training recipe included.
         images_per_draw: consecutive images perturbed with the same drawn submodel.
+        batch_size: images perturbed at once; random starts depend on it.
+        protocol: who is attacked and who answers, one of `PROTOCOLS`.
         budget: the budget's name.
         seed: of the population and the attack.
     """
@@ -50,8 +64,17 @@ class Cell:
     norm: str
     eps: float
     images_per_draw: int
+    batch_size: int
+    protocol: str
     budget: str
     seed: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of `correct`; see `PROTOCOLS`."""
+        n = self.submodels
+        leading = {"average": (1,), "transfer": (n, n)}.get(self.protocol, (n,))
+        return (*leading, self.images)
 
     @property
     def key(self) -> str:
@@ -59,6 +82,8 @@ class Cell:
         canonical = json.dumps(asdict(self), sort_keys=True)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
         names = f"{self.dataset}-{self.defense}-{self.attack}"
+        if self.protocol != "draw":
+            names += f"-{self.protocol}"
         return f"{names}-{self.norm.lower()}-{self.eps:.4g}-{self.budget}-s{self.seed}-{digest}"
 
 
@@ -68,11 +93,15 @@ class Record:
 
     Attributes:
         cell: what was measured.
-        correct: (n, N) bool: submodel i classifies perturbed image j correctly.
+        correct: bool, submodel i classifies perturbed image j correctly; see `PROTOCOLS`.
         population_sha256: of the weights that were attacked.
         training_seconds: to train the population, excluding one it started from.
         attack_seconds: to craft the perturbed images.
         unperturbed: share of images that the attack left as they were.
+        largest_distance: of a perturbed image from its clean one, in the cell's norm.
+        zero_gradients: share of images at which the mean cross-entropy has no gradient at all;
+            measured with the clean images only.
+        repeatable: whether the same seed gave the same images twice; measured with "doubled" only.
         headline: whether this eps is one that defenses are ranked at, not only a point of a curve.
         measured_at: UTC, ISO 8601.
         environment: versions, device, commit.
@@ -84,8 +113,11 @@ class Record:
     training_seconds: float
     attack_seconds: float
     unperturbed: float
+    largest_distance: float
     headline: bool
     measured_at: str
+    zero_gradients: float | None = None
+    repeatable: bool | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -151,11 +183,16 @@ def _decode(data: dict[str, Any]) -> Record:
             f"schema version {data['schema_version']}, this version reads {SCHEMA_VERSION}"
         )
     cell = Cell(**data["cell"])
-    shape = (cell.submodels, cell.images)
+    for name in (cell.dataset, cell.defense, cell.attack, cell.budget):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
+    if cell.protocol not in PROTOCOLS:
+        raise ValueError(f"protocol {cell.protocol!r}, known: {', '.join(PROTOCOLS)}")
+    shape = cell.shape
     if tuple(data["correct"]["shape"]) != shape:
         raise ValueError(f"correct has shape {data['correct']['shape']}, the cell says {shape}")
     packed = np.frombuffer(zlib.decompress(base64.b64decode(data["correct"]["data"])), np.uint8)
-    bits = np.unpackbits(packed)[: shape[0] * shape[1]]
+    bits = np.unpackbits(packed)[: math.prod(shape)]
     others = {f.name: data[f.name] for f in fields(Record) if f.name not in ("cell", "correct")}
     record = Record(cell=cell, correct=bits.reshape(shape).astype(bool), **others)
     if not abs(record.mra - data["mra"]) <= 1e-12:

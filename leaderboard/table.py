@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
-from leaderboard.metrics import Score, score
+from leaderboard import metrics
+from leaderboard.metrics import Correct, Score, score
 from leaderboard.records import Record
 
-# The attacks of the paper's protocol. A row is ranked once all of them were run on it.
-PAPER_ATTACKS = ("fgsm", "mifgsm", "pgd", "pgd-eot", "autoattack")
+# The paper's attacker perturbs each image with one drawn submodel (Eq. 6).
+CLAIM_ATTACKS = ("fgsm", "mifgsm", "pgd", "autoattack")
+PAPER_ATTACKS = (*CLAIM_ATTACKS, "pgd-eot")
+CASCADE = "worst-case"
+# A row is ranked once all of these were run on it.
+REQUIRED_ATTACKS = ("none", *PAPER_ATTACKS, CASCADE)
+NOT_ATTACKS = ("none", "noise")
 
 
 @dataclass(frozen=True, order=True)
@@ -25,47 +33,100 @@ class Setting:
     images_per_draw: int
 
 
+BySeed = Mapping[int, Record]
+
+
 @dataclass(frozen=True)
 class Row:
-    """One defense in one setting at one eps, over all its training seeds.
+    """One defense in one setting at one eps, over its training seeds.
 
     Attributes:
-        by_attack: each attack's records by seed; "none" holds the clean ones.
+        label: the defense's name, with the parameters in which rows of that name differ.
+        by_attack: records of the deployed population by attack and seed; "none" is clean.
+        by_protocol: records of the other protocols, each under its one attack, by seed.
+        sweep: the population's records at all radii of the norm, by attack and eps.
     """
 
+    label: str
     defense: str
     submodels: int
-    by_attack: dict[str, dict[int, Record]]
+    by_attack: Mapping[str, BySeed]
+    by_protocol: Mapping[str, BySeed] = field(default_factory=dict)
+    sweep: Mapping[str, Mapping[float, BySeed]] = field(default_factory=dict)
 
     @property
     def records(self) -> list[Record]:
-        """All records of the row."""
-        return [record for by_seed in self.by_attack.values() for record in by_seed.values()]
+        """All records of the row at its eps, the clean ones included."""
+        groups = [*self.by_attack.values(), *self.by_protocol.values()]
+        return [record for by_seed in groups for record in by_seed.values()]
 
     def score(self, attack: str) -> Score | None:
         """MRA under one attack, or None where it was not run."""
         by_seed = self.by_attack.get(attack)
         return score([record.correct for record in by_seed.values()]) if by_seed else None
 
+    def protocol_score(self, protocol: str) -> Score | None:
+        """The mean of `correct` under another protocol, or None where it was not run."""
+        by_seed = self.by_protocol.get(protocol)
+        return score([record.correct for record in by_seed.values()]) if by_seed else None
+
     @property
-    def minimum(self) -> Score | None:
-        """The lowest MRA over the attacks run, clean images excluded."""
-        scores = [self.score(attack) for attack in self.by_attack if attack != "none"]
-        return min((s for s in scores if s), key=lambda s: s.value, default=None)
+    def claimed(self) -> Score | None:
+        """The lowest MRA over the attacks on one drawn submodel: the paper's protocol."""
+        scores = [s for attack in CLAIM_ATTACKS if (s := self.score(attack))]
+        return min(scores, key=lambda s: s.value, default=None)
+
+    @cached_property
+    def worst_correct(self) -> list[Correct]:
+        """Each seed's `correct` under the best of all attacks, image by image."""
+        attacks = [a for a in self.by_attack if a not in NOT_ATTACKS]
+        return [
+            metrics.worst_case([self.by_attack[a][seed].correct for a in attacks])
+            for seed in self.seeds
+            if all(seed in self.by_attack[a] for a in attacks) and attacks
+        ]
+
+    @property
+    def worst(self) -> Score | None:
+        """Worst-case MRA: the mean over images of the minimum of s_j over all attacks run."""
+        return score(self.worst_correct) if self.worst_correct else None
+
+    @property
+    def illusion(self) -> float | None:
+        """Claimed minus worst-case MRA."""
+        return self.claimed.value - self.worst.value if self.claimed and self.worst else None
+
+    @property
+    def best_own(self) -> float | None:
+        """The best submodel's own accuracy when deployed and attacked alone, mean over seeds."""
+        alone = self.by_protocol.get("alone")
+        if not alone:
+            return None
+        best = [metrics.submodel_accuracies(r.correct).max() for r in alone.values()]
+        return float(sum(best) / len(best))
+
+    @property
+    def gain(self) -> float | None:
+        """Worst-case MRA minus the best submodel's own: what drawing at random is worth."""
+        return (
+            None
+            if self.worst is None or self.best_own is None
+            else (self.worst.value - self.best_own)
+        )
 
     @property
     def complete(self) -> bool:
-        """Whether all attacks of the paper's protocol were run."""
-        return all(attack in self.by_attack for attack in PAPER_ATTACKS)
+        """Whether all attacks that a rank needs were run."""
+        return all(attack in self.by_attack for attack in REQUIRED_ATTACKS)
 
     @property
     def seeds(self) -> list[int]:
         """The training seeds behind the row."""
-        return sorted({record.cell.seed for record in self.records})
+        return sorted({s for by_seed in self.by_attack.values() for s in by_seed})
 
     @property
     def training_seconds(self) -> float:
-        """To train the populations of all seeds."""
+        """To train the populations of all seeds, without those they start from."""
         return sum({r.population_sha256: r.training_seconds for r in self.records}.values())
 
     @property
@@ -91,28 +152,85 @@ def settings(records: Iterable[Record]) -> dict[Setting, list[Record]]:
     return dict(sorted(grouped.items()))
 
 
-def rows(records: Iterable[Record], norm: str, eps: float) -> list[Row]:
-    """A setting's rows at one norm and eps: complete rows first, each part by falling minimum.
+def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
+    """A setting's attacked rows at one norm and eps: complete first, by falling worst case.
 
-    Clean images have no eps: their records belong to every row of the same population. Of two
-    records that differ only in the attack's version or parameters the newer counts.
+    Clean images have no eps: their records belong to every row of the same population. For each
+    seed the newest weights count, and of two records that differ only in the attack's version or
+    parameters the newer one.
     """
-    grouped: dict[str, Row] = {}
+    populations = _populations(records)
+    names = _labels(populations)
+    found = []
+    for identity, mine in populations.items():
+        here: dict[tuple[str, str], dict[int, Record]] = {}
+        sweep: dict[str, dict[float, dict[int, Record]]] = {}
+        for record in sorted(mine, key=lambda r: r.measured_at):
+            cell = record.cell
+            clean = cell.attack == "none"
+            if not clean and cell.norm != norm:
+                continue
+            if cell.protocol == "draw":
+                at_eps = sweep.setdefault(cell.attack, {}).setdefault(cell.eps, {})
+                at_eps[cell.seed] = record
+            if clean or cell.eps == eps:
+                here.setdefault((cell.protocol, cell.attack), {})[cell.seed] = record
+        drawn = {attack: by for (protocol, attack), by in here.items() if protocol == "draw"}
+        if drawn.keys() - {"none"}:
+            others = {protocol: by for (protocol, _), by in here.items() if protocol != "draw"}
+            cell = mine[0].cell
+            found.append(Row(names[identity], cell.defense, cell.submodels, drawn, others, sweep))
+    return sorted(
+        found, key=lambda r: (not r.complete, -(r.worst.value if r.worst else 0), r.label)
+    )
+
+
+def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Records by defense, version, parameters and n, without those of superseded weights."""
+    newest: dict[tuple[str, int], Record] = {}
+    grouped: dict[str, list[Record]] = {}
     for record in records:
         cell = record.cell
-        if cell.attack != "none" and (cell.norm, cell.eps) != (norm, eps):
-            continue
         identity = json.dumps(
-            [cell.defense, cell.defense_version, dict(cell.defense_parameters), cell.submodels],
+            [cell.defense, cell.submodels, cell.defense_version, dict(cell.defense_parameters)],
             sort_keys=True,
         )
-        row = grouped.setdefault(identity, Row(cell.defense, cell.submodels, {}))
-        measured = row.by_attack.setdefault(cell.attack, {})
-        older = measured.get(cell.seed)
-        if older is None or older.measured_at < record.measured_at:
-            measured[cell.seed] = record
-    attacked = [row for row in grouped.values() if row.minimum]
-    return sorted(
-        attacked,
-        key=lambda r: (not r.complete, -(r.minimum.value if r.minimum else 0), r.defense),
-    )
+        grouped.setdefault(identity, []).append(record)
+        key = (identity, cell.seed)
+        if key not in newest or newest[key].measured_at < record.measured_at:
+            newest[key] = record
+    return {
+        identity: [
+            r
+            for r in mine
+            if r.population_sha256 == newest[identity, r.cell.seed].population_sha256
+        ]
+        for identity, mine in sorted(grouped.items())
+    }
+
+
+def _labels(populations: Mapping[str, Sequence[Record]]) -> dict[str, str]:
+    """A label for each population, by identity: the name, and what tells namesakes apart."""
+    named: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    for identity, mine in populations.items():
+        cell = mine[0].cell
+        settings = {"version": cell.defense_version, **_flat(cell.defense_parameters)}
+        named.setdefault((cell.defense, cell.submodels), {})[identity] = settings
+    labels = {}
+    for (defense, _), namesakes in named.items():
+        keys = dict.fromkeys(key for settings in namesakes.values() for key in settings)
+        differing = [k for k in keys if len({str(s.get(k)) for s in namesakes.values()}) > 1]
+        for identity, settings in namesakes.items():
+            details = ", ".join(f"{key} {settings.get(key)}" for key in differing)
+            labels[identity] = f"{defense} ({details})" if details else defense
+    return labels
+
+
+def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

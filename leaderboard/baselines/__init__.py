@@ -16,10 +16,12 @@ class Baselines:
     Attributes:
         paper: Tables 1-5 of the paper the suite starts from.
         robustbench: RobustBench's model files.
+        published: other papers' figures at a dataset, norm and eps.
     """
 
     paper: dict[str, Any]
     robustbench: dict[str, Any]
+    published: dict[str, Any]
 
     def paper_mra(self, dataset: str, attack: str, eps: float, defense: str) -> float | None:
         """The paper's MRA in [0, 1], or None where it has none."""
@@ -40,5 +42,6 @@ def load() -> Baselines:
     folder = files("leaderboard.baselines")
     return Baselines(
         paper=json.loads((folder / "paper.json").read_text()),
+        published=json.loads((folder / "published.json").read_text()),
         robustbench=json.loads((folder / "robustbench.json").read_text()),
     )

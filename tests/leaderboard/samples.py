@@ -22,6 +22,8 @@ CELL = Cell(
     norm="Linf",
     eps=0.3,
     images_per_draw=1,
+    batch_size=250,
+    protocol="draw",
     budget="quick",
     seed=0,
 )
@@ -32,7 +34,10 @@ def record(right=10, *, headline=True, measured_at="2026-01-02T03:04:05+00:00", 
     changed = replace(CELL, **cell)
     if changed.attack == "none":
         changed = replace(changed, eps=0.0)
-    correct = np.arange(changed.images)[None] < right - (np.arange(changed.submodels) > 0)[:, None]
+    # The first of the answering submodels is right on `right` images, the others on one less.
+    correct = np.ones(changed.shape, dtype=bool)
+    correct &= np.arange(changed.images) < right
+    correct[..., 1:, :] &= np.arange(changed.images) < right - 1
     weights = f"{changed.defense}{changed.submodels}{changed.seed}{changed.defense_parameters}"
     return Record(
         cell=changed,
@@ -41,14 +46,20 @@ def record(right=10, *, headline=True, measured_at="2026-01-02T03:04:05+00:00", 
         training_seconds=12.0,
         attack_seconds=1.5,
         unperturbed=0.0,
+        largest_distance=changed.eps,
+        zero_gradients=0.0 if changed.attack == "none" else None,
+        repeatable=True if changed.protocol == "doubled" else None,
         headline=headline,
         measured_at=measured_at,
         environment={"device": "cpu", "torch": "2.0", "commit": "c0ffee" * 6},
     )
 
 
-def row(defense, minimum, *, attacks=("fgsm", "mifgsm", "pgd", "pgd-eot", "autoattack"), **cell):
-    """The records of one complete row; its last attack has the minimum."""
+COMPLETE = ("fgsm", "mifgsm", "pgd", "autoattack", "pgd-eot", "worst-case")
+
+
+def row(defense, minimum, *, attacks=COMPLETE, **cell):
+    """The records of one row; each attack leaves one image less, the last one `minimum`."""
     rights = {attack: minimum + len(attacks) - k for k, attack in enumerate(attacks, 1)}
     measured = [record(rights[a], defense=defense, attack=a, **cell) for a in attacks]
     return [record(19, defense=defense, attack="none", **cell), *measured]

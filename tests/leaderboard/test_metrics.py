@@ -8,10 +8,15 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from leaderboard.metrics import (
     Score,
+    difference,
     expected_correctness,
     mra,
+    never_fooled,
+    persistent,
     score,
     submodel_accuracies,
+    transfer,
+    worst_case,
 )
 
 # Two submodels, four images.
@@ -89,3 +94,68 @@ def test_the_order_of_submodels_and_images_changes_no_score(correct, random):
     result = score([correct])
     assert shuffled.value == pytest.approx(result.value)
     assert shuffled.high == pytest.approx(result.high)
+
+
+# Two attacks on two submodels and three images: s = (1, 1/2, 0) and (1/2, 1, 1/2).
+FIRST = np.array([[1, 1, 0], [1, 0, 0]], dtype=bool)
+SECOND = np.array([[0, 1, 1], [1, 1, 0]], dtype=bool)
+
+
+def test_worst_case_by_hand():
+    """Image 0 from the second attack, images 1 and 2 from the first."""
+    combined = worst_case([FIRST, SECOND])
+    assert combined.tolist() == [[False, True, False], [True, False, False]]
+    assert mra(combined) == pytest.approx(1 / 3)
+
+
+def test_transfer_and_the_decomposition_by_hand():
+    """T = ((0, 1/2), (1, 1/4)): D = 1/8, O = 3/4, E[MRA] = (1/2) (1/8) + (1/2) (3/4) = 7/16."""
+    correct = np.zeros((2, 2, 4), dtype=bool)
+    correct[0, 1, :2] = correct[1, 0] = correct[1, 1, :1] = True
+    result = transfer(correct)
+    assert result.accuracies.tolist() == [[0.0, 0.5], [1.0, 0.25]]
+    assert (result.own, result.others, result.expected_mra) == (0.125, 0.75, 0.4375)
+
+
+def test_transfer_of_a_single_network_is_its_own_robustness():
+    result = transfer(np.array([[[True, False]]]))
+    assert result.expected_mra == result.own == 0.5
+    assert np.isnan(result.others)
+
+
+@given(arrays(bool, (3, 3, 5)))
+def test_the_decomposition_is_the_mean_over_surrogates(correct):
+    assert transfer(correct).expected_mra == pytest.approx(correct.mean())
+
+
+def test_persistent_attacker_by_hand():
+    """s = (1, 1/2, 0, 0): k = 2 gives (1 + 1/4) / 4; the limit is 1/4."""
+    assert persistent(CORRECT, 1) == 0.375
+    assert persistent(CORRECT, 2) == 0.3125
+    assert never_fooled(CORRECT) == 0.25
+
+
+def test_paired_difference_by_hand():
+    """s - s' = (1/2, -1/2, -1/2): mean -1/6, sample variance 1/3, standard error 1/3."""
+    result = difference(FIRST, SECOND)
+    assert result.value == pytest.approx(-1 / 6)
+    assert result.high == pytest.approx(-1 / 6 + 1.959964 / 3, abs=1e-6)
+    assert result.low == pytest.approx(-1 / 6 - 1.959964 / 3, abs=1e-6)
+
+
+def test_different_images_cannot_be_paired():
+    with pytest.raises(ValueError, match="same images"):
+        difference(FIRST, CORRECT)
+
+
+@given(matrices, st.integers(1, 20))
+def test_more_tries_never_help_the_defense(correct, tries):
+    assert persistent(correct, tries + 1) <= persistent(correct, tries) + 1e-12
+    assert never_fooled(correct) <= persistent(correct, tries) + 1e-12
+
+
+@given(st.lists(arrays(bool, (3, 6)), min_size=1, max_size=5), st.permutations(range(3)))
+def test_the_worst_case_is_below_every_attack_and_blind_to_the_order_of_submodels(tried, order):
+    combined = mra(worst_case(tried))
+    assert all(combined <= mra(correct) + 1e-12 for correct in tried)
+    assert mra(worst_case([correct[order] for correct in tried])) == pytest.approx(combined)

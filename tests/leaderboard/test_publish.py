@@ -63,11 +63,11 @@ def test_a_folder_that_is_not_there_is_named(tmp_path, capsys):
 
 def test_the_readme_s_table_is_replaced_between_its_markers(results):
     readme = "a\n<!-- first table -->\nold\n<!-- end of first table -->\nb\n"
-    text = with_first_table(readme, results)
+    text = with_first_table(readme, list(records.read_all(results)))
     assert text.startswith("a\n<!-- first table -->\n\n**mnist, quick budget")
     assert text.endswith("<!-- end of first table -->\nb\n")
     assert "old" not in text
-    assert with_first_table(text, results) == text
+    assert with_first_table(text, list(records.read_all(results))) == text
 
 
 def test_the_page_is_built_without_torch(results, tmp_path):

@@ -55,6 +55,8 @@ def test_every_part_of_a_cell_changes_its_key():
         "norm": "L2",
         "eps": 0.31,
         "images_per_draw": 100,
+        "batch_size": 100,
+        "protocol": "average",
         "budget": "paper",
         "seed": 1,
     }

@@ -1,0 +1,124 @@
+"""ARC: attacking randomized ensembles one classifier at a time.
+
+Dbouk and Shanbhag, "Adversarial Vulnerability of Randomized Ensembles", ICML 2022, Algorithm 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from attacks.search import Incumbent, Problem
+
+# The margin by which a boundary is overstepped, as a share of eps.
+OVERSTEP = 0.05
+
+
+def nearest_boundary(
+    problem: Problem, submodel: int, images: Tensor, candidates: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The nearest linearized decision boundary of one submodel around its present answer.
+
+    Args:
+        images: (M, C, H, W).
+        candidates: how many rival classes, by falling logit, are considered.
+
+    Returns:
+        The distance to it (M,); the direction of norm 1 that leads there (M, C, H, W); and the
+        boundary's normal, scaled so that its inner product with a perturbation is the distance
+        travelled towards the boundary (M, C, H, W).
+    """
+    dual = 1 if problem.threat_model.norm == "Linf" else 2
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        top = problem.submodels[submodel](images).topk(candidates + 1, dim=-1).values
+        gaps = top[:, :1] - top[:, 1:]
+        gradients = [
+            torch.autograd.grad(gaps[:, rival].sum(), images, retain_graph=True)[0]
+            for rival in range(candidates)
+        ]
+    lengths = torch.stack(
+        [torch.linalg.vector_norm(g.flatten(1), dual, dim=1) for g in gradients], dim=1
+    ).clamp_min(1e-10)
+    distances, chosen = (gaps.detach() / lengths).min(dim=1)
+    rows = torch.arange(len(images), device=images.device)
+    gradient = torch.stack(gradients)[chosen, rows]
+    normal = -gradient / lengths[rows, chosen].view(-1, 1, 1, 1)
+    return distances, problem.direction(-gradient), normal
+
+
+@torch.no_grad()
+def arc(
+    problem: Problem,
+    incumbent: Incumbent,
+    *,
+    steps: int,
+    radius: float,
+    candidates: int,
+    probabilities: Sequence[float] | None = None,
+    start: Tensor | None = None,
+) -> None:
+    """In every step, build a local perturbation that fools one more submodel after another.
+
+    Submodels are visited by falling probability. For each, the local perturbation, of norm
+    `radius`, is turned towards the submodel's nearest boundary as far as it takes to cross it, and
+    kept if the expected correctness does not rise.
+
+    Args:
+        radius: of the local ball, in units of pixel values.
+        candidates: rival classes considered for the nearest boundary.
+        probabilities: (n,) with which the submodels are drawn; default: uniform.
+        start: (N, C, H, W); default: a random point of the ball.
+    """
+    n = len(problem.submodels)
+    device = problem.images.device
+    weights = torch.full((n,), 1 / n) if probabilities is None else torch.tensor([*probabilities])
+    order = weights.argsort(descending=True, stable=True).tolist()
+    weights = weights.to(device, problem.images.dtype)
+
+    def correctness(images: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted and uniform expected correctness, (M,) each."""
+        right = (problem.logits(images).argmax(-1) == problem.labels[at]).to(images.dtype)
+        return weights @ right, right.mean(0)
+
+    def scaled(perturbation: Tensor) -> Tensor:
+        """The same direction with norm `radius`."""
+        norm = problem.threat_model.distance(perturbation, torch.zeros_like(perturbation))
+        return radius * perturbation / norm.clamp_min(1e-10).view(-1, 1, 1, 1)
+
+    at = incumbent.alive
+    x = problem.random_start(at) if start is None else start[at].clone()
+    lowest, uniform = correctness(x)
+    incumbent.offer(at, x, uniform, -lowest)
+    for _ in range(steps):
+        unfinished = lowest > 0
+        at, x, lowest = at[unfinished], x[unfinished], lowest[unfinished]
+        if len(at) == 0:
+            return
+        local = torch.zeros_like(x)
+        best = x
+        for position, submodel in enumerate(order):
+            distance, direction, normal = nearest_boundary(
+                problem, submodel, x + local, min(candidates, _classes(problem) - 1)
+            )
+            far = torch.full_like(distance, radius)
+            if position:
+                travelled = (normal * local).flatten(1).sum(1)
+                needed = radius / (radius - distance).clamp_min(1e-10)
+                needed = needed * (distance - travelled).abs() + OVERSTEP * problem.threat_model.eps
+                far = torch.where(distance < radius, needed, far)
+            turned = scaled(local + far.view(-1, 1, 1, 1) * direction)
+            images = problem.threat_model.project(x + turned, problem.images[at])
+            weighted, uniform = correctness(images)
+            incumbent.offer(at, images, uniform, -weighted)
+            accepted = (weighted <= lowest).view(-1, 1, 1, 1)
+            local = torch.where(accepted, turned, local)
+            best = torch.where(accepted, images, best)
+            lowest = torch.minimum(weighted, lowest)
+        x = best
+
+
+def _classes(problem: Problem) -> int:
+    return int(problem.submodels[0](problem.images[:1]).shape[-1])

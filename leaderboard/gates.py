@@ -1,0 +1,196 @@
+"""Gates: what a row's own figures must look like before its rank is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from leaderboard import metrics
+from leaderboard.metrics import Correct, Score
+from leaderboard.records import Record
+from leaderboard.table import CASCADE, CLAIM_ATTACKS, NOT_ATTACKS, Row
+
+# The attack whose curve must fall, and end at chance.
+CURVE = "pgd-clipped-margin"
+# Ten classes.
+CHANCE = 0.1
+# Share of images without any gradient, or left unperturbed, above which an attack was masked.
+MASKED = 0.05
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One check and its outcome.
+
+    Attributes:
+        passed: None where what it needs was not run; then it does not count.
+        figure: the numbers behind it, in points of percent where they are accuracies.
+    """
+
+    name: str
+    passed: bool | None
+    figure: str
+
+
+def check(row: Row) -> list[Gate]:
+    """All gates of a row, each over all its seeds."""
+    return [
+        _no_weaker(row, "iterated no weaker than single-step", CURVE, ("fgsm",)),
+        _no_weaker(row, "cascade no weaker than its parts", CASCADE, _others(row)),
+        _no_weaker(
+            row,
+            "white box no weaker than black box, transfer and noise",
+            CASCADE,
+            ("square-population", "square-oracle", "noise", *CLAIM_ATTACKS),
+        ),
+        _monotone(row),
+        _at_chance(row),
+        _own_member(row),
+        _doubled(row),
+        _contained(row),
+        _share(row, "few images unperturbed", "unperturbed", _attacked),
+        _share(
+            row, "few images without gradient", "zero_gradients", lambda r: r.cell.attack == "none"
+        ),
+        _repeats(row),
+    ]
+
+
+def passed(row: Row) -> bool:
+    """Whether no gate failed."""
+    return all(gate.passed is not False for gate in check(row))
+
+
+def _others(row: Row) -> tuple[str, ...]:
+    return tuple(a for a in row.by_attack if a not in (*NOT_ATTACKS, CASCADE))
+
+
+def _attacked(record: Record) -> bool:
+    return record.cell.protocol == "draw" and record.cell.attack in CLAIM_ATTACKS
+
+
+def _no_weaker(row: Row, name: str, strong: str, weak: tuple[str, ...]) -> Gate:
+    """The strong attack's MRA is not significantly above any weak one's, paired over images."""
+    present = [attack for attack in weak if attack in row.by_attack]
+    if strong not in row.by_attack or not present:
+        return Gate(name, None, "not run")
+    excess = {a: _excess(row.by_attack[strong], row.by_attack[a]) for a in present}
+    attack, worst = max(excess.items(), key=lambda item: item[1].low)
+    return Gate(name, worst.low <= 0, f"{strong} {100 * worst.value:+.1f} against {attack}")
+
+
+def _excess(first: Mapping[int, Record], second: Mapping[int, Record]) -> Score:
+    """The largest paired difference over common seeds, by its lower bound."""
+    common = sorted(first.keys() & second.keys())
+    if not common:
+        return Score(0.0, 0.0, 0.0)
+    pairs = [metrics.difference(first[s].correct, second[s].correct) for s in common]
+    return max(pairs, key=lambda pair: pair.low)
+
+
+def _monotone(row: Row) -> Gate:
+    """MRA does not rise significantly from one eps to the next."""
+    name = "monotone in eps"
+    curve = {**row.sweep.get("none", {}), **row.sweep.get(CURVE, {})}
+    radii = sorted(curve)
+    if len(radii) < 3:
+        return Gate(name, None, "not run")
+    rises = [_excess(curve[b], curve[a]) for a, b in pairwise(radii)]
+    worst = max(rises, key=lambda rise: rise.low)
+    return Gate(name, worst.low <= 0, f"largest rise {100 * max(r.value for r in rises):+.1f}")
+
+
+def _at_chance(row: Row) -> Gate:
+    """At the largest eps measured, a network without certified robustness is at or below chance."""
+    name = "at or below chance at the largest eps"
+    curve = row.sweep.get(CURVE, {})
+    if len(curve) < 3:
+        return Gate(name, None, "not run")
+    eps = max(curve)
+    result = metrics.score([record.correct for record in curve[eps].values()])
+    return Gate(name, result.low <= CHANCE, f"{100 * result.value:.1f} at {eps:.3g}")
+
+
+def _own_member(row: Row) -> Gate:
+    """Attacking a submodel by itself succeeds at least as often as through another one."""
+    name = "own-member attack no weaker than transfer"
+    by_seed = row.by_protocol.get("transfer", {})
+    if not by_seed or row.submodels == 1:
+        return Gate(name, None, "not run" if row.submodels > 1 else "one submodel")
+    results = [metrics.transfer(record.correct) for record in by_seed.values()]
+    own, others = (
+        sum(values) / len(results)
+        for values in zip(*((r.own, r.others) for r in results), strict=True)
+    )
+    return Gate(name, own <= others, f"own {100 * own:.1f}, through others {100 * others:.1f}")
+
+
+def _doubled(row: Row) -> Gate:
+    """Adding an attack with twice the steps lowers the worst case by less than a standard error."""
+    name = "doubling steps changes less than one standard error"
+    doubled = row.by_protocol.get("doubled", {})
+    if not doubled or len(row.worst_correct) != len(row.seeds):
+        return Gate(name, None, "not run")
+    changes = []
+    for seed, correct in zip(row.seeds, row.worst_correct, strict=True):
+        if seed in doubled:
+            stronger = metrics.worst_case([correct, doubled[seed].correct])
+            changes.append((metrics.mra(correct) - metrics.mra(stronger), _standard_error(correct)))
+    change, error = max(changes, default=(0.0, 0.0))
+    return Gate(name, change <= error, f"{100 * change:.2f} of {100 * error:.2f}")
+
+
+def _standard_error(correct: Correct) -> float:
+    result = metrics.score([correct])
+    return (result.high - result.low) / (2 * metrics.QUANTILE)
+
+
+def _contained(row: Row) -> Gate:
+    """Every perturbed image lies inside the ball, and its pixels are finite and in [0, 1]."""
+    excess = [record.largest_distance - record.cell.eps for record in row.records]
+    return Gate(
+        "inside the ball and [0, 1]", max(excess) <= 1e-4, f"largest excess {max(excess):.1e}"
+    )
+
+
+def _share(row: Row, name: str, attribute: str, chosen: Callable[[Record], bool]) -> Gate:
+    """A share stored with the records is small."""
+    shares = [getattr(record, attribute) for record in row.records if chosen(record)]
+    known = [share for share in shares if share is not None]
+    if not known:
+        return Gate(name, None, "not run")
+    return Gate(name, max(known) <= MASKED, f"{100 * max(known):.1f}%")
+
+
+def _repeats(row: Row) -> Gate:
+    """The same seed gave the same perturbed images."""
+    name = "same seed, same images"
+    repeated = [r.repeatable for r in row.records if r.repeatable is not None]
+    if not repeated:
+        return Gate(name, None, "not run")
+    return Gate(name, all(repeated), "identical" if all(repeated) else "different")
+
+
+def check_paper(tables: Mapping[str, Any]) -> list[tuple[str, str, Gate]]:
+    """The gates that apply to published MRAs: (table, defense, gate) for each column.
+
+    A published column has no images to pair, so any excess fails.
+    """
+    found = []
+    for number, table in sorted(tables.items()):
+        if "rows" not in table:
+            continue
+        published = table["rows"]
+        for defense in published["pgd"]:
+            figures = {attack: published[attack][defense] for attack in published}
+            for name, strong, weak in (
+                ("iterated no weaker than single-step", "pgd", "fgsm"),
+                ("ensemble of attacks no weaker than its parts", "autoattack", "pgd"),
+                ("knowing the draw's law no weaker than one submodel", "pgd-eot", "pgd"),
+            ):
+                excess = figures[strong] - figures[weak]
+                figure = f"{strong} {figures[strong]:.2f}, {weak} {figures[weak]:.2f}"
+                found.append((number, defense, Gate(name, excess <= 0, figure)))
+    return found
