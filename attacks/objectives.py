@@ -1,7 +1,8 @@
 """What an attacker of a population maximises: losses of all submodels' logits (n, N, K) -> (N,).
 
-All are exact expectations over the uniform draw, since n is finite. `targets` (N,) turns the two
-margins towards one class; the others ignore it.
+All are exact expectations over the uniform draw, since n is finite. `scale` (n,) is each submodel's
+typical logit spread, in whose units margins are measured, so that none outweighs another by its
+scale; `targets` (N,) turns the two margins towards one class. Losses ignore what they do not need.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
-# A margin past this share of a submodel's own logit spread is safely on the other side.
+# A margin past this share of a submodel's typical logit spread is safely on the other side.
 CLIP = 0.1
 
 
@@ -23,11 +24,10 @@ def expected_correctness(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(-1) == labels).float().mean(0)
 
 
-def margins(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+def margins(logits: Tensor, labels: Tensor, scale: Tensor, targets: Tensor | None = None) -> Tensor:
     """By how much the best other class (or the target) beats the label: (n, N, K) -> (n, N).
 
-    Positive where the submodel is fooled. In units of the submodel's own logit spread (the standard
-    deviation over classes, held constant), so that no submodel outweighs another by its scale.
+    Positive where the submodel is fooled.
     """
     labelled = logits.gather(-1, labels.expand(len(logits), -1).unsqueeze(-1)).squeeze(-1)
     if targets is None:
@@ -35,29 +35,32 @@ def margins(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Te
         rival = others.amax(-1)
     else:
         rival = logits.gather(-1, targets.expand(len(logits), -1).unsqueeze(-1)).squeeze(-1)
-    scale = logits.detach().std(-1).clamp_min(1e-6)
-    return (rival - labelled) / scale
+    return (rival - labelled) / scale.unsqueeze(1)
 
 
-def mean_cross_entropy(logits: Tensor, labels: Tensor, _: Tensor | None = None) -> Tensor:
+def mean_cross_entropy(
+    logits: Tensor, labels: Tensor, _scale: Tensor, _targets: Tensor | None
+) -> Tensor:
     """(1/n) sum_i CE_i: most of the effort goes to submodels that are fooled already."""
     return torch.stack([F.cross_entropy(z, labels, reduction="none") for z in logits]).mean(0)
 
 
-def mean_probability(logits: Tensor, labels: Tensor, _: Tensor | None = None) -> Tensor:
-    """-log((1/n) sum_i p_i(y)): the cross-entropy of the expected answer."""
+def mean_probability(
+    logits: Tensor, labels: Tensor, _scale: Tensor, _targets: Tensor | None
+) -> Tensor:
+    """-log sum_i p_i(y), up to a constant the cross-entropy of the expected answer."""
     log_probability = logits.log_softmax(-1).logsumexp(0)
     return F.nll_loss(log_probability, labels, reduction="none")
 
 
-def mean_margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+def mean_margin(logits: Tensor, labels: Tensor, scale: Tensor, targets: Tensor | None) -> Tensor:
     """(1/n) sum_i margin_i."""
-    return margins(logits, labels, targets).mean(0)
+    return margins(logits, labels, scale, targets).mean(0)
 
 
-def clipped_margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+def clipped_margin(logits: Tensor, labels: Tensor, scale: Tensor, targets: Tensor | None) -> Tensor:
     """(1/n) sum_i min(margin_i, CLIP): no effort for submodels that are safely fooled."""
-    return margins(logits, labels, targets).clamp_max(CLIP).mean(0)
+    return margins(logits, labels, scale, targets).clamp_max(CLIP).mean(0)
 
 
 LOSSES: dict[str, Loss] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,12 @@ class Problem:
     labels: Tensor
     threat_model: ThreatModel
 
+    @cached_property
+    def scale(self) -> Tensor:
+        """Each submodel's logit spread over the classes, the mean over the clean images: (n,)."""
+        with torch.no_grad():
+            return self.logits(self.images).std(-1).mean(1).clamp_min(1e-6)
+
     def logits(self, images: Tensor) -> Tensor:
         """(M, C, H, W) -> (n, M, K)."""
         return torch.stack([submodel(images) for submodel in self.submodels])
@@ -83,7 +90,7 @@ class Problem:
         with torch.enable_grad():
             images = images.detach().requires_grad_()
             logits = self.logits(images)
-            values = loss(logits, self.labels[at], targets)
+            values = loss(logits, self.labels[at], self.scale, targets)
             (gradient,) = torch.autograd.grad(values.sum(), images)
         correctness = expected_correctness(logits.detach(), self.labels[at])
         return values.detach(), correctness, gradient
@@ -149,8 +156,9 @@ def apgd_checkpoints(steps: int) -> set[int]:
     """When APGD reconsiders its step: Croce and Hein, ICML 2020, Section 3.2."""
     previous, current = 0.0, 0.22
     found = set()
-    while current <= 1:
-        found.add(math.ceil(current * steps))
+    while current <= 1 + 1e-9:
+        # Sums such as 0.22 + 0.19 + 0.16 are off by rounding.
+        found.add(math.ceil(current * steps - 1e-9))
         previous, current = current, current + max(current - previous - 0.03, 0.06)
     return found
 

@@ -82,7 +82,7 @@ def square_population(problem: Problem, incumbent: Incumbent, *, queries: int) -
             side = side_length(step, queries, height, width)
             proposal = propose(problem, images, at, side)
         logits = problem.logits(proposal)
-        new = mean_margin(logits, problem.labels[at])
+        new = mean_margin(logits, problem.labels[at], problem.scale, None)
         correctness = expected_correctness(logits, problem.labels[at])
         incumbent.offer(at, proposal, correctness, new)
         better = new > values
@@ -129,5 +129,5 @@ def _answer(problem: Problem, images: Tensor) -> Tensor:
     for submodel in draws.unique().tolist():
         mine = draws == submodel
         logits = problem.submodels[submodel](images[mine]).unsqueeze(0)
-        values[mine] = mean_margin(logits, problem.labels[mine])
+        values[mine] = mean_margin(logits, problem.labels[mine], logits.new_ones(1), None)
     return values

@@ -131,7 +131,8 @@ def zero_gradient_share(population: Population, images: Tensor, labels: Tensor) 
     """The share of images at which the population's mean cross-entropy has no gradient at all."""
     with frozen(population):
         images = images.clone().requires_grad_()
-        loss = mean_cross_entropy(population.logits(images), labels).sum()
+        logits = population.logits(images)
+        loss = mean_cross_entropy(logits, labels, logits.new_ones(len(logits)), None).sum()
         (gradient,) = torch.autograd.grad(loss, images)
     return (gradient == 0).flatten(1).all(dim=1).float().mean().item()
 

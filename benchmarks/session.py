@@ -240,7 +240,7 @@ class Session:
         threat_model = ThreatModel("Linf", 0.0 if attack == "none" else eps)
         overrides = dict(numbers.attacks.get(attack, {}))
         if protocol == "doubled":
-            overrides |= {name: 2 * overrides[name] for name in DOUBLED & overrides.keys()}
+            overrides |= {name: 2 * overrides[name] for name in budgets.DOUBLED}
         parameters = chosen.parameters(overrides)
         headline = attack == "none" or eps in self.radii(data.name)
         cell = Cell(
@@ -318,8 +318,7 @@ class Session:
         return record, False
 
 
-# What "doubled" doubles, and how many images are crafted twice to see that the seed decides.
-DOUBLED = {"steps", "restarts", "queries"}
+# How many images are crafted twice to see that the seed decides.
 REPEATED = 20
 # What a number depends on; records and the page do not count as changes.
 CODE = ("attacks", "defenses", "benchmarks")

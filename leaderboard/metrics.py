@@ -63,10 +63,10 @@ def score(per_seed: Sequence[Correct]) -> Score:
     """
     if not per_seed or len({correct.shape[-1] for correct in per_seed}) != 1:
         raise ValueError("a score needs at least one seed, all on the same images")
-    answers = np.mean([expected_correctness(correct) for correct in per_seed], axis=0)
-    images = len(answers)
+    images = per_seed[0].shape[-1]
     if images == 0:
         raise ValueError("a score needs at least one image")
+    answers = np.mean([expected_correctness(correct) for correct in per_seed], axis=0)
     value = float(answers.mean())
     variance = float(answers.var(ddof=1)) / images if images > 1 else 0.25
     if len(per_seed) > 1:

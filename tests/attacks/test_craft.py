@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from attacks import ATTACKS, AttackError, ThreatModel, craft
+from attacks.objectives import LOSSES
 from attacks.registry import Attack
 from defenses import Population
 
@@ -46,6 +47,19 @@ PARAMETERS = {
     "mifgsm": {"steps": 5, "decay": 1.0},
     "pgd-eot": {"steps": 20, "step_size": 0.02, "draws": 3},
     "autoattack": {"steps": 10, "queries": 10},
+    **{f"pgd-{loss}": {"steps": 5, "restarts": 2} for loss in LOSSES},
+    "apgd-population": {"steps": 10, "targets": 2},
+    "arc": {"steps": 3, "candidates": 2},
+    "square-population": {"queries": 20},
+    "square-oracle": {"queries": 20},
+    "worst-case": {
+        "steps": 5,
+        "apgd_steps": 5,
+        "targets": 2,
+        "arc_steps": 2,
+        "candidates": 2,
+        "queries": 5,
+    },
 }
 
 
@@ -69,7 +83,8 @@ def test_every_attack_obeys_the_threat_model_repeats_itself_and_leaves_no_trace(
     images, labels = images_and_labels(6)
     before = images.clone()
     population = Population([linear([1.0, -2.0]), linear([-1.0, 0.5])])
-    population.train()
+    population.submodels[0].eval()
+    modes = [module.training for module in population.modules()]
     parameters = PARAMETERS.get(attack, {})
     first = run(attack, population, images, labels, parameters=parameters)
     torch.rand(7)
@@ -77,7 +92,8 @@ def test_every_attack_obeys_the_threat_model_repeats_itself_and_leaves_no_trace(
     assert torch.equal(first.images, second.images)
     assert LINF.violation(first.images, images) is None
     assert torch.equal(images, before)
-    assert population.training
+    assert [module.training for module in population.modules()] == modes
+    assert all(weight.requires_grad for weight in population.parameters())
 
 
 @pytest.mark.parametrize("attack", list(ATTACKS))

@@ -13,12 +13,8 @@ from defenses import DEFENSES
 def test_mnist():
     numbers = experiment("paper", "mnist")
     assert numbers.test_images is numbers.train_images is None
-    assert [numbers.population_size(d) for d in ("ulm", "clm", "ulm-adv", "clm-adv")] == [
-        10,
-        10,
-        4,
-        4,
-    ]
+    sizes = [numbers.population_size(d) for d in ("ulm", "clm", "ulm-adv", "clm-adv")]
+    assert sizes == [10, 10, 10, 10]
     assert [numbers.population_size(d) for d in ("single", "single-adv")] == [1, 1]
     recipe = numbers.recipe("ulm")
     assert (recipe.optimizer, recipe.learning_rate, recipe.batch_size) == ("adam", 1e-3, 100)
@@ -62,6 +58,21 @@ def test_every_budget_knows_every_dataset_and_sweeps_beyond_the_paper(budget, da
     radii = {0.0, *numbers.eps, *numbers.sweep_eps}
     assert len(radii) >= 8
     assert max(radii) > max(experiment("paper", dataset).eps)
+
+
+def test_counter_linking_happens_within_every_epoch():
+    for dataset, images in (("digits", 1437), ("mnist", 60_000), ("cifar10", 50_000)):
+        for budget in BUDGETS:
+            numbers = experiment(budget, dataset)
+            for defense in ("clm", "clm-adv"):
+                steps = (numbers.train_images or images) / numbers.recipe(defense).batch_size
+                assert steps >= numbers.defenses[defense]["period"], (budget, dataset, defense)
+
+
+def test_released_adversarial_populations_have_four():
+    numbers = experiment("paper", "cifar10")
+    sizes = [numbers.population_size(d) for d in ("ulm", "clm", "ulm-adv", "clm-adv")]
+    assert sizes == [10, 10, 4, 4]
 
 
 def test_full_autoattack_at_quick_and_paper():

@@ -18,14 +18,13 @@ def write_mnist(root, images=30):
     """The four IDX files, of made-up images whose class is their brightness."""
     folder = root / "MNIST" / "raw"
     folder.mkdir(parents=True)
-    for split, kind in (("train", "train"), ("test", "t10k")):
+    for kind in ("train", "t10k"):
         labels = np.arange(images, dtype=np.uint8) % 10
         pixels = np.repeat(labels * 25, 28 * 28).astype(np.uint8)
         header = struct.pack(">IIII", 2051, images, 28, 28)
         (folder / f"{kind}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
         header = struct.pack(">II", 2049, images)
         (folder / f"{kind}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
-        assert split
     return folder
 
 
@@ -135,6 +134,24 @@ def test_the_wrong_number_of_classes_is_refused(tmp_path, offline):
     write_folder(tmp_path, "cifar10", classes=7)
     with pytest.raises(DatasetError, match="cifar10 training split: 7 classes, expected 10"):
         load("cifar10", tmp_path)
+
+
+def test_splits_with_different_classes_are_refused_by_name(tmp_path, offline):
+    write_folder(tmp_path, "cifar10")
+    (tmp_path / "cifar10" / "test" / "class3").rename(tmp_path / "cifar10" / "test" / "clas3")
+    with pytest.raises(DatasetError, match=r"differ in the classes \['clas3', 'class3'\]"):
+        load("cifar10", tmp_path)
+
+
+def test_a_corrupt_cifar_is_no_reason_to_use_something_else(tmp_path, offline):
+    write_folder(tmp_path, "cifar10")
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half of it")
+    with pytest.raises(
+        DatasetError, match="cifar-10-batches-py is incomplete or corrupt"
+    ) as caught:
+        load("cifar10", tmp_path)
+    assert not isinstance(caught.value, DatasetMissingError)
 
 
 def test_images_of_different_shapes_are_refused(tmp_path, offline):

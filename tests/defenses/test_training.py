@@ -84,6 +84,30 @@ def test_a_killed_run_resumes_to_the_same_bits(defense, optimizer, tmp_path):
     assert same(whole, resumed)
 
 
+def two_phases(population, data):
+    train(population, data, RECIPE)
+    train(population, data, replace(RECIPE, learning_rate=1e-3, epochs=2))
+
+
+@pytest.mark.parametrize("killed_after", [1, 3, 4])
+def test_a_defense_may_train_in_phases_and_be_killed_in_either(tmp_path, killed_after):
+    class Dies(FileCheckpoint):
+        saved = 0
+
+        def save(self, population, optimizers, epochs):
+            super().save(population, optimizers, epochs)
+            self.saved += 1
+            if self.saved == killed_after:
+                raise KilledError
+
+    whole, resumed = initialise(tiny, 2, seed=0), initialise(tiny, 2, seed=0)
+    two_phases(whole, task())
+    with pytest.raises(KilledError):
+        two_phases(initialise(tiny, 2, seed=0), task(checkpoint=Dies(tmp_path)))
+    two_phases(resumed, task(checkpoint=FileCheckpoint(tmp_path)))
+    assert same(whole, resumed)
+
+
 def test_every_submodel_finishes_an_epoch_before_any_starts_the_next():
     seen = []
     train(

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import pytest
 from samples import record, row
 
 from leaderboard.table import rows, settings
@@ -14,11 +17,34 @@ def test_rows_are_ordered_by_their_minimum_and_incomplete_ones_come_last():
     assert [r.complete for r in ordered] == [True, True, False]
 
 
-def test_the_minimum_is_over_attacks_and_never_the_clean_score():
-    (only,) = rows(row("ulm", 5, submodels=1), "Linf", 0.3)
-    assert only.minimum == only.score("autoattack")
-    assert only.minimum.value == 5 / 20
+def test_the_worst_case_is_over_attacks_and_never_clean_images_or_noise():
+    (only,) = rows(
+        [*row("ulm", 5, submodels=1), record(1, attack="noise", submodels=1)], "Linf", 0.3
+    )
+    assert only.worst.value == 5 / 20
     assert only.score("none").value == 19 / 20
+
+
+def test_the_claim_is_the_lowest_under_the_paper_s_attacker_who_draws_one_submodel():
+    (only,) = rows(row("ulm", 5, submodels=1), "Linf", 0.3)
+    assert only.claimed == only.score("autoattack")
+    assert only.claimed.value == 7 / 20
+    assert only.illusion == pytest.approx(2 / 20)
+
+
+def test_the_worst_case_takes_the_best_attack_for_each_image():
+    first, second = record(10, attack="pgd", submodels=1), record(12, attack="arc", submodels=1)
+    flipped = replace(second, correct=second.correct[:, ::-1])
+    (only,) = rows([first, flipped], "Linf", 0.3)
+    # Right under both: images 8 and 9.
+    assert only.worst.value == 2 / 20
+
+
+def test_the_gain_is_over_the_best_member_deployed_alone():
+    alone = record(8, defense="ulm", attack="worst-case", protocol="alone")
+    (only,) = rows([*row("ulm", 5), alone], "Linf", 0.3)
+    assert only.best_own == 8 / 20
+    assert only.gain == pytest.approx((5 + 4) / 40 - 8 / 20)
 
 
 def test_another_eps_or_norm_is_another_table_but_clean_images_belong_to_both():
@@ -26,7 +52,7 @@ def test_another_eps_or_norm_is_another_table_but_clean_images_belong_to_both():
     for eps, minimum in ((0.3, 5), (0.4, 3)):
         (only,) = rows(measured, "Linf", eps)
         assert only.score("none").value == 37 / 40
-        assert only.minimum.value == (2 * minimum - 1) / 40
+        assert only.worst.value == (2 * minimum - 1) / 40
     assert rows(measured, "L2", 0.3) == []
 
 
@@ -47,9 +73,26 @@ def test_seeds_of_one_defense_are_one_row_and_sizes_are_two():
     by_size = {r.submodels: r for r in rows(measured, "Linf", 0.3)}
     assert by_size[2].seeds == [0, 1]
     assert by_size[2].training_seconds == 24.0
-    assert by_size[2].attack_seconds == 12 * 1.5
-    assert by_size[2].minimum.value == (9 + 13) / 80
+    assert by_size[2].attack_seconds == 14 * 1.5
+    assert by_size[2].worst.value == (9 + 13) / 80
     assert by_size[4].seeds == [0]
+
+
+def test_namesakes_are_told_apart_by_what_differs():
+    measured = [
+        *row("clm", 5, defense_parameters={"from_scratch": False, "recipe": {"epochs": 3}}),
+        *row("clm", 7, defense_parameters={"from_scratch": True, "recipe": {"epochs": 3}}),
+    ]
+    labels = [r.label for r in rows(measured, "Linf", 0.3)]
+    assert labels == ["clm (from_scratch True)", "clm (from_scratch False)"]
+
+
+def test_records_of_superseded_weights_do_not_count():
+    old = row("ulm", 5)
+    new = replace(record(3, measured_at="2026-01-03T00:00:00+00:00"), population_sha256="f" * 64)
+    (only,) = rows([*old, new], "Linf", 0.3)
+    assert only.by_attack.keys() == {"pgd"}
+    assert not only.complete
 
 
 def test_the_newer_of_two_versions_of_an_attack_counts():
