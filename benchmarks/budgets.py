@@ -77,29 +77,38 @@ def _recipes(plain: Recipe, adversarial_epochs: int) -> dict[str, Recipe]:
 
 
 def _attacks(
-    *, steps: int, step_size: float, draws: int, momentum_steps: int, auto_steps: int, queries: int
+    *,
+    steps: int,
+    step_size: float,
+    draws: int,
+    momentum_steps: int,
+    auto_steps: int,
+    queries: int,
+    population_steps: int,
+    targets: int = 3,
+    square_queries: int,
 ) -> dict[str, Parameters]:
-    """The paper's attacks, and those on the population at a comparable number of steps."""
+    """The paper's four with parameters, then those on the population."""
     losses = ("mean-ce", "mean-probability", "mean-margin", "clipped-margin")
-    targets, candidates, arc_steps = 3, 3, max(1, steps // 4)
+    rounds = {"steps": max(1, population_steps // 4), "candidates": 3}
     return {
-        **{f"pgd-{loss}": {"steps": steps, "restarts": 1} for loss in losses},
-        "apgd-population": {"steps": auto_steps, "targets": targets},
-        "arc": {"steps": arc_steps, "candidates": candidates},
-        "square-population": {"queries": queries},
-        "square-oracle": {"queries": queries},
-        "worst-case": {
-            "steps": steps,
-            "apgd_steps": auto_steps,
-            "targets": targets,
-            "arc_steps": arc_steps,
-            "candidates": candidates,
-            "queries": queries,
-        },
         "pgd": {"steps": steps, "step_size": step_size},
         "mifgsm": {"steps": momentum_steps, "decay": 1.0},
         "pgd-eot": {"steps": steps, "step_size": step_size, "draws": draws},
         "autoattack": {"steps": auto_steps, "queries": queries},
+        **{f"pgd-{loss}": {"steps": population_steps, "restarts": 1} for loss in losses},
+        "apgd-population": {"steps": auto_steps, "targets": targets},
+        "arc": rounds,
+        "square-population": {"queries": square_queries},
+        "square-oracle": {"queries": square_queries},
+        "worst-case": {
+            "steps": population_steps,
+            "apgd_steps": auto_steps,
+            "targets": targets,
+            "arc_steps": rounds["steps"],
+            "candidates": rounds["candidates"],
+            "queries": square_queries,
+        },
     }
 
 
@@ -122,7 +131,15 @@ _MNIST_PAPER = Experiment(
         clm_adv={"alpha": 0.01, "delta": 0.005, "period": 1},
     ),
     attacks=_attacks(
-        steps=40, step_size=0.01, draws=10, momentum_steps=10, auto_steps=100, queries=5000
+        steps=40,
+        step_size=0.01,
+        draws=10,
+        momentum_steps=10,
+        auto_steps=100,
+        queries=5000,
+        population_steps=100,
+        targets=9,
+        square_queries=5000,
     ),
     eps=(0.3, 0.4),
     sweep_eps=(0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5),
@@ -149,7 +166,15 @@ _CIFAR_PAPER = Experiment(
         clm_adv={"alpha": 0.1, "delta": 0.05, "period": 10},
     ),
     attacks=_attacks(
-        steps=40, step_size=2 / 255, draws=10, momentum_steps=10, auto_steps=100, queries=5000
+        steps=40,
+        step_size=2 / 255,
+        draws=10,
+        momentum_steps=10,
+        auto_steps=100,
+        queries=5000,
+        population_steps=100,
+        targets=9,
+        square_queries=5000,
     ),
     eps=(8 / 255, 16 / 255),
     sweep_eps=tuple(k / 255 for k in (1, 2, 4, 6, 12, 24, 32)),
@@ -175,8 +200,17 @@ _MNIST_QUICK = replace(
     submodels=_TEN_FOUR,
     test_images=1000,
     attacks=_attacks(
-        steps=40, step_size=0.01, draws=4, momentum_steps=10, auto_steps=100, queries=1000
+        steps=40,
+        step_size=0.01,
+        draws=2,
+        momentum_steps=10,
+        auto_steps=100,
+        queries=1000,
+        population_steps=20,
+        square_queries=200,
     ),
+    eps=(0.3,),
+    sweep_eps=(0.05, 0.1, 0.15, 0.2, 0.4, 0.5),
 )
 
 _DIGITS_PAPER = replace(
@@ -200,7 +234,14 @@ _DIGITS_QUICK = replace(
     submodels=_TEN_FOUR,
     test_images=100,
     attacks=_attacks(
-        steps=40, step_size=0.01, draws=4, momentum_steps=10, auto_steps=100, queries=200
+        steps=40,
+        step_size=0.01,
+        draws=4,
+        momentum_steps=10,
+        auto_steps=100,
+        queries=500,
+        population_steps=20,
+        square_queries=200,
     ),
 )
 
@@ -209,7 +250,14 @@ _CIFAR_QUICK = replace(
     submodels={"default": 4, **_ONE},
     test_images=500,
     attacks=_attacks(
-        steps=40, step_size=2 / 255, draws=4, momentum_steps=10, auto_steps=100, queries=1000
+        steps=40,
+        step_size=2 / 255,
+        draws=4,
+        momentum_steps=10,
+        auto_steps=100,
+        queries=1000,
+        population_steps=40,
+        square_queries=500,
     ),
 )
 
@@ -230,7 +278,15 @@ def _smoke(experiment: Experiment, *, train_images: int, test_images: int) -> Ex
         test_images=test_images,
         submodels=_TWO,
         attacks=_attacks(
-            steps=2, step_size=step_size, draws=2, momentum_steps=2, auto_steps=2, queries=2
+            steps=2,
+            step_size=step_size,
+            draws=2,
+            momentum_steps=2,
+            auto_steps=2,
+            queries=2,
+            population_steps=2,
+            targets=1,
+            square_queries=2,
         ),
     )
 

@@ -196,7 +196,8 @@ class Session:
                 )
                 self.trained.append(folder.name)
         return Prepared(
-            population=population,
+            # Convolutions are faster with the channels last, on CPUs and on GPUs.
+            population=population.to(memory_format=torch.channels_last),
             dataset=data,
             defense=defense,
             parameters=parameters,
@@ -275,7 +276,7 @@ class Session:
                     kept = replace(kept, headline=True)
                     records.write(kept, options.results)
                 return kept, True
-        images = data.test_images.to(options.device)
+        images = data.test_images.to(options.device, memory_format=torch.channels_last)
         labels = data.test_labels.to(options.device)
 
         def run(count: int) -> Evaluation:

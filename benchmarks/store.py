@@ -111,7 +111,9 @@ class Store:
             "run": run,
             "torch": torch.__version__,
         }
-        state = {name: tensor.cpu() for name, tensor in population.state_dict().items()}
+        state = {
+            name: tensor.cpu().contiguous() for name, tensor in population.state_dict().items()
+        }
         write_atomically(folder / "weights.safetensors", save(state))
         write_atomically(folder / "card.json", (json.dumps(card, indent=1) + "\n").encode())
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)

@@ -34,11 +34,11 @@ def test_first_run_trains_and_measures_second_re_uses_and_rerun_measures(tmp_pat
     arguments = ("-k", "digits and single and not adv", "--budget", "smoke")
     first = run(*arguments, "--benchmark-json", str(tmp_path / "timings.json"), folder=tmp_path)
     assert first.returncode == 0, first.stdout
-    assert "populations trained: 1; cells measured: 20, re-used: 4" in first.stdout
+    assert "populations trained: 1; cells measured: 38, re-used: 6" in first.stdout
     assert "budget smoke, device cpu" in first.stdout
     page = (tmp_path / "LEADERBOARD.md").read_text()
     assert "digits, smoke budget" in page
-    assert "| 1      | single" in page
+    assert "| single (n=1) " in page
     assert len([*(tmp_path / "figures").iterdir()]) == 1
 
     timings = json.loads((tmp_path / "timings.json").read_text())["benchmarks"]
@@ -48,11 +48,11 @@ def test_first_run_trains_and_measures_second_re_uses_and_rerun_measures(tmp_pat
 
     before = {p.name: p.read_bytes() for p in (tmp_path / "results").iterdir()}
     second = run(*arguments, folder=tmp_path)
-    assert "populations trained: 0; cells measured: 0, re-used: 24" in second.stdout
+    assert "populations trained: 0; cells measured: 0, re-used: 44" in second.stdout
     assert {p.name: p.read_bytes() for p in (tmp_path / "results").iterdir()} == before
 
     third = run(*arguments, "--rerun", folder=tmp_path)
-    assert "populations trained: 0; cells measured: 20, re-used: 4" in third.stdout
+    assert "populations trained: 0; cells measured: 38, re-used: 6" in third.stdout
     after = {p.name: json.loads(p.read_text()) for p in (tmp_path / "results").iterdir()}
     assert after.keys() == before.keys()
     for name, content in after.items():
@@ -114,18 +114,18 @@ def readme_block(first_line):
 
 def test_a_defense_and_an_attack_added_by_the_readme_s_recipe_are_on_the_page(tmp_path):
     project = copy_of_the_project(tmp_path / "project")
-    for package, name in (("defenses", "mine"), ("attacks", "noise")):
+    for package, name in (("defenses", "mine"), ("attacks", "dim")):
         (project / package / f"{name}.py").write_text(readme_block(f"# {package}/{name}.py"))
         init = project / package / "__init__.py"
         init.write_text(f"{init.read_text()}\nfrom {package} import {name} as {name}\n")
     done = run("-k", "digits-mine", "--budget", "smoke", folder=tmp_path, root=project)
     assert done.returncode == 0, done.stdout
     page = (tmp_path / "LEADERBOARD.md").read_text()
-    header, row = (
-        li for li in page.splitlines() if li.startswith(("| rank   | def", "| 1      | mine"))
-    )
-    assert "noise" in header
-    assert row.count("–") >= 7
+    lines = page.splitlines()
+    ranked = lines[next(k for k, line in enumerate(lines) if line.startswith("| rank ")) + 2]
+    assert ranked.split("|")[2].strip() == "mine"
+    (attacked,) = [line for line in lines if line.startswith("| dim ")]
+    assert " s |" in attacked
 
 
 def test_a_bare_pytest_collects_the_tests_alone():

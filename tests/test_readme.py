@@ -7,6 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from attacks import ThreatModel
+from benchmarks.budgets import experiment
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -25,9 +28,26 @@ def test_the_python_example_scores_a_list_of_modules(capsys):
     assert "(3, 8)" in printed
 
 
+def test_the_verdict_example_judges_a_list_of_modules(capsys, monkeypatch):
+    (block,) = re.findall(
+        r"```python\n(from benchmarks.verdict import judge\n.*?)```", README, re.S
+    )
+    modules = [nn.Sequential(nn.Flatten(), nn.Linear(16, 4)) for _ in range(2)]
+    names = {
+        "modules": modules,
+        "images": torch.rand(4, 1, 4, 4),
+        "labels": torch.randint(4, (4,)),
+        "ThreatModel": ThreatModel,
+    }
+    small = experiment("smoke", "mnist").attacks
+    monkeypatch.setattr("benchmarks.verdict.attack_parameters", lambda name: small.get(name, {}))
+    exec(block, names)
+    assert "claimed: Score(value=" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", re.findall(r"`(--[a-z-]+)`", README))
 def test_options_the_readme_names_exist(name):
-    known = (ROOT / "conftest.py").read_text() + "--benchmark-json --benchmark-disable --check"
+    known = {"--check", *re.findall(r'"(--[a-z-]+)"', (ROOT / "conftest.py").read_text())}
     assert name in known
 
 
