@@ -146,7 +146,7 @@ def worst_case(
     """The cascade: cheap attacks first, each on what is left of the images, keeping the best point.
 
     PGD on the clipped margin and on the mean cross-entropy, MI-FGSM on the mean probability, APGD
-    from a random start and from the incumbent, targeted APGD, ARC from both, and Square.
+    from a random start and from the incumbent, targeted APGD, ARC and Square from both.
     """
     problem, incumbent = _problem(model, images, labels, threat_model)
     search.pgd(problem, incumbent, clipped_margin, steps=steps)
@@ -165,8 +165,9 @@ def worst_case(
         run_arc(
             problem, incumbent, steps=arc_steps, radius=radius, candidates=candidates, start=start
         )
-    incumbent.forget_loss()
-    square.square_population(problem, incumbent, queries=queries)
+    for start in (None, incumbent.images):
+        incumbent.forget_loss()
+        square.square_population(problem, incumbent, queries=queries, start=start)
     return incumbent.images
 
 

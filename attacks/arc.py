@@ -88,6 +88,8 @@ def arc(
         norm = problem.threat_model.distance(perturbation, torch.zeros_like(perturbation))
         return radius * perturbation / norm.clamp_min(1e-10).view(-1, 1, 1, 1)
 
+    classes = problem.submodels[0](problem.images[:1]).shape[-1]
+    candidates = min(candidates, classes - 1)
     at = incumbent.alive
     x = problem.random_start(at) if start is None else start[at].clone()
     lowest, uniform = correctness(x)
@@ -100,9 +102,7 @@ def arc(
         local = torch.zeros_like(x)
         best = x
         for position, submodel in enumerate(order):
-            distance, direction, normal = nearest_boundary(
-                problem, submodel, x + local, min(candidates, _classes(problem) - 1)
-            )
+            distance, direction, normal = nearest_boundary(problem, submodel, x + local, candidates)
             far = torch.full_like(distance, radius)
             if position:
                 travelled = (normal * local).flatten(1).sum(1)
@@ -118,7 +118,3 @@ def arc(
             best = torch.where(accepted, images, best)
             lowest = torch.minimum(weighted, lowest)
         x = best
-
-
-def _classes(problem: Problem) -> int:
-    return int(problem.submodels[0](problem.images[:1]).shape[-1])

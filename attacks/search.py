@@ -75,8 +75,12 @@ class Problem:
             return self.logits(self.images).std(-1).mean(1).clamp_min(1e-6)
 
     def logits(self, images: Tensor) -> Tensor:
-        """(M, C, H, W) -> (n, M, K)."""
-        return torch.stack([submodel(images) for submodel in self.submodels])
+        """(M, C, H, W) -> (n, M, K), in double precision where the device has it.
+
+        On a confident network float32 rounds the cross-entropy's gradient to zero.
+        """
+        logits = torch.stack([submodel(images) for submodel in self.submodels])
+        return logits if logits.device.type == "mps" else logits.double()
 
     @torch.no_grad()
     def correctness(self, images: Tensor, at: Tensor) -> Tensor:
@@ -93,15 +97,18 @@ class Problem:
             values = loss(logits, self.labels[at], self.scale, targets)
             (gradient,) = torch.autograd.grad(values.sum(), images)
         correctness = expected_correctness(logits.detach(), self.labels[at])
-        return values.detach(), correctness, gradient
+        return values.detach().to(images.dtype), correctness.to(images.dtype), gradient
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Steepest ascent under the norm, of norm 1 for each image."""
         if self.threat_model.norm == "Linf":
             return gradient.sign()
-        length = torch.linalg.vector_norm(gradient.flatten(1), dim=1).clamp_min(1e-12)
-        scaled: Tensor = gradient / length.view(-1, 1, 1, 1)
-        return scaled
+        # Squares of tiny gradients underflow: bring the largest entry to 1 first.
+        largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-38)
+        scaled = gradient / largest
+        length = torch.linalg.vector_norm(scaled.flatten(1), dim=1).clamp_min(1e-12)
+        unit: Tensor = scaled / length.view(-1, 1, 1, 1)
+        return unit
 
     def random_start(self, at: Tensor) -> Tensor:
         """A random point of the ball around each of the images `at`."""

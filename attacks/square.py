@@ -8,7 +8,6 @@ bookkeeping of the norm.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,8 +18,6 @@ from attacks.search import Incumbent, Problem
 # The share of pixels a square covers at first, and when it halves, in steps of 10,000.
 FIRST_SHARE = 0.8
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-
-Observe = Callable[[Tensor, Tensor], Tensor]
 
 
 def side_length(step: int, steps: int, height: int, width: int) -> int:
@@ -35,7 +32,7 @@ def stripes(problem: Problem, at: Tensor) -> Tensor:
     """The first guess: a random sign for each column and channel, at full strength."""
     clean = problem.images[at]
     signs = torch.rand_like(clean[:, :, :1, :]).sub(0.5).sign()
-    return _add(problem, clean, signs.expand_as(clean), clean)
+    return _add(problem, clean, signs.expand_as(clean), clean, share=1.0)
 
 
 def propose(problem: Problem, images: Tensor, at: Tensor, side: int) -> Tensor:
@@ -52,29 +49,37 @@ def propose(problem: Problem, images: Tensor, at: Tensor, side: int) -> Tensor:
     if problem.threat_model.norm == "Linf":
         changed = clean + problem.threat_model.eps * signs
         return problem.threat_model.project(torch.where(inside, changed, images), clean)
-    return _add(problem, images, inside * signs, clean)
+    share = side / math.sqrt(height * width)
+    return _add(problem, images, inside * signs, clean, share=share)
 
 
-def _add(problem: Problem, images: Tensor, pattern: Tensor, clean: Tensor) -> Tensor:
-    """Images plus a pattern at the ball's radius, projected."""
+def _add(
+    problem: Problem, images: Tensor, pattern: Tensor, clean: Tensor, *, share: float
+) -> Tensor:
+    """Images plus a pattern, projected; in L2 the pattern's norm is a share of the radius."""
     eps = problem.threat_model.eps
     if problem.threat_model.norm == "L2":
         norm = torch.linalg.vector_norm(pattern.flatten(1), dim=1).clamp_min(1e-12)
-        pattern = pattern / norm.view(-1, 1, 1, 1)
+        pattern = share * pattern / norm.view(-1, 1, 1, 1)
     return problem.threat_model.project(images + eps * pattern, clean)
 
 
 @torch.no_grad()
-def square_population(problem: Problem, incumbent: Incumbent, *, queries: int) -> None:
+def square_population(
+    problem: Problem, incumbent: Incumbent, *, queries: int, start: Tensor | None = None
+) -> None:
     """Accept a square when the exact mean margin over all submodels rises.
 
     One query is one image answered by all submodels.
+
+    Args:
+        start: (N, C, H, W); default: random stripes.
     """
     at = incumbent.alive
     if len(at) == 0:
         return
     height, width = problem.images.shape[-2:]
-    images = stripes(problem, at)
+    images = stripes(problem, at) if start is None else start[at].clone()
     values = torch.full((len(at),), -torch.inf, device=images.device)
     proposal = images
     for step in range(queries):
@@ -82,7 +87,7 @@ def square_population(problem: Problem, incumbent: Incumbent, *, queries: int) -
             side = side_length(step, queries, height, width)
             proposal = propose(problem, images, at, side)
         logits = problem.logits(proposal)
-        new = mean_margin(logits, problem.labels[at], problem.scale, None)
+        new = mean_margin(logits, problem.labels[at], problem.scale, None).to(images.dtype)
         correctness = expected_correctness(logits, problem.labels[at])
         incumbent.offer(at, proposal, correctness, new)
         better = new > values

@@ -17,10 +17,13 @@ BUDGETS = ("smoke", "quick", "paper")
 SWEEP_ATTACKS = ("fgsm", "pgd", "pgd-clipped-margin")
 # The strongest attack: what every other deployment of the submodels is attacked with.
 CASCADE = "worst-case"
-# The attack whose transfer between submodels is measured, and the one that is run twice as long.
+# The attack whose transfer between submodels is measured, and what is run twice as long.
 TRANSFER_ATTACK = "pgd"
-DOUBLED_ATTACK = "pgd-clipped-margin"
-DOUBLED = ("steps", "restarts")
+DOUBLED_ATTACK = CASCADE
+DOUBLED = ("steps", "apgd_steps", "arc_steps", "queries")
+# The attack that is run twice with the same seed, and on how many images.
+REPEATED_ATTACK = "pgd-clipped-margin"
+REPEATED = 20
 
 Parameters = Mapping[str, Any]
 
@@ -90,7 +93,7 @@ def _attacks(
 ) -> dict[str, Parameters]:
     """The paper's four with parameters, then those on the population."""
     losses = ("mean-ce", "mean-probability", "mean-margin", "clipped-margin")
-    rounds = {"steps": max(1, population_steps // 4), "candidates": 3}
+    rounds = {"steps": max(1, population_steps // 2), "candidates": 3}
     return {
         "pgd": {"steps": steps, "step_size": step_size},
         "mifgsm": {"steps": momentum_steps, "decay": 1.0},
@@ -230,18 +233,18 @@ _DIGITS_PAPER = replace(
 )
 
 _DIGITS_QUICK = replace(
-    _shorter_training(_DIGITS_PAPER, epochs=8, adversarial_epochs=5, clm_epochs=8, steps=4),
+    _shorter_training(_DIGITS_PAPER, epochs=8, adversarial_epochs=4, clm_epochs=8, steps=3),
     submodels=_TEN_FOUR,
-    test_images=100,
+    test_images=80,
     attacks=_attacks(
         steps=40,
         step_size=0.01,
-        draws=4,
+        draws=2,
         momentum_steps=10,
         auto_steps=100,
         queries=500,
         population_steps=20,
-        square_queries=200,
+        square_queries=100,
     ),
 )
 

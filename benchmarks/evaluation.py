@@ -13,6 +13,7 @@ from torch import Tensor
 from attacks import ATTACKS, ThreatModel, craft
 from attacks.freezing import frozen
 from attacks.objectives import mean_cross_entropy
+from attacks.seeding import derive_seed, global_seed
 from benchmarks.budgets import attack_parameters
 from defenses import AveragedEnsemble, Population
 from leaderboard import metrics
@@ -104,12 +105,14 @@ def evaluate(
     ]
     seconds = time.perf_counter() - start
     answering = [population] * len(attacked) if protocol == "transfer" else attacked
-    correct = torch.stack(
-        [
-            target.correct(made.images, labels, batch_size=batch_size)
-            for target, made in zip(answering, crafted, strict=True)
-        ]
-    )
+    # Networks with randomness of their own are scored on other draws than they were attacked on.
+    with global_seed(derive_seed(seed, "score"), images.device):
+        correct = torch.stack(
+            [
+                target.correct(made.images, labels, batch_size=batch_size)
+                for target, made in zip(answering, crafted, strict=True)
+            ]
+        )
     # (targets, answers, N) is what "transfer" holds; alone, each answers for itself.
     if protocol == "alone":
         correct = correct[:, 0]
@@ -132,6 +135,7 @@ def zero_gradient_share(population: Population, images: Tensor, labels: Tensor) 
     with frozen(population):
         images = images.clone().requires_grad_()
         logits = population.logits(images)
+        logits = logits if logits.device.type == "mps" else logits.double()
         loss = mean_cross_entropy(logits, labels, logits.new_ones(len(logits)), None).sum()
         (gradient,) = torch.autograd.grad(loss, images)
     return (gradient == 0).flatten(1).all(dim=1).float().mean().item()

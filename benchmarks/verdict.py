@@ -15,14 +15,19 @@ from benchmarks.budgets import (
     CASCADE,
     DOUBLED,
     DOUBLED_ATTACK,
+    REPEATED,
+    REPEATED_ATTACK,
     TRANSFER_ATTACK,
     attack_parameters,
 )
-from benchmarks.evaluation import Evaluation, evaluate, zero_gradient_share
+from benchmarks.evaluation import Evaluation, check_images, evaluate, zero_gradient_share
 from defenses import Population
 from leaderboard import gates, metrics, table
-from leaderboard.gates import Gate
+from leaderboard.gates import CURVE, Gate
 from leaderboard.records import Cell, Record
+
+# The curve against eps that the gates look at, in shares of the eps judged at.
+CURVE_SHARES = (0.5, 2.0, 8.0)
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,8 @@ def judge(
         images: (N, C, H, W), float, in [0, 1], on the networks' device.
         labels: (N,) int64.
         threat_model: what the attacker may do.
-        attacks: names of registered attacks; default: all that support the norm.
+        attacks: names of registered attacks; default: all that support the norm (AutoAttack needs
+            four classes). The gates say "not run" where they need others.
         seed: all randomness follows from it.
         batch_size: most images processed at once.
 
@@ -72,31 +78,55 @@ def judge(
         LookupError, ValueError, AttackError: as `evaluate`.
     """
     population = Population(modules)
+    check_images(images, labels)
+    with torch.no_grad():
+        classes = population.submodels[0](images[:1]).shape[1]
+    supported = [
+        name
+        for name in ATTACKS
+        if threat_model.norm in ATTACKS[name].norms and (name != "autoattack" or classes >= 4)
+    ]
+    chosen = list(supported if attacks is None else attacks)
+    if not set(chosen) - {*table.NOT_ATTACKS}:
+        raise ValueError(f"attacks must name an attack (known: {', '.join(ATTACKS)}), got {chosen}")
+    first = slice(batch_size)
     records: list[Record] = []
-    crafted: dict[str, Evaluation] = {}
 
-    def run(attack: str, protocol: str = "draw") -> Evaluation:
+    def run(attack: str, protocol: str = "draw", share: float = 1.0) -> Evaluation:
+        """Attack at a share of eps, and keep the record."""
         parameters: dict[str, Any] = ATTACKS[attack].parameters(attack_parameters(attack))
         if protocol == "doubled":
             parameters |= {name: 2 * parameters[name] for name in DOUBLED}
-        limits = ThreatModel(threat_model.norm, 0.0) if attack == "none" else threat_model
-        evaluation = evaluate(
-            population,
-            images,
-            labels,
-            attack,
-            limits,
-            parameters=parameters,
-            seed=seed,
-            batch_size=batch_size,
-            protocol=protocol,
-        )
-        clean = zero_gradient_share(population, images, labels) if attack == "none" else None
+        eps = 0.0 if attack == "none" else share * threat_model.eps
+        limits = ThreatModel(threat_model.norm, eps)
+
+        def attacked(which: slice) -> Evaluation:
+            return evaluate(
+                population,
+                images[which],
+                labels[which],
+                attack,
+                limits,
+                parameters=parameters,
+                seed=seed,
+                batch_size=batch_size,
+                protocol=protocol,
+            )
+
+        evaluation = attacked(slice(None))
+        clean = repeatable = None
+        if attack == "none":
+            clean = zero_gradient_share(population, images[first], labels[first])
+        if attack == REPEATED_ATTACK and share == 1:
+            some = slice(REPEATED)
+            again = [attacked(some), attacked(some)]
+            repeatable = torch.equal(*(evaluation.images for evaluation in again))
         cell = Cell(
             dataset="own",
             source="own tensors",
             sha256="",
             images=len(images),
+            classes=classes,
             defense="own",
             defense_version=1,
             defense_parameters={},
@@ -122,16 +152,20 @@ def judge(
                 unperturbed=evaluation.unperturbed,
                 largest_distance=evaluation.largest_distance,
                 zero_gradients=clean,
+                repeatable=repeatable,
                 headline=True,
                 measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
             )
         )
         return evaluation
 
-    supported = [name for name in ATTACKS if threat_model.norm in ATTACKS[name].norms]
-    chosen = list(attacks) if attacks is not None else supported
-    for attack in dict.fromkeys(["none", *chosen]):
-        crafted[attack] = run(attack)
+    run("none")
+    against = [run(attack) for attack in chosen if attack not in table.NOT_ATTACKS]
+    if "noise" in chosen:
+        run("noise")
+    if CURVE in chosen:
+        for share in CURVE_SHARES:
+            run(CURVE, share=share)
     for protocol, attack in (
         ("alone", CASCADE),
         ("average", CASCADE),
@@ -142,15 +176,15 @@ def judge(
             run(attack, protocol)
 
     (row,) = table.rows(records, threat_model.norm, threat_model.eps)
-    if row.worst is None:
-        raise ValueError(f"no attack to judge by: {chosen}")
-    against = [e for attack, e in crafted.items() if attack not in table.NOT_ATTACKS]
-    lowest = torch.stack([torch.from_numpy(e.correct).float().mean(0) for e in against]).argmin(0)
-    stacked = torch.stack([evaluation.images for evaluation in against])
+    correct = torch.stack([torch.from_numpy(evaluation.correct) for evaluation in against])
+    lowest = correct.float().mean(1).argmin(0)
+    everything = torch.arange(len(images))
+    crafted = torch.stack([evaluation.images for evaluation in against])
+    best = correct[lowest, :, everything].T.numpy()
     return Verdict(
-        correct=row.worst_correct[0],
-        images=stacked[lowest.to(stacked.device), torch.arange(len(images), device=stacked.device)],
-        worst=row.worst,
+        correct=best,
+        images=crafted[lowest.to(crafted.device), everything.to(crafted.device)],
+        worst=metrics.score([best]),
         claimed=row.claimed,
         gates=gates.check(row),
         row=row,

@@ -2,7 +2,7 @@
 
 from defenses import clm as clm
 from defenses import ulm as ulm
-from defenses.population import AveragedEnsemble, Population
+from defenses.population import AveragedEnsemble, Population, of_draws
 from defenses.registry import DEFENSES, Defense, register_defense
 from defenses.training import Recipe, Task, train
 
@@ -15,6 +15,7 @@ __all__ = [
     "Population",
     "Recipe",
     "Task",
+    "of_draws",
     "register_defense",
     "train",
 ]

@@ -64,6 +64,15 @@ class Population(nn.Module):
         return torch.cat(rows, dim=1)
 
 
+def of_draws(module: nn.Module, draws: int) -> Population:
+    """A population for a network whose own forward pass is random, such as added noise.
+
+    It holds the same module `draws` times: each pass of each is a fresh draw, so an attack sees the
+    mean over `draws` of them in every step, and what it selects is scored on others.
+    """
+    return Population([module] * draws)
+
+
 class AveragedEnsemble(nn.Module):
     """The same submodels deployed as a deterministic ensemble that averages their probabilities."""
 

@@ -134,17 +134,27 @@ def never_fooled(correct: Correct) -> float:
     return float((expected_correctness(correct) == 1).mean())
 
 
-def difference(first: Correct, second: Correct) -> Score:
+def difference(first: Sequence[Correct], second: Sequence[Correct]) -> Score:
     """MRA of the first minus the second on the same images, paired, with its interval in [-1, 1].
 
-    The two may have different n; they are a tie where the interval holds 0.
+    The squared standard error is that of the paired differences of seed-averaged s_j over images
+    plus, for each side with several seeds, the variance between its seeds' MRAs over their number.
+    A tie is where the interval holds 0.
+
+    Args:
+        first, second: one (..., N) array a training seed; all with the same images.
 
     Raises:
-        ValueError: different images.
+        ValueError: no seed, or different images.
     """
-    if first.shape[1] != second.shape[1]:
-        raise ValueError("a paired comparison needs the same images")
-    pairs = expected_correctness(first) - expected_correctness(second)
-    value = float(pairs.mean())
-    half = QUANTILE * float(pairs.std(ddof=1)) / len(pairs) ** 0.5 if len(pairs) > 1 else 1.0
+    if not first or not second or len({c.shape[-1] for c in (*first, *second)}) != 1:
+        raise ValueError("a paired comparison needs the same images on both sides")
+    pairs = np.subtract(
+        *(np.mean([expected_correctness(c) for c in side], axis=0) for side in (first, second))
+    )
+    variance = float(pairs.var(ddof=1)) / len(pairs) if len(pairs) > 1 else 1.0
+    for side in (first, second):
+        if len(side) > 1:
+            variance += float(np.var([mra(correct) for correct in side], ddof=1)) / len(side)
+    value, half = float(pairs.mean()), QUANTILE * variance**0.5
     return Score(value, max(-1.0, value - half), min(1.0, value + half))

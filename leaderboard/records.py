@@ -42,6 +42,7 @@ class Cell:
     Attributes:
         source: where the images came from; sha256 is of the decoded pixels and labels.
         images: how many test images.
+        classes: K.
         defense_parameters, attack_parameters: keyword arguments, the training recipe included.
         images_per_draw: consecutive images perturbed with the same drawn submodel.
         batch_size: images perturbed at once; random starts depend on it.
@@ -54,6 +55,7 @@ class Cell:
     source: str
     sha256: str
     images: int
+    classes: int
     defense: str
     defense_version: int
     defense_parameters: Mapping[str, Any]
@@ -101,7 +103,7 @@ class Record:
         largest_distance: of a perturbed image from its clean one, in the cell's norm.
         zero_gradients: share of images at which the mean cross-entropy has no gradient at all;
             measured with the clean images only.
-        repeatable: whether the same seed gave the same images twice; measured with "doubled" only.
+        repeatable: whether the same seed gave the same images twice; measured with one attack only.
         headline: whether this eps is one that defenses are ranked at, not only a point of a curve.
         measured_at: UTC, ISO 8601.
         environment: versions, device, commit.

@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from leaderboard import gates, metrics, table
 from leaderboard.baselines import Baselines
+from leaderboard.gates import Gate
 from leaderboard.metrics import Score
 from leaderboard.plots import sweep_file_name, sweep_points
 from leaderboard.records import Record
@@ -35,12 +36,12 @@ Every figure below was measured by `pytest benchmarks/` and can be recomputed fr
   and for each image has the best of all attacks run. Rows are ranked by it. If you deploy the
   defense, count on this number.
 - *illusion*: claimed minus worst case.
-- *best member*: the most robust of the n networks deployed by itself, under the same strength of
-  attack; *gain*: worst case minus best member, what drawing at random is worth. Marked † where
-  the population does not beat its own best member.
-- *averaged*: the same networks deployed as one ensemble that averages their probabilities, which
-  costs n times the queries.
-- *gates*: checks that a row's own figures must pass before it is ranked.
+- *best member*: the most robust of the n networks deployed by itself, under the cascade of attacks
+  (`worst-case` below); *gain*: what the population keeps under the same cascade minus that, what
+  drawing at random is worth. Marked † where the population does not beat its own best member.
+- *averaged*: the same networks under the same cascade, deployed as one ensemble that averages their
+  probabilities, which costs n times the queries.
+- *gates*: checks that must all be run and passed before a row is ranked.
 
 All in percent; in brackets the 95% confidence interval over images. Rows share a rank when a paired
 test over the same images does not tell them apart from the same betters. `single` and `single-adv`
@@ -61,8 +62,9 @@ def render(records: Iterable[Record], baselines: Baselines) -> str:
         for norm, eps in headline_radii(measured):
             ranked = table.rows(measured, norm, eps)
             parts += [f"### {norm}, eps = {format_eps(setting.dataset, eps)}\n"]
-            parts += [ranking(ranked), draw(ranked), attacks(ranked)]
-            parts += [beside_the_paper(setting, eps, ranked, baselines), gate_details(ranked)]
+            checked = [(row, gates.check(row)) for row in ranked]
+            parts += [ranking(checked), draw(ranked), attacks(ranked)]
+            parts += [beside_the_paper(setting, eps, ranked, baselines), gate_details(checked)]
             parts += [published(setting.dataset, norm, eps, baselines.published)]
         parts += [sweep(setting, measured), provenance(measured)]
     if len(parts) == 2:
@@ -76,7 +78,8 @@ def first_table(records: Iterable[Record]) -> str:
     for setting, measured in table.settings(records).items():
         for norm, eps in headline_radii(measured):
             heading = f"{describe(setting)}, {norm}, eps = {format_eps(setting.dataset, eps)}"
-            return f"**{heading}**\n\n{ranking(table.rows(measured, norm, eps))}"
+            checked = [(row, gates.check(row)) for row in table.rows(measured, norm, eps)]
+            return f"**{heading}**\n\n{ranking(checked)}"
     return "Nothing has been measured yet.\n"
 
 
@@ -96,16 +99,20 @@ def headline_radii(records: Sequence[Record]) -> list[tuple[str, float]]:
     return sorted({(cell.norm, cell.eps) for cell in attacked})
 
 
-def ranking(rows: Sequence[Row]) -> str:
+Checked = Sequence[tuple[Row, list[Gate]]]
+
+
+def ranking(rows: Checked) -> str:
     """The ranked table."""
     headers = ["rank", "defense", "n", "clean", "claimed", "**worst case**", "illusion"]
     headers += ["best member", "gain", "averaged", "gates", "training (s)", "attacks (s)", "seeds"]
-    ranked = [row for row in rows if row.complete and gates.passed(row)]
+    ranked = [row for row, checks in rows if row.complete and gates.passed(checks)]
     body = []
-    for row in rows:
+    for row, checks in rows:
         rank = str(1 + sum(better(other, row) for other in ranked)) if row in ranked else "–"
-        checks = [gate for gate in gates.check(row) if gate.passed is not None]
-        failed = [gate for gate in checks if not gate.passed]
+        failed = sum(gate.passed is False for gate in checks)
+        missing = sum(gate.passed is None for gate in checks)
+        counts = {"passed": len(checks) - failed - missing, "failed": failed, "not run": missing}
         gain = row.gain
         mark = " †" if gain is not None and gain <= 0 and row.submodels > 1 else ""
         body.append(
@@ -120,40 +127,39 @@ def ranking(rows: Sequence[Row]) -> str:
                 format_percent(row.best_own),
                 format_points(gain) + mark if row.submodels > 1 else "–",
                 format_score(row.protocol_score("average") if row.submodels > 1 else None),
-                f"{len(failed)} failed" if failed else f"{len(checks)} passed",
+                ", ".join(f"{count} {word}" for word, count in counts.items() if count),
                 f"{row.training_seconds:.0f}",
                 f"{row.attack_seconds:.0f}",
                 ", ".join(map(str, row.seeds)),
             ]
         )
     notes = []
-    if any(not row.complete for row in rows):
-        notes.append("–: not ranked, because attacks that a rank needs are missing.")
-    notes += [
-        f"{escape(row.label)} is not ranked: it fails "
-        + "; ".join(
-            f"“{g.name}” ({escape(g.figure)})" for g in gates.check(row) if g.passed is False
+    if any(row not in ranked for row, _ in rows):
+        notes.append(
+            "–: not ranked: an attack or a check that a rank needs was not run, or failed."
         )
-        + "."
-        for row in rows
-        if row.complete and row not in ranked
-    ]
+    for row, checks in rows:
+        failures = "; ".join(
+            f"“{gate.name}” ({escape(gate.figure)})" for gate in checks if gate.passed is False
+        )
+        if failures:
+            notes.append(f"{escape(row.label)} fails {failures}.")
     return markdown_table(headers, body) + "".join(f"\n{note}\n" for note in notes)
 
 
 def better(first: Row, second: Row) -> bool:
     """Whether the first row's worst case is significantly above the second's, image by image."""
-    pair = [np.concatenate(row.worst_correct) for row in (first, second) if row.worst_correct]
-    return len(pair) == 2 and metrics.difference(*pair).low > 0
+    pair = (first.worst_correct, second.worst_correct)
+    return all(pair) and metrics.difference(*pair).low > 0
 
 
 def draw(rows: Sequence[Row]) -> str:
     """How much of MRA is mere n, and what is left when an image is sent again and again."""
     body = []
     for row in rows:
-        by_seed = row.by_protocol.get("transfer")
-        if not by_seed or row.submodels == 1:
+        if row.submodels == 1:
             continue
+        by_seed = row.by_protocol.get("transfer", {})
         tensors = [metrics.transfer(record.correct) for record in by_seed.values()]
         cells = [escape(row.label)]
         for values in (
@@ -161,7 +167,7 @@ def draw(rows: Sequence[Row]) -> str:
             [t.others for t in tensors],
             [t.expected_mra for t in tensors],
         ):
-            cells.append(format_percent(float(np.mean(values))))
+            cells.append(format_percent(float(np.mean(values)) if values else None))
         clean = [record.correct for record in row.by_attack.get("none", {}).values()]
         for tries in TRIES:
             cells.append(
@@ -222,9 +228,8 @@ def _with_seconds(row: Row, attack: str) -> str:
     return f"{format_score(row.score(attack))}, {seconds:.1f} s"
 
 
-def gate_details(rows: Sequence[Row]) -> str:
+def gate_details(checked: Checked) -> str:
     """Every gate of every row, with its figure."""
-    checked = [(row, gates.check(row)) for row in rows]
     headers = ["gate", *(escape(f"{row.label} (n={row.submodels})") for row, _ in checked)]
     words = {True: "passed", False: "**failed**", None: "–"}
     body = [

@@ -79,12 +79,12 @@ class Row:
     @cached_property
     def worst_correct(self) -> list[Correct]:
         """Each seed's `correct` under the best of all attacks, image by image."""
-        attacks = [a for a in self.by_attack if a not in NOT_ATTACKS]
-        return [
-            metrics.worst_case([self.by_attack[a][seed].correct for a in attacks])
-            for seed in self.seeds
-            if all(seed in self.by_attack[a] for a in attacks) and attacks
-        ]
+        by_seed: dict[int, list[Correct]] = {}
+        for attack, records in self.by_attack.items():
+            if attack not in NOT_ATTACKS:
+                for seed, record in records.items():
+                    by_seed.setdefault(seed, []).append(record.correct)
+        return [metrics.worst_case(tried) for _, tried in sorted(by_seed.items())]
 
     @property
     def worst(self) -> Score | None:
@@ -107,17 +107,14 @@ class Row:
 
     @property
     def gain(self) -> float | None:
-        """Worst-case MRA minus the best submodel's own: what drawing at random is worth."""
-        return (
-            None
-            if self.worst is None or self.best_own is None
-            else (self.worst.value - self.best_own)
-        )
+        """MRA under the cascade minus the best submodel's own: what drawing at random is worth."""
+        cascade = self.score(CASCADE)
+        return cascade.value - self.best_own if cascade and self.best_own is not None else None
 
     @property
     def complete(self) -> bool:
-        """Whether all attacks that a rank needs were run."""
-        return all(attack in self.by_attack for attack in REQUIRED_ATTACKS)
+        """Whether all attacks that a rank needs were run on some seed."""
+        return bool(set.intersection(*(set(self.by_attack.get(a, ())) for a in REQUIRED_ATTACKS)))
 
     @property
     def seeds(self) -> list[int]:
@@ -157,7 +154,7 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
 
     Clean images have no eps: their records belong to every row of the same population. For each
     seed the newest weights count, and of two records that differ only in the attack's version or
-    parameters the newer one.
+    parameters the newer one. Once a seed has all that a rank needs, only such seeds count.
     """
     populations = _populations(records)
     names = _labels(populations)
@@ -176,8 +173,19 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
             if clean or cell.eps == eps:
                 here.setdefault((cell.protocol, cell.attack), {})[cell.seed] = record
         drawn = {attack: by for (protocol, attack), by in here.items() if protocol == "draw"}
+        complete = set.intersection(*(set(drawn.get(a, ())) for a in REQUIRED_ATTACKS))
+        if complete:
+            for by_seed in (
+                *here.values(),
+                *(by for curve in sweep.values() for by in curve.values()),
+            ):
+                for seed in by_seed.keys() - complete:
+                    del by_seed[seed]
+        drawn = {attack: by for attack, by in drawn.items() if by}
         if drawn.keys() - {"none"}:
-            others = {protocol: by for (protocol, _), by in here.items() if protocol != "draw"}
+            others = {
+                protocol: by for (protocol, _), by in here.items() if protocol != "draw" and by
+            }
             cell = mine[0].cell
             found.append(Row(names[identity], cell.defense, cell.submodels, drawn, others, sweep))
     return sorted(

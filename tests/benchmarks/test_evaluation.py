@@ -4,7 +4,7 @@ from torch import nn
 
 from attacks import ThreatModel
 from benchmarks.evaluation import evaluate
-from defenses import Population
+from defenses import Population, of_draws
 
 
 def linear(*weights):
@@ -65,3 +65,26 @@ def test_input_that_would_give_a_wrong_number_is_refused(images, labels, words):
 def test_an_unknown_attack_is_named():
     with pytest.raises(LookupError, match=r"unknown attack 'pdg'; did you mean 'pgd'"):
         evaluate(Population([linear(1.0, 1.0)]), IMAGES, LABELS, "pdg", ThreatModel("Linf", 0.1))
+
+
+class CoinFlip(nn.Module):
+    """Right half of the time, whatever it is shown."""
+
+    def forward(self, batch):
+        first = torch.rand(len(batch)).sub(0.5).sign() + 0 * batch.flatten(1).sum(1)
+        return torch.stack([first, *torch.zeros(3, len(batch))], dim=1)
+
+
+def test_a_random_network_is_scored_on_other_draws_than_it_was_attacked_on():
+    """An attack keeps its luckiest draws; fresh ones show that it found nothing."""
+    images, labels = torch.rand(200, 1, 1, 2), torch.zeros(200, dtype=torch.int64)
+    population = of_draws(CoinFlip(), 4)
+    parameters = {"steps": 20, "restarts": 1}
+    limits = ThreatModel("Linf", 0.1)
+    first, second = (
+        evaluate(population, images, labels, "pgd-mean-ce", limits, parameters=parameters)
+        for _ in range(2)
+    )
+    # Four standard deviations of 800 coins are 0.07.
+    assert first.score.value == pytest.approx(0.5, abs=0.07)
+    assert (first.correct == second.correct).all()

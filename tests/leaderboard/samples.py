@@ -12,6 +12,7 @@ CELL = Cell(
     source="torchvision MNIST",
     sha256="0123456789abcdef" * 4,
     images=20,
+    classes=10,
     defense="ulm",
     defense_version=1,
     defense_parameters={"recipe": {"epochs": 3}},
@@ -48,7 +49,7 @@ def record(right=10, *, headline=True, measured_at="2026-01-02T03:04:05+00:00", 
         unperturbed=0.0,
         largest_distance=changed.eps,
         zero_gradients=0.0 if changed.attack == "none" else None,
-        repeatable=True if changed.protocol == "doubled" else None,
+        repeatable=True if changed.attack == "pgd-clipped-margin" else None,
         headline=headline,
         measured_at=measured_at,
         environment={"device": "cpu", "torch": "2.0", "commit": "c0ffee" * 6},
@@ -62,4 +63,29 @@ def row(defense, minimum, *, attacks=COMPLETE, **cell):
     """The records of one row; each attack leaves one image less, the last one `minimum`."""
     rights = {attack: minimum + len(attacks) - k for k, attack in enumerate(attacks, 1)}
     measured = [record(rights[a], defense=defense, attack=a, **cell) for a in attacks]
-    return [record(19, defense=defense, attack="none", **cell), *measured]
+    clean = cell.get("images", 20) - 1
+    return [record(clean, defense=defense, attack="none", **cell), *measured]
+
+
+def gated(defense, minimum, **cell):
+    """A row with all that the gates look at; all of them pass."""
+    eps = cell.get("eps", 0.3)
+    size = cell.get("images", 20)
+    curve = ((eps, minimum + 1), (eps + 0.05, minimum), (eps + 0.2, 0))
+    cells = {k: v for k, v in cell.items() if k != "eps"}
+    more = [
+        record(
+            right, defense=defense, attack="pgd-clipped-margin", eps=at, headline=at == eps, **cells
+        )
+        for at, right in curve
+    ]
+    more += [
+        record(right, defense=defense, attack=attack, protocol=protocol, **cell)
+        for attack, protocol, right in (
+            ("apgd-population", "draw", minimum),
+            ("noise", "draw", size - 2),
+            ("worst-case", "doubled", minimum),
+            ("pgd", "transfer", minimum + 4),
+        )
+    ]
+    return [*row(defense, minimum, **cell), *more]

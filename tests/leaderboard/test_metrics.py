@@ -137,15 +137,25 @@ def test_persistent_attacker_by_hand():
 
 def test_paired_difference_by_hand():
     """s - s' = (1/2, -1/2, -1/2): mean -1/6, sample variance 1/3, standard error 1/3."""
-    result = difference(FIRST, SECOND)
+    result = difference([FIRST], [SECOND])
     assert result.value == pytest.approx(-1 / 6)
     assert result.high == pytest.approx(-1 / 6 + 1.959964 / 3, abs=1e-6)
     assert result.low == pytest.approx(-1 / 6 - 1.959964 / 3, abs=1e-6)
 
 
+def test_seeds_widen_a_paired_difference():
+    """Two seeds of one side with MRAs 1/2 and 1/3: variance 1/72, over 2 seeds 1/144."""
+    other = np.array([[1, 0, 0], [1, 0, 0]], dtype=bool)
+    pairs = (expected_correctness(FIRST) + expected_correctness(other)) / 2
+    pairs = pairs - expected_correctness(SECOND)
+    half = 1.959964 * (pairs.var(ddof=1) / 3 + 1 / 144) ** 0.5
+    result = difference([FIRST, other], [SECOND])
+    assert result.high - result.value == pytest.approx(half, abs=1e-6)
+
+
 def test_different_images_cannot_be_paired():
     with pytest.raises(ValueError, match="same images"):
-        difference(FIRST, CORRECT)
+        difference([FIRST], [CORRECT])
 
 
 @given(matrices, st.integers(1, 20))

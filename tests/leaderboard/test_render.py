@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
-from samples import record, row
+from samples import gated, record, row
 
 from leaderboard import baselines, plots
 from leaderboard.render import FIRST_LINE, escape, first_table, render
@@ -22,7 +22,7 @@ def measured_by_hand():
         for eps, right in ((0.1, start), (0.2, start - 2))
     ]
     incomplete = [record(8, defense="mine", attack="pgd", submodels=1)]
-    quick = [*row("ulm", 3), *row("ulm", 5, seed=1), *row("clm", 7), *incomplete, *sweep]
+    quick = [*row("ulm", 3), *row("ulm", 5, seed=1), *gated("clm", 7), *incomplete, *sweep]
     return [*quick, *row("ulm", 6, budget="smoke", dataset="digits")]
 
 
@@ -62,20 +62,23 @@ def test_budgets_are_never_in_one_table():
 
 def test_rows_share_a_rank_unless_a_paired_test_tells_them_apart():
     many = {"images": 100, "submodels": 1}
-    text = page([*row("a", 50, **many), *row("b", 49, **many), *row("c", 20, **many)])
+    text = page([*gated("a", 50, **many), *gated("b", 49, **many), *gated("c", 20, **many)])
     ranked = tables(text)[0][2:]
     assert [(r[0].strip(), r[1].strip()) for r in ranked] == [("1", "a"), ("1", "b"), ("3", "c")]
 
 
 def test_a_row_that_fails_a_gate_loses_its_rank_and_the_page_says_why():
     """A sabotaged cascade: it leaves more than one of its own parts."""
-    sabotaged = [r for r in row("a", 3, submodels=1) if r.cell.attack != "worst-case"]
-    sabotaged += [record(18, defense="a", attack="worst-case", submodels=1)]
-    text = page([*sabotaged, *row("b", 5, submodels=1)])
+    sabotaged = [
+        record(18, defense="a", attack="worst-case", submodels=1)
+        if (r.cell.attack, r.cell.protocol) == ("worst-case", "draw")
+        else r
+        for r in gated("a", 3, submodels=1)
+    ]
+    text = page([*sabotaged, *gated("b", 5, submodels=1)])
     ranked = tables(text)[0][2:]
     assert {(r[0].strip(), r[1].strip()) for r in ranked} == {("1", "b"), ("–", "a")}
-    assert "a is not ranked: it fails" in text
-    assert "“cascade no weaker than its parts”" in text
+    assert "a fails “cascade no weaker than its parts”" in text
     assert "**failed**: worst-case" in text
 
 
@@ -118,10 +121,10 @@ def test_published_figures_stand_in_the_block_of_their_dataset_and_eps():
     assert "ARC (Dbouk and Shanbhag)" not in mnist
 
 
-def test_a_row_without_all_attacks_has_no_rank():
-    text = page([*row("a", 5), record(19, defense="weakly-attacked")])
-    ranked = tables(text)[0][2:]
-    assert [(r[0].strip(), r[1].strip()) for r in ranked] == [("1", "a"), ("–", "weakly-attacked")]
+def test_a_row_without_all_attacks_or_all_gates_has_no_rank():
+    text = page([*gated("a", 5), *row("ungated", 4), record(19, defense="weakly-attacked")])
+    ranked = [(r[0].strip(), r[1].strip()) for r in tables(text)[0][2:]]
+    assert ranked == [("1", "a"), ("–", "ungated"), ("–", "weakly-attacked")]
     assert "not ranked" in text
 
 
@@ -173,7 +176,7 @@ def test_the_first_table_names_its_setting():
 
 def test_curves_start_at_the_clean_score_and_need_three_points():
     curves = plots.sweep_points([r for r in measured_by_hand() if r.cell.dataset == "mnist"])
-    assert {attack for _, attack in curves} == {"pgd"}
+    assert {attack for _, attack in curves} == {"pgd", "pgd-clipped-margin"}
     clm = curves["clm (n=2)", "pgd"]
     assert [eps for eps, _ in clm] == [0.0, 0.1, 0.2, 0.3]
     assert clm[0][1] == 37 / 40

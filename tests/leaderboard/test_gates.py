@@ -1,0 +1,95 @@
+"""Every gate can pass and can fail."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from samples import gated, record
+
+from leaderboard import gates
+from leaderboard.table import rows
+
+
+def outcome(records, name):
+    (row,) = rows(records, "Linf", 0.3)
+    return {gate.name: gate.passed for gate in gates.check(row)}[name]
+
+
+def sound():
+    return gated("ulm", 20, images=200, submodels=2)
+
+
+def with_changes(changes, matches):
+    """The sound row with the records that match replaced."""
+    return [replace(r, **changes(r)) if matches(r) else r for r in sound()]
+
+
+def all_right(record):
+    return {"correct": np.ones_like(record.correct)}
+
+
+def attack(name, protocol="draw", eps=0.3):
+    return lambda r: (r.cell.attack, r.cell.protocol, r.cell.eps) == (name, protocol, eps)
+
+
+def test_a_sound_row_passes_every_gate():
+    (row,) = rows(sound(), "Linf", 0.3)
+    checked = gates.check(row)
+    assert {gate.name: gate.passed for gate in checked} == {g.name: True for g in checked}
+    assert gates.passed(checked)
+
+
+def diagonal_right(record):
+    return {"correct": np.stack([[[True] * 200, [False] * 200], [[False] * 200, [True] * 200]])}
+
+
+FAILURES = {
+    "iterated no weaker than single-step": (all_right, attack("pgd-clipped-margin")),
+    "cascade no weaker than its parts": (all_right, attack("worst-case")),
+    "white box no weaker than black box, transfer and noise": (
+        all_right,
+        attack("apgd-population"),
+    ),
+    "monotone in eps": (all_right, attack("pgd-clipped-margin", eps=0.35)),
+    "at or below chance at the largest eps": (all_right, attack("pgd-clipped-margin", eps=0.5)),
+    "own-member attack no weaker than transfer": (diagonal_right, attack("pgd", "transfer")),
+    "doubling steps changes less than one standard error": (
+        lambda r: {"correct": np.zeros_like(r.correct)},
+        attack("worst-case", "doubled"),
+    ),
+    "inside the ball and [0, 1]": (lambda r: {"largest_distance": 0.31}, attack("pgd")),
+    "few images unperturbed": (lambda r: {"unperturbed": 0.2}, attack("autoattack")),
+    "few images without gradient": (
+        lambda r: {"zero_gradients": 0.2},
+        attack("none", eps=0.0),
+    ),
+    "same seed, same images": (lambda r: {"repeatable": False}, attack("pgd-clipped-margin")),
+}
+
+
+@pytest.mark.parametrize("name", list(FAILURES))
+def test_each_gate_fails_on_its_own_defect(name):
+    changes, matches = FAILURES[name]
+    records = with_changes(changes, matches)
+    assert outcome(records, name) is False
+
+
+def test_there_is_a_failure_for_every_gate():
+    (row,) = rows(sound(), "Linf", 0.3)
+    assert {gate.name for gate in gates.check(row)} == FAILURES.keys()
+
+
+def test_what_was_not_run_is_said_and_does_not_pass():
+    (row,) = rows([record(10)], "Linf", 0.3)
+    checked = gates.check(row)
+    missing = {gate.name for gate in checked if gate.passed is None}
+    assert "monotone in eps" in missing
+    assert "doubling steps changes less than one standard error" in missing
+    assert not gates.passed(checked)
+
+
+def test_a_plug_in_stronger_than_the_cascade_does_not_cost_the_rank():
+    stronger = record(0, attack="mine", images=200, submodels=2)
+    (row,) = rows([*sound(), stronger], "Linf", 0.3)
+    assert gates.passed(gates.check(row))
+    assert row.worst.value == 0
