@@ -322,7 +322,7 @@ def sweep(setting: Setting, records: Sequence[Record]) -> str:
 
 
 def provenance(records: Sequence[Record]) -> str:
-    """What it takes to get the same numbers again, a line a population."""
+    """What it takes to get the same numbers again: populations, and attacks' parameters."""
     body = {}
     for record in records:
         cell, env = record.cell, record.environment
@@ -334,7 +334,19 @@ def provenance(records: Sequence[Record]) -> str:
         body[cell.defense, cell.seed, record.population_sha256] = [escape(part) for part in row]
     headers = ["defense", "seed", "weights sha256", "how it was made", "on", "commit", "date"]
     listed = markdown_table(headers, [row for _, row in sorted(body.items())])
-    return f"<details><summary>Populations</summary>\n\n{listed}\n</details>\n"
+    attacked = sorted(
+        {
+            (cell.attack, cell.protocol, format_parameters(cell.attack_parameters))
+            for cell in (record.cell for record in records)
+        }
+    )
+    parameters = markdown_table(
+        ["attack", "protocol", "parameters"], [[escape(cell) for cell in row] for row in attacked]
+    )
+    return (
+        f"<details><summary>Populations and attack parameters</summary>\n\n{listed}\n{parameters}\n"
+        "</details>\n"
+    )
 
 
 def robustbench(figures: dict[str, Any]) -> str:
