@@ -213,7 +213,7 @@ _MNIST_QUICK = replace(
         square_queries=200,
     ),
     eps=(0.3,),
-    sweep_eps=(0.05, 0.1, 0.15, 0.2, 0.4, 0.5),
+    sweep_eps=(0.1, 0.15, 0.2, 0.25, 0.4, 0.5),
 )
 
 _DIGITS_PAPER = replace(
