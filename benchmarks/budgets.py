@@ -88,12 +88,13 @@ def _attacks(
     auto_steps: int,
     queries: int,
     population_steps: int,
-    targets: int = 3,
+    arc_steps: int,
     square_queries: int,
+    targets: int = 3,
 ) -> dict[str, Parameters]:
     """The paper's four with parameters, then those on the population."""
     losses = ("mean-ce", "mean-probability", "mean-margin", "clipped-margin")
-    rounds = {"steps": max(1, population_steps // 2), "candidates": 3}
+    candidates = 3
     return {
         "pgd": {"steps": steps, "step_size": step_size},
         "mifgsm": {"steps": momentum_steps, "decay": 1.0},
@@ -101,15 +102,15 @@ def _attacks(
         "autoattack": {"steps": auto_steps, "queries": queries},
         **{f"pgd-{loss}": {"steps": population_steps, "restarts": 1} for loss in losses},
         "apgd-population": {"steps": auto_steps, "targets": targets},
-        "arc": rounds,
+        "arc": {"steps": arc_steps, "candidates": candidates},
         "square-population": {"queries": square_queries},
         "square-oracle": {"queries": square_queries},
         "worst-case": {
             "steps": population_steps,
             "apgd_steps": auto_steps,
             "targets": targets,
-            "arc_steps": rounds["steps"],
-            "candidates": rounds["candidates"],
+            "arc_steps": arc_steps,
+            "candidates": candidates,
             "queries": square_queries,
         },
     }
@@ -141,6 +142,7 @@ _MNIST_PAPER = Experiment(
         auto_steps=100,
         queries=5000,
         population_steps=100,
+        arc_steps=50,
         targets=9,
         square_queries=5000,
     ),
@@ -176,6 +178,7 @@ _CIFAR_PAPER = Experiment(
         auto_steps=100,
         queries=5000,
         population_steps=100,
+        arc_steps=50,
         targets=9,
         square_queries=5000,
     ),
@@ -210,7 +213,8 @@ _MNIST_QUICK = replace(
         auto_steps=100,
         queries=1000,
         population_steps=20,
-        square_queries=200,
+        arc_steps=6,
+        square_queries=100,
     ),
     eps=(0.3,),
     sweep_eps=(0.1, 0.15, 0.2, 0.25, 0.4, 0.5),
@@ -244,6 +248,7 @@ _DIGITS_QUICK = replace(
         auto_steps=100,
         queries=500,
         population_steps=20,
+        arc_steps=10,
         square_queries=100,
     ),
 )
@@ -260,6 +265,7 @@ _CIFAR_QUICK = replace(
         auto_steps=100,
         queries=1000,
         population_steps=40,
+        arc_steps=20,
         square_queries=500,
     ),
 )
@@ -288,6 +294,7 @@ def _smoke(experiment: Experiment, *, train_images: int, test_images: int) -> Ex
             auto_steps=2,
             queries=2,
             population_steps=2,
+            arc_steps=1,
             targets=1,
             square_queries=2,
         ),

@@ -76,10 +76,13 @@ def evaluate(
 
     Raises:
         LookupError: unknown attack.
+        TypeError: not a Population.
         ValueError: images or labels that are not what they should be.
         AttackError: the attack broke its contract.
     """
     chosen = ATTACKS[attack]
+    if not isinstance(population, Population):
+        raise TypeError(f"expected a Population(modules), got {type(population).__name__}")
     check_images(images, labels)
     if parameters is None:
         parameters = attack_parameters(attack)

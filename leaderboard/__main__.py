@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
             wrong = stale(options.results)
             for path in wrong:
                 print(f"stale: {path}; run python -m leaderboard to rebuild it")
+            if not wrong:
+                print(f"up to date: what {options.results} says")
             return 1 if wrong else 0
         print(publish(options.results))
     except RecordError as error:

@@ -177,7 +177,7 @@ def draw(rows: Sequence[Row]) -> str:
     if not body:
         return ""
     headers = ["defense", "own", "others", "expected MRA"]
-    headers += [f"{tries} tries" if tries else "endless tries" for tries in TRIES]
+    headers += [{0: "endless tries", 1: "1 try"}.get(tries, f"{tries} tries") for tries in TRIES]
     return (
         "**What the draw does.** *own*: accuracy of a network on PGD images crafted on itself; "
         "*others*: on those crafted on another. MRA under PGD is own / n + (1 - 1/n) others. "
@@ -209,11 +209,13 @@ def attacks(rows: Sequence[Row]) -> str:
     unperturbed = [
         f"{escape(row.label)}, {escape(attack)}: {100 * record.unperturbed:.1f}%"
         for row in rows
-        for attack in ordered
+        for attack in PAPER_ATTACKS
         for record in row.by_attack.get(attack, {}).values()
         if record.unperturbed > 0
     ]
-    note = f"\nImages left unperturbed: {'; '.join(unperturbed)}.\n" if unperturbed else ""
+    note = ""
+    if unperturbed:
+        note = f"\nImages left unperturbed by the paper's attacks: {'; '.join(unperturbed)}.\n"
     return (
         "**Every attack**: MRA, and the seconds to craft. The first five are the paper's; `noise` "
         f"is no attack but a random corner of the ball.\n\n{markdown_table(headers, body)}{note}"
@@ -243,7 +245,15 @@ def paper_gates(paper: dict[str, Any]) -> str:
     """The gates that the paper's own published numbers fail."""
     checked = gates.check_paper(paper["tables"])
     failed = [(number, defense, gate) for number, defense, gate in checked if not gate.passed]
-    body = [[number, defense, gate.name, gate.figure] for number, defense, gate in failed]
+    body = [
+        [
+            f"{number} ({paper['tables'][number]['dataset']}, eps {paper['tables'][number]['eps']})",
+            defense,
+            gate.name,
+            gate.figure,
+        ]
+        for number, defense, gate in failed
+    ]
     headers = ["table", "defense", "gate failed", "published MRA (%)"]
     return (
         "## The paper's published numbers, gated\n\n"

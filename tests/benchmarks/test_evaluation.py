@@ -62,6 +62,11 @@ def test_input_that_would_give_a_wrong_number_is_refused(images, labels, words):
         evaluate(Population([linear(1.0, 1.0)]), images, labels, "fgsm", ThreatModel("Linf", 0.1))
 
 
+def test_a_plain_list_is_refused_with_what_would_do():
+    with pytest.raises(TypeError, match=r"Population\(modules\), got list"):
+        evaluate([linear(1.0, 1.0)], IMAGES, LABELS, "fgsm", ThreatModel("Linf", 0.1))
+
+
 def test_an_unknown_attack_is_named():
     with pytest.raises(LookupError, match=r"unknown attack 'pdg'; did you mean 'pgd'"):
         evaluate(Population([linear(1.0, 1.0)]), IMAGES, LABELS, "pdg", ThreatModel("Linf", 0.1))

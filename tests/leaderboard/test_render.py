@@ -87,10 +87,20 @@ def test_the_paper_s_own_numbers_are_gated_and_failures_printed():
     block = text.split("## The paper's published numbers, gated")[1].split("## Published")[0]
     (failed,) = tables(block)
     cells = [[cell.strip() for cell in r] for r in failed[2:]]
-    assert ["2", "ulm", "iterated no weaker than single-step", "pgd 35.94, fgsm 27.68"] in cells
-    assert ["2", "clm", "iterated no weaker than single-step", "pgd 54.29, fgsm 51.36"] in cells
-    weaker = [c[:2] for c in cells if c[2].startswith("ensemble") and c[0] == "3"]
-    assert weaker == [["3", "clm"], ["3", "ulm-adv"], ["3", "clm-adv"]]
+    assert [
+        "2 (mnist, eps 0.3)",
+        "ulm",
+        "iterated no weaker than single-step",
+        "pgd 35.94, fgsm 27.68",
+    ] in cells
+    assert [
+        "2 (mnist, eps 0.3)",
+        "clm",
+        "iterated no weaker than single-step",
+        "pgd 54.29, fgsm 51.36",
+    ] in cells
+    weaker = [c[1] for c in cells if c[2].startswith("ensemble") and c[0][0] == "3"]
+    assert weaker == ["clm", "ulm-adv", "clm-adv"]
     eot = [c for c in cells if c[2].startswith("knowing the draw's law")]
     assert len(eot) == 11
 
