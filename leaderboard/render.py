@@ -245,15 +245,11 @@ def paper_gates(paper: dict[str, Any]) -> str:
     """The gates that the paper's own published numbers fail."""
     checked = gates.check_paper(paper["tables"])
     failed = [(number, defense, gate) for number, defense, gate in checked if not gate.passed]
-    body = [
-        [
-            f"{number} ({paper['tables'][number]['dataset']}, eps {paper['tables'][number]['eps']})",
-            defense,
-            gate.name,
-            gate.figure,
-        ]
-        for number, defense, gate in failed
-    ]
+    body = []
+    for number, defense, gate in failed:
+        source = paper["tables"][number]
+        where = f"{number} ({source['dataset']}, eps {source['eps']})"
+        body.append([where, defense, gate.name, gate.figure])
     headers = ["table", "defense", "gate failed", "published MRA (%)"]
     return (
         "## The paper's published numbers, gated\n\n"
