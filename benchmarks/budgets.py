@@ -17,9 +17,8 @@ BUDGETS = ("smoke", "quick", "paper")
 SWEEP_ATTACKS = ("fgsm", "pgd", "pgd-clipped-margin")
 # The strongest attack: what every other deployment of the submodels is attacked with.
 CASCADE = "worst-case"
-# The attack whose transfer between submodels is measured, and what is run twice as long.
-TRANSFER_ATTACK = "pgd"
-DOUBLED_ATTACK = CASCADE
+# The attack that each protocol beside the draw is measured under.
+PROTOCOL_ATTACKS = {"alone": CASCADE, "average": CASCADE, "transfer": "pgd", "doubled": CASCADE}
 DOUBLED = ("steps", "apgd_steps", "arc_steps", "queries")
 # The attack that is run twice with the same seed, and on how many images.
 REPEATED_ATTACK = "pgd-clipped-margin"
@@ -327,6 +326,11 @@ def experiment(budget: str, dataset: str) -> Experiment:
             f"(budgets: {', '.join(BUDGETS)}; datasets: {', '.join(datasets)})"
         )
     return _EXPERIMENTS[budget, dataset]
+
+
+def doubled(parameters: Parameters) -> dict[str, Any]:
+    """The cascade's parameters for the protocol "doubled"."""
+    return {**parameters, **{name: 2 * parameters[name] for name in DOUBLED}}
 
 
 def attack_parameters(attack: str, budget: str = "quick", dataset: str = "mnist") -> Parameters:

@@ -239,10 +239,9 @@ class Session:
         numbers = self.experiment(data.name)
         chosen = ATTACKS[attack]
         threat_model = ThreatModel("Linf", 0.0 if attack == "none" else eps)
-        overrides = dict(numbers.attacks.get(attack, {}))
+        parameters = chosen.parameters(numbers.attacks.get(attack, {}))
         if protocol == "doubled":
-            overrides |= {name: 2 * overrides[name] for name in budgets.DOUBLED}
-        parameters = chosen.parameters(overrides)
+            parameters = budgets.doubled(parameters)
         headline = attack == "none" or eps in self.radii(data.name)
         cell = Cell(
             dataset=data.name,

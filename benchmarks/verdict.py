@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from attacks import ATTACKS, ThreatModel
 from benchmarks.budgets import (
-    CASCADE,
-    DOUBLED,
-    DOUBLED_ATTACK,
+    PROTOCOL_ATTACKS,
     REPEATED,
     REPEATED_ATTACK,
-    TRANSFER_ATTACK,
     attack_parameters,
+    doubled,
 )
 from benchmarks.evaluation import Evaluation, check_images, evaluate, zero_gradient_share
 from defenses import Population
@@ -96,7 +94,7 @@ def judge(
         """Attack at a share of eps, and keep the record."""
         parameters: dict[str, Any] = ATTACKS[attack].parameters(attack_parameters(attack))
         if protocol == "doubled":
-            parameters |= {name: 2 * parameters[name] for name in DOUBLED}
+            parameters = doubled(parameters)
         eps = 0.0 if attack == "none" else share * threat_model.eps
         limits = ThreatModel(threat_model.norm, eps)
 
@@ -166,12 +164,7 @@ def judge(
     if CURVE in chosen:
         for share in CURVE_SHARES:
             run(CURVE, share=share)
-    for protocol, attack in (
-        ("alone", CASCADE),
-        ("average", CASCADE),
-        ("transfer", TRANSFER_ATTACK),
-        ("doubled", DOUBLED_ATTACK),
-    ):
+    for protocol, attack in PROTOCOL_ATTACKS.items():
         if attack in chosen:
             run(attack, protocol)
 
