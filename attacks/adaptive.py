@@ -26,7 +26,7 @@ def _problem(
     model: PopulationLike, images: Tensor, labels: Tensor, threat_model: ThreatModel
 ) -> tuple[Problem, Incumbent]:
     """The problem, and the clean images as the first incumbent."""
-    problem = Problem(model.submodels, images, labels, threat_model)
+    problem = Problem(model, images, labels, threat_model)
     incumbent = Incumbent(images)
     everything = torch.arange(len(images), device=images.device)
     correctness = problem.correctness(images, everything)

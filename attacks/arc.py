@@ -33,7 +33,7 @@ def nearest_boundary(
     dual = 1 if problem.threat_model.norm == "Linf" else 2
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        top = problem.submodels[submodel](images).topk(candidates + 1, dim=-1).values
+        top = problem.population.submodels[submodel](images).topk(candidates + 1, dim=-1).values
         gaps = top[:, :1] - top[:, 1:]
         gradients = [
             torch.autograd.grad(gaps[:, rival].sum(), images, retain_graph=True)[0]
@@ -72,7 +72,7 @@ def arc(
         probabilities: (n,) with which the submodels are drawn; default: uniform.
         start: (N, C, H, W); default: a random point of the ball.
     """
-    n = len(problem.submodels)
+    n = len(problem.population.submodels)
     device = problem.images.device
     weights = torch.full((n,), 1 / n) if probabilities is None else torch.tensor([*probabilities])
     order = weights.argsort(descending=True, stable=True).tolist()
@@ -88,7 +88,7 @@ def arc(
         norm = problem.threat_model.distance(perturbation, torch.zeros_like(perturbation))
         return radius * perturbation / norm.clamp_min(1e-10).view(-1, 1, 1, 1)
 
-    classes = problem.submodels[0](problem.images[:1]).shape[-1]
+    classes = problem.population.submodels[0](problem.images[:1]).shape[-1]
     candidates = min(candidates, classes - 1)
     at = incumbent.alive
     x = problem.random_start(at) if start is None else start[at].clone()

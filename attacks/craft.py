@@ -21,12 +21,21 @@ class AttackError(RuntimeError):
 
 
 class PopulationLike(Protocol):
-    """What an attack may know of a population: everything but the draw."""
+    """What an attack may know of a population: everything but the draw.
+
+    Attributes:
+        submodels: the n submodels.
+        chunk: how many images are best differentiated at once; None: any number.
+    """
 
     submodels: nn.ModuleList
+    chunk: int | None
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The logits of a submodel drawn for this call."""
+        """The logits (N, K) of a submodel drawn for this call."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The logits (n, N, K) of all submodels."""
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,8 @@ class Attack:
         surrogate: "submodel": `model` is one submodel, drawn by the caller; "population": `model`
             is the whole population, whose forward pass draws a submodel.
         norms: the norms it can be run in.
+        low_precision: it may be given a model that computes in bfloat16 where that is faster;
+            only for attacks that follow gradients and decide nothing by the model's answers.
         version: raised when a change of the code changes results; part of a record's key.
     """
 
@@ -103,6 +105,7 @@ class Attack:
     function: Callable[..., Tensor]
     surrogate: Surrogate
     norms: tuple[str, ...]
+    low_precision: bool
     version: int
 
     def parameters(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,12 +121,13 @@ def register_attack(
     *,
     surrogate: Surrogate = "submodel",
     norms: tuple[str, ...] = ("Linf",),
+    low_precision: bool = False,
     version: int = 1,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Decorator that registers an attack; see `Attack` for the meaning of the arguments."""
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        ATTACKS.add(name, Attack(name, function, surrogate, norms, version))
+        ATTACKS.add(name, Attack(name, function, surrogate, norms, low_precision, version))
         return function
 
     return register

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from attacks.craft import PopulationLike
 from attacks.objectives import Loss, expected_correctness
 from attacks.threat_model import ThreatModel
 
@@ -58,12 +59,12 @@ class Problem:
     """A population under attack.
 
     Attributes:
-        submodels: the n submodels, in evaluation mode, without gradients of weights.
+        population: in evaluation mode, without gradients of weights.
         images: (N, C, H, W), clean.
         labels: (N,).
     """
 
-    submodels: nn.ModuleList
+    population: PopulationLike
     images: Tensor
     labels: Tensor
     threat_model: ThreatModel
@@ -79,7 +80,7 @@ class Problem:
 
         On a confident network float32 rounds the cross-entropy's gradient to zero.
         """
-        logits = torch.stack([submodel(images) for submodel in self.submodels])
+        logits = self.population.logits(images)
         return logits if logits.device.type == "mps" else logits.double()
 
     @torch.no_grad()
@@ -91,13 +92,20 @@ class Problem:
         self, images: Tensor, at: Tensor, loss: Loss, targets: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss (M,), s_j (M,) and the loss's gradient (M, C, H, W), all exact."""
-        with torch.enable_grad():
-            images = images.detach().requires_grad_()
-            logits = self.logits(images)
-            values = loss(logits, self.labels[at], self.scale, targets)
-            (gradient,) = torch.autograd.grad(values.sum(), images)
-        correctness = expected_correctness(logits.detach(), self.labels[at])
-        return values.detach().to(images.dtype), correctness.to(images.dtype), gradient
+        size = self.population.chunk or len(at)
+        found = []
+        for first in range(0, len(at), size):
+            chunk = slice(first, first + size)
+            labels = self.labels[at[chunk]]
+            with torch.enable_grad():
+                leaf = images[chunk].detach().requires_grad_()
+                logits = self.logits(leaf)
+                values = loss(logits, labels, self.scale, _pick(targets, chunk))
+                (gradient,) = torch.autograd.grad(values.sum(), leaf)
+            correctness = expected_correctness(logits.detach(), labels)
+            found.append((values.detach().to(leaf.dtype), correctness.to(leaf.dtype), gradient))
+        values, correctness, gradient = (torch.cat(pieces) for pieces in zip(*found, strict=True))
+        return values, correctness, gradient
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Steepest ascent under the norm, of norm 1 for each image."""
@@ -249,7 +257,7 @@ def apgd(
             last = step
 
 
-def _pick(targets: Tensor | None, at: Tensor) -> Tensor | None:
+def _pick(targets: Tensor | None, at: Tensor | slice) -> Tensor | None:
     return None if targets is None else targets[at]
 
 

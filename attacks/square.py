@@ -129,10 +129,10 @@ def square_oracle(problem: Problem, *, queries: int) -> Tensor:
 
 def _answer(problem: Problem, images: Tensor) -> Tensor:
     """The margin (N,) that one fresh draw for each image shows."""
-    draws = torch.randint(len(problem.submodels), (len(images),)).to(images.device)
+    draws = torch.randint(len(problem.population.submodels), (len(images),)).to(images.device)
     values = torch.empty(len(images), device=images.device)
     for submodel in draws.unique().tolist():
         mine = draws == submodel
-        logits = problem.submodels[submodel](images[mine]).unsqueeze(0)
+        logits = problem.population.submodels[submodel](images[mine]).unsqueeze(0)
         values[mine] = mean_margin(logits, problem.labels[mine], logits.new_ones(1), None)
     return values

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from attacks.freezing import frozen
 from attacks.objectives import mean_cross_entropy
 from attacks.seeding import derive_seed, global_seed
 from benchmarks.budgets import attack_parameters
+from benchmarks.tuning import fastest_plan
 from defenses import AveragedEnsemble, Population
+from defenses.surrogate import Surrogate
 from leaderboard import metrics
 
 
@@ -86,11 +89,7 @@ def evaluate(
     check_images(images, labels)
     if parameters is None:
         parameters = attack_parameters(attack)
-    attacked = [population]
-    if protocol in ("alone", "transfer"):
-        attacked = [Population([submodel]) for submodel in population.submodels]
-    elif protocol == "average":
-        attacked = [Population([AveragedEnsemble(population)])]
+    surrogate = _surrogate(population, images, low_precision=chosen.low_precision)
     start = time.perf_counter()
     crafted = [
         craft(
@@ -104,10 +103,12 @@ def evaluate(
             batch_size=batch_size,
             images_per_draw=images_per_draw,
         )
-        for target in attacked
+        for target in _deployed(surrogate, protocol)
     ]
     seconds = time.perf_counter() - start
-    answering = [population] * len(attacked) if protocol == "transfer" else attacked
+    answering = (
+        [population] * len(crafted) if protocol == "transfer" else _deployed(population, protocol)
+    )
     # Networks with randomness of their own are scored on other draws than they were attacked on.
     with global_seed(derive_seed(seed, "score"), images.device):
         correct = torch.stack(
@@ -131,6 +132,32 @@ def evaluate(
         largest_distance=distances.max().item(),
         seconds=seconds,
     )
+
+
+def _deployed(population: Population, protocol: str) -> list[Population]:
+    """What answers under a protocol, and is attacked each by itself."""
+    chunk = population.chunk
+    if protocol in ("alone", "transfer"):
+        return [Population([submodel], chunk=chunk) for submodel in population.submodels]
+    if protocol == "average":
+        return [Population([AveragedEnsemble(population)], chunk=chunk)]
+    return [population]
+
+
+# By population, then by its modules and the precision; what was built once is only refreshed.
+_Built = dict[tuple[Any, ...], Surrogate]
+_surrogates: WeakKeyDictionary[Population, _Built] = WeakKeyDictionary()
+
+
+def _surrogate(population: Population, images: Tensor, *, low_precision: bool) -> Surrogate:
+    """The population as attacks compute with it, with its present weights."""
+    plan = fastest_plan(population, images)
+    built = _surrogates.setdefault(population, {})
+    key = (*map(id, population.modules()), plan, low_precision)
+    if key not in built:
+        built[key] = Surrogate(population, plan, low_precision=low_precision)
+    built[key].refresh()
+    return built[key]
 
 
 def zero_gradient_share(population: Population, images: Tensor, labels: Tensor) -> float:

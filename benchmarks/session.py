@@ -19,6 +19,7 @@ from attacks.seeding import derive_seed
 from benchmarks import budgets, datasets
 from benchmarks.evaluation import Evaluation, evaluate, zero_gradient_share
 from benchmarks.store import FileCheckpoint, Store
+from benchmarks.tuning import fastest_plan
 from defenses import DEFENSES, Population, Task
 from defenses.architectures import cifar_resnet18, lenet5
 from defenses.training import initialise
@@ -183,6 +184,7 @@ class Session:
                     seed=self.options.seed,
                     load=load,
                     checkpoint=checkpoint,
+                    plan=fastest_plan(population, data.train_images[:1].to(self.options.device)),
                 )
                 chosen.train(population, task, **arguments)
                 population.eval()

@@ -16,7 +16,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from defenses import Population
-from defenses.training import Optimizers
 from leaderboard.files import write_atomically
 
 CARD_VERSION = 1
@@ -111,10 +110,7 @@ class Store:
             "run": run,
             "torch": torch.__version__,
         }
-        state = {
-            name: tensor.cpu().contiguous() for name, tensor in population.state_dict().items()
-        }
-        write_atomically(folder / "weights.safetensors", save(state))
+        write_atomically(folder / "weights.safetensors", save(_apart(population.state_dict())))
         write_atomically(folder / "card.json", (json.dumps(card, indent=1) + "\n").encode())
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
         return card
@@ -146,7 +142,7 @@ class FileCheckpoint:
         """Time in the training loop so far, earlier runs included."""
         return self._earlier_seconds + time.perf_counter() - self._start
 
-    def restore(self, population: Population, optimizers: Optimizers, epochs: int) -> int:
+    def restore(self, population: Population, optimizer: torch.optim.Optimizer, epochs: int) -> int:
         """Load the last completed epoch of the next phase, if any; return how many are done."""
         self._phase += 1
         if self._phase == 0:
@@ -161,30 +157,35 @@ class FileCheckpoint:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         population.load_state_dict(_with_prefix(tensors, "population."))
-        for i, optimizer in enumerate(optimizers):
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in _with_prefix(tensors, f"optimizer{i}.").items():
-                parameter, _, what = name.partition(".")
-                state.setdefault(int(parameter), {})[what] = tensor
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _with_prefix(tensors, "optimizer.").items():
+            parameter, _, what = name.partition(".")
+            state.setdefault(int(parameter), {})[what] = tensor
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
         self._earlier_seconds = float(metadata["seconds"])
         return int(metadata["epochs"])
 
-    def save(self, population: Population, optimizers: Optimizers, epochs: int) -> None:
+    def save(self, population: Population, optimizer: torch.optim.Optimizer, epochs: int) -> None:
         """Keep the state after `epochs` epochs of the present phase."""
         tensors = {f"population.{k}": v for k, v in population.state_dict().items()}
-        for i, optimizer in enumerate(optimizers):
-            for parameter, state in optimizer.state_dict()["state"].items():
-                for what, tensor in state.items():
-                    tensors[f"optimizer{i}.{parameter}.{what}"] = tensor
-        on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        for parameter, state in optimizer.state_dict()["state"].items():
+            for what, tensor in state.items():
+                tensors[f"optimizer.{parameter}.{what}"] = tensor
         metadata = {
             "phase": str(self._phase),
             "epochs": str(epochs),
             "seconds": str(self.seconds),
         }
-        write_atomically(self.path, save(on_cpu, metadata))
+        write_atomically(self.path, save(_apart(tensors), metadata))
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, dense, and each in memory of its own: safetensors takes no views."""
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from defenses.registry import register_defense
 from defenses.training import Task, train
 
 
-@register_defense("clm")
+@register_defense("clm", version=2)
 def clm(
     population: Population,
     task: Task,
@@ -35,7 +35,7 @@ def clm(
     train(population, task, recipe, before_step=counter_linking)
 
 
-@register_defense("clm-adv")
+@register_defense("clm-adv", version=2)
 def clm_adv(
     population: Population,
     task: Task,

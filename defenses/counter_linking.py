@@ -66,19 +66,16 @@ class CounterLinking:
     period: int
     seed: int
 
-    def __call__(self, submodels: Sequence[nn.Module], index: int, epoch: int, step: int) -> None:
-        """Before step `step` (from 0) of submodel `index`: compare it with a random other one."""
+    def __call__(self, submodels: Sequence[nn.Module], epoch: int, step: int) -> None:
+        """Before step `step` (from 0): compare each submodel in turn with a random other one."""
         if len(submodels) < 2 or (step + 1) % self.period:
             return
-        drawn = generator(self.seed, "partner", index, epoch, step)
-        partner = int(torch.randint(len(submodels) - 1, (), generator=drawn))
-        partner += partner >= index
-        weight = first_weight(submodels[index])
-        diverge(
-            weight,
-            first_weight(submodels[partner]),
-            index=index,
-            mask=draw_mask(weight, seed=self.seed),
-            alpha=self.alpha,
-            delta=self.delta,
-        )
+        weights = [first_weight(submodel) for submodel in submodels]
+        mask = draw_mask(weights[0], seed=self.seed)
+        for index, weight in enumerate(weights):
+            drawn = generator(self.seed, "partner", index, epoch, step)
+            partner = int(torch.randint(len(weights) - 1, (), generator=drawn))
+            partner += partner >= index
+            diverge(
+                weight, weights[partner], index=index, mask=mask, alpha=self.alpha, delta=self.delta
+            )

@@ -15,14 +15,16 @@ class Population(nn.Module):
 
     Args:
         submodels: modules that map images (N, C, H, W) in [0, 1] to logits (N, K).
+        chunk: how many images are best differentiated at once; None: any number.
 
     Raises:
         ValueError: no submodel.
         TypeError: something that is not a module.
     """
 
-    def __init__(self, submodels: Iterable[nn.Module]) -> None:
+    def __init__(self, submodels: Iterable[nn.Module], *, chunk: int | None = None) -> None:
         super().__init__()
+        self.chunk = chunk
         listed = list(submodels)
         if not listed:
             raise ValueError("a population needs at least 1 submodel, got 0")

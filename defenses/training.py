@@ -1,4 +1,8 @@
-"""Training: one loop for every defense, epochs outside, submodels inside."""
+"""Training: one loop for every defense, all submodels in step.
+
+A population is trained as a few groups of submodels: one group that goes through a stacked network
+in one pass, or a group for each submodel. Both give the same weights, up to the order of sums.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from attacks.freezing import frozen
 from attacks.seeding import derive_seed, generator, global_seed
 from defenses.population import Population
+from defenses.stacking import FrozenStack, Stack, stackable
+from defenses.surrogate import Plan
 
 logger = logging.getLogger(__name__)
 
-Optimizers = Sequence[torch.optim.Optimizer]
 Adversary = Callable[[nn.Module, Tensor, Tensor], Tensor]
-BeforeStep = Callable[[Sequence[nn.Module], int, int, int], None]
+BeforeStep = Callable[[Sequence[nn.Module], int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +53,14 @@ class Recipe:
 class Checkpoint(Protocol):
     """Where a training run survives being killed."""
 
-    def restore(self, population: Population, optimizers: Optimizers, epochs: int) -> int:
+    def restore(self, population: Population, optimizer: torch.optim.Optimizer, epochs: int) -> int:
         """Called once by each `train`: load its last completed epoch, return how many are done.
 
         A defense may train in several phases; a phase that a later one has followed is done, with
         all its `epochs`.
         """
 
-    def save(self, population: Population, optimizers: Optimizers, epochs: int) -> None:
+    def save(self, population: Population, optimizer: torch.optim.Optimizer, epochs: int) -> None:
         """Keep the state after `epochs` epochs of the present phase."""
 
 
@@ -69,6 +75,7 @@ class Task:
         seed: all randomness follows from it, and from nothing else.
         load: another defense's population on the same data, budget and seed, trained if need be.
         checkpoint: where the run survives being killed.
+        plan: how to compute.
     """
 
     images: Tensor
@@ -77,6 +84,7 @@ class Task:
     seed: int
     load: Callable[[str], Population]
     checkpoint: Checkpoint | None = None
+    plan: Plan = Plan(stacked=False, chunk=100, dtype="float32")  # noqa: RUF009
 
 
 def train(
@@ -87,25 +95,28 @@ def train(
     adversary: Adversary | None = None,
     before_step: BeforeStep | None = None,
 ) -> None:
-    """Train all submodels at the same time: each finishes epoch e before any starts e + 1.
+    """Train all submodels in step: each takes step s of epoch e before any takes the next.
 
     On the CPU the result is a function of the arguments, bit for bit, whether or not the run was
     interrupted.
 
     Args:
-        adversary: replaces each batch by adversarial images, crafted on the submodel in training;
-            called with (submodel, images, labels) under a seeded global generator.
-        before_step: called with (submodels, i, epoch, step) before each forward pass.
+        adversary: replaces each batch by adversarial images, crafted on the submodels in training;
+            called with (model, images, labels) under a seeded global generator. The batch holds a
+            block of images for each submodel, and `model`, in evaluation mode with constant
+            weights, answers each block with its submodel: keep the batch whole and in order.
+        before_step: called with (submodels, epoch, step) before each step's forward passes.
     """
     submodels = list(population.submodels)
-    optimizers = [make_optimizer(submodel, recipe) for submodel in submodels]
+    groups = _groups(population, task.plan)
+    optimizer = make_optimizer(groups, recipe)
     start = 0
     if task.checkpoint:
-        start = task.checkpoint.restore(population, optimizers, recipe.epochs)
+        start = task.checkpoint.restore(population, optimizer, recipe.epochs)
     steps = math.ceil(len(task.images) / recipe.batch_size)
     bar = tqdm(
-        total=recipe.epochs * len(submodels) * steps,
-        initial=start * len(submodels) * steps,
+        total=recipe.epochs * steps,
+        initial=start * steps,
         desc=f"training {len(submodels)}",
         unit="step",
         leave=False,
@@ -113,26 +124,31 @@ def train(
     )
     for epoch in range(start, recipe.epochs):
         total_loss = torch.zeros((), device=task.images.device)
-        for i, (submodel, optimizer) in enumerate(zip(submodels, optimizers, strict=True)):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, epoch)
-            for step, (images, labels) in enumerate(batches(task, recipe, i, epoch)):
-                if before_step:
-                    before_step(submodels, i, epoch, step)
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = learning_rate(recipe, epoch)
+        for step, (images, labels) in enumerate(batches(task, recipe, len(submodels), epoch)):
+            if before_step:
+                before_step(submodels, epoch, step)
+            optimizer.zero_grad(set_to_none=True)
+            for group in groups:
+                own_images, own_labels = images[group.members], labels[group.members]
                 if adversary:
-                    drawn = derive_seed(task.seed, "adversary", i, epoch, step)
-                    submodel.eval()
+                    drawn = derive_seed(task.seed, "adversary", group.members.start, epoch, step)
                     with global_seed(drawn, images.device):
-                        images = adversary(submodel, images, labels)
-                submodel.train()
-                loss = F.cross_entropy(submodel(images), labels)
-                optimizer.zero_grad(set_to_none=True)
+                        own_images = group.attacked(adversary, own_images, own_labels)
+                logits = group.network(own_images)
+                # The mean over each submodel's batch, summed over submodels: their gradients are
+                # those of n losses.
+                loss = (
+                    F.cross_entropy(logits.flatten(0, 1), own_labels.flatten(), reduction="sum")
+                    / labels.shape[1]
+                )
                 loss.backward()
-                optimizer.step()
                 total_loss += loss.detach()
-                bar.update()
+            optimizer.step()
+            bar.update()
         if task.checkpoint:
-            task.checkpoint.save(population, optimizers, epoch + 1)
+            task.checkpoint.save(population, optimizer, epoch + 1)
         mean_loss = total_loss.item() / (len(submodels) * steps)
         logger.info("epoch %d of %d: loss %.4f", epoch + 1, recipe.epochs, mean_loss)
     bar.close()
@@ -151,9 +167,9 @@ def initialise(build: Callable[[], nn.Module], submodels: int, *, seed: int) -> 
     return Population(built)
 
 
-def make_optimizer(submodel: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer over all parameters of a submodel."""
-    parameters = submodel.parameters()
+def make_optimizer(groups: Sequence[_Group], recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer over all parameters; each is updated by itself, whatever the group."""
+    parameters = [weight for group in groups for weight in group.network.parameters()]
     if recipe.optimizer == "adam":
         return torch.optim.Adam(
             parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -175,14 +191,23 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
 
 
 def batches(
-    task: Task, recipe: Recipe, submodel: int, epoch: int
+    task: Task, recipe: Recipe, submodels: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """An epoch's batches for one submodel, in an order that is its own."""
-    drawn = generator(task.seed, "batches", submodel, epoch)
-    order = torch.randperm(len(task.images), generator=drawn).to(task.images.device)
-    for chosen in order.split(recipe.batch_size):
+    """An epoch's batches: images (n, B, C, H, W) and labels (n, B).
+
+    Each submodel has an order and augmentations of its own, which depend on the seed and its number
+    alone.
+    """
+    generators = [generator(task.seed, "batches", i, epoch) for i in range(submodels)]
+    count, device = len(task.images), task.images.device
+    orders = torch.stack([torch.randperm(count, generator=drawn) for drawn in generators])
+    for chosen in orders.to(device).split(recipe.batch_size, dim=1):
         images = task.images[chosen]
-        yield augment(images, drawn) if recipe.augment else images, task.labels[chosen]
+        if recipe.augment:
+            images = torch.stack(
+                [augment(own, drawn) for own, drawn in zip(images, generators, strict=True)]
+            )
+        yield images, task.labels[chosen]
 
 
 def augment(images: Tensor, drawn: torch.Generator, padding: int = 4) -> Tensor:
@@ -198,3 +223,64 @@ def augment(images: Tensor, drawn: torch.Generator, padding: int = 4) -> Tensor:
     at = torch.arange(count, device=device).view(-1, 1, 1)
     # Advanced indices around a slice put the channel last.
     return padded[at, :, rows, columns].permute(0, 3, 1, 2).contiguous()
+
+
+class _Group:
+    """Submodels that are trained in one pass.
+
+    Attributes:
+        members: which of the population they are.
+        network: (g, B, C, H, W), block i for submodel i -> logits (g, B, K).
+    """
+
+    def __init__(self, members: slice, submodels: Sequence[nn.Module], plan: Plan) -> None:
+        self.members = members
+        self._frozen: FrozenStack | None = None
+        if stackable(submodels):
+            self.network: nn.Module = Stack(submodels)
+            self._frozen = FrozenStack(submodels, shared=False, dtype=plan.low_precision)
+        else:
+            (submodel,) = submodels
+            self.network = _Alone(submodel)
+        self.network.train()
+
+    def attacked(self, adversary: Adversary, images: Tensor, labels: Tensor) -> Tensor:
+        """Adversarial images (g, B, C, H, W) for the submodels as they are now."""
+        if self._frozen:
+            self._frozen.refresh()
+        with frozen(self.network):
+            model = _InBlocks(self._frozen or self.network, len(images))
+            perturbed = adversary(model, images.flatten(0, 1), labels.flatten())
+        return perturbed.detach().view_as(images)
+
+
+def _groups(population: Population, plan: Plan) -> list[_Group]:
+    submodels = list(population.submodels)
+    if plan.stacked and stackable(submodels):
+        return [_Group(slice(0, len(submodels)), submodels, plan)]
+    return [_Group(slice(i, i + 1), [one], plan) for i, one in enumerate(submodels)]
+
+
+class _Alone(nn.Module):
+    """A stack of one that is no stack."""
+
+    def __init__(self, submodel: nn.Module) -> None:
+        super().__init__()
+        self.submodel = submodel
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.submodel(images[0]).unsqueeze(0)  # type: ignore[no-any-return]
+
+
+class _InBlocks(nn.Module):
+    """A stack for attacks that know one batch: (n * B, C, H, W) -> (n * B, K)."""
+
+    def __init__(self, stack: nn.Module, n: int) -> None:
+        super().__init__()
+        self.stack = stack
+        self.n = n
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.stack(images.unflatten(0, (self.n, -1)))
+        return logits.flatten(0, 1)

@@ -8,15 +8,15 @@ from defenses.registry import register_defense
 from defenses.training import Task, train
 
 
-@register_defense("single")
-@register_defense("ulm")
+@register_defense("single", version=2)
+@register_defense("ulm", version=2)
 def ulm(population: Population, task: Task) -> None:
     """Train every submodel by itself; `single` is the same with one submodel."""
     train(population, task, task.recipe)
 
 
-@register_defense("single-adv")
-@register_defense("ulm-adv")
+@register_defense("single-adv", version=2)
+@register_defense("ulm-adv", version=2)
 def ulm_adv(
     population: Population, task: Task, *, eps: float, step_size: float, steps: int
 ) -> None:

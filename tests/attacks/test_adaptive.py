@@ -75,7 +75,7 @@ class Linear(nn.Module):
 def problem_of(submodels, count=1, norm="L2", eps=0.4):
     images = torch.full((count, 1, 1, 2), 0.5)
     labels = torch.zeros(count, dtype=torch.int64)
-    return Problem(nn.ModuleList(submodels), images, labels, ThreatModel(norm, eps))
+    return Problem(Population(submodels), images, labels, ThreatModel(norm, eps))
 
 
 def inconsistent():
@@ -138,7 +138,7 @@ def test_the_cascade_finds_it_whatever_the_seed():
     for seed in range(5):
         found = run(
             "worst-case",
-            Population(problem.submodels),
+            Population(problem.population.submodels),
             problem.images,
             problem.labels,
             problem.threat_model,
@@ -159,7 +159,7 @@ def test_every_attack_finds_a_boundary_just_inside_the_ball_and_none_finds_one_o
         problem = problem_of([Linear(weights, 0.3 * share * dual)], 8, norm, eps=0.3)
         found = run(
             attack,
-            Population(problem.submodels),
+            Population(problem.population.submodels),
             problem.images,
             problem.labels,
             problem.threat_model,

@@ -204,7 +204,7 @@ def test_mifgsm_leaves_an_image_with_zero_gradient_as_it_was():
 )
 def test_an_attack_that_breaks_its_contract_is_named(function, words):
     images, labels = images_and_labels(2)
-    broken = Attack("broken", function, "submodel", ("Linf",), 1)
+    broken = Attack("broken", function, "submodel", ("Linf",), False, 1)
     with pytest.raises(AttackError, match=f"'broken' {words}"):
         run(broken, Population([linear([1.0, 1.0])]), images, labels)
 
@@ -220,7 +220,7 @@ def test_an_attack_cannot_change_the_images_it_is_given():
         return result
 
     run(
-        Attack("vandal", vandal, "submodel", ("Linf",), 1),
+        Attack("vandal", vandal, "submodel", ("Linf",), False, 1),
         Population([linear([1.0, 1.0])]),
         images,
         labels,

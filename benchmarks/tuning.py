@@ -1,0 +1,136 @@
+"""How to compute on this machine: measured once, and kept.
+
+The choice changes results in their last bits, so it must not change from run to run: it is kept in
+`tuning.json` in the user's cache folder. Delete that file to have it measured anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from attacks.freezing import frozen
+from defenses import Population
+from defenses.stacking import stackable
+from defenses.surrogate import Plan, Surrogate
+from leaderboard.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+CHUNKS = (25, 50, 100, 200, 400, 800, 1600)
+# A stack, a larger chunk or less precision must be this much faster to be chosen.
+WORTH = 1.1
+# Seconds for one pass after which no larger chunk is tried.
+SLOW = 0.5
+
+_known: dict[tuple[Path, str], Plan] = {}
+
+
+def cache_folder() -> Path:
+    """Where the suite keeps what it can make again."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "randomized-defense-bench"
+
+
+def fastest_plan(population: Population, images: Tensor) -> Plan:
+    """The fastest way to gradients of a population's logits in images (N, C, H, W).
+
+    Measured when this machine first sees the architecture, the number of submodels, the shape of
+    the images and this version of torch; that takes from a second to a minute.
+    """
+    path = cache_folder() / "tuning.json"
+    key = _describe(population, images)
+    if (path, key) not in _known:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            kept = _read(path)
+            if key not in kept:
+                plan = measure_plan(population, images)
+                logger.info("%s: %s", key, plan)
+                kept[key] = asdict(plan)
+                write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
+            _known[path, key] = Plan(**kept[key])
+    return _known[path, key]
+
+
+def measure_plan(population: Population, images: Tensor) -> Plan:
+    """Time the candidates on random images of the same shape."""
+    best, best_rate = Plan(stacked=False, chunk=CHUNKS[0], dtype="float32"), 0.0
+    alike = len(population) > 1 and stackable(list(population.submodels))
+    for stacked in (False, True) if alike else (False,):
+        for plan, rate in _rates(population, images, stacked):
+            if rate > WORTH * best_rate:
+                best, best_rate = plan, rate
+    if not stackable([population.submodels[0]]):
+        return best
+    alone = Population([population.submodels[0]])
+    probe = torch.rand(100, *images.shape[1:], device=images.device)
+    low = Plan(stacked=False, chunk=len(probe), dtype="bfloat16")
+    exact, rough = (
+        _seconds(Surrogate(alone, low, low_precision=precision), probe)
+        for precision in (False, True)
+    )
+    return Plan(best.stacked, best.chunk, "bfloat16" if exact > WORTH * rough else "float32")
+
+
+def _rates(population: Population, images: Tensor, stacked: bool) -> Iterator[tuple[Plan, float]]:
+    """Images a second by chunk, from small to large, as long as larger might be faster."""
+    surrogate = Surrogate(population, Plan(stacked, max(CHUNKS), "float32"))
+    highest = 0.0
+    for chunk in CHUNKS:
+        probe = torch.rand(chunk, *images.shape[1:], device=images.device)
+        seconds = _seconds(surrogate, probe)
+        rate = chunk / seconds
+        yield Plan(stacked, chunk, "float32"), rate
+        highest = max(highest, rate)
+        if rate < highest / WORTH or seconds > SLOW:
+            return
+
+
+def _seconds(surrogate: Surrogate, images: Tensor) -> float:
+    """The shortest of three times to one gradient, after one that is not counted."""
+    images = images.contiguous(memory_format=torch.channels_last).requires_grad_()
+    times = []
+    with frozen(surrogate):
+        for _ in range(4):
+            start = time.perf_counter()
+            (gradient,) = torch.autograd.grad(surrogate.logits(images).square().sum(), images)
+            # Reading a number waits for the device.
+            gradient[0, 0, 0, 0].item()
+            times.append(time.perf_counter() - start)
+            if times[0] > SLOW and len(times) == 2:
+                break
+    return min(times[1:])
+
+
+def _describe(population: Population, images: Tensor) -> str:
+    device = images.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    network = hashlib.sha256(repr(population.submodels[0]).encode()).hexdigest()[:12]
+    shape = "x".join(map(str, images.shape[1:]))
+    return (
+        f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}: "
+        f"{len(population)} of network {network} on {shape}"
+    )
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """What is kept; a file that cannot be read is as good as none."""
+    try:
+        kept: dict[str, dict[str, Any]] = json.loads(path.read_text())
+        for plan in kept.values():
+            Plan(**plan)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+    return kept

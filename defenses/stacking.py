@@ -1,0 +1,352 @@
+"""n submodels as one network: grouped layers in place of a loop over modules.
+
+The channels of all submodels lie side by side, submodel by submodel. A convolution has groups for
+each of them, batch norm sees more channels, a linear layer is a batched matrix product. Results are
+those of the loop, up to the order of sums.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+# Layers that treat every channel by itself.
+_CHANNELWISE = (
+    *(nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.GELU, nn.Identity, nn.LeakyReLU),
+    *(nn.MaxPool2d, nn.ReLU, nn.SiLU),
+)
+_ADDITIONS = (operator.add, operator.iadd, torch.add)
+_RELUS = (F.relu, torch.relu)
+# Code known to do what a trace of it says: no random numbers, no state of its own.
+_KNOWN_CODE = ("torch.nn.modules.", "torchvision.models.")
+
+
+def stackable(submodels: Sequence[nn.Module]) -> bool:
+    """Whether submodels can be stacked.
+
+    They must share one architecture: layers out of torch.nn, in containers of torch.nn or
+    torchvision. A module of anyone else's may draw random numbers or count its calls, and runs as
+    it is.
+    """
+    return _plan(submodels) is not None
+
+
+class Stack(nn.Module):
+    """n submodels in one pass: images (n, N, C, H, W), block i for submodel i -> logits (n, N, K).
+
+    The parameters and buffers of the submodels become views of the stack's: what changes one
+    changes the other.
+
+    Raises:
+        ValueError: the submodels are not `stackable`.
+    """
+
+    def __init__(self, submodels: Sequence[nn.Module]) -> None:
+        super().__init__()
+        plan = _required_plan(submodels)
+        layers = {
+            target: _side_by_side([submodel.get_submodule(target) for submodel in submodels])
+            for target in plan.targets
+        }
+        for target, layer in layers.items():
+            _share(layer, [submodel.get_submodule(target) for submodel in submodels])
+        self.network = fx.GraphModule(layers, plan.graph)
+        self.train(submodels[0].training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, N, C, H, W) -> (n, N, K)."""
+        return _answer(self.network, _join(images), len(images))
+
+
+class FrozenStack(nn.Module):
+    """n submodels as an attack needs them: batch norm folded into convolutions, weights constant.
+
+    A copy; `refresh` brings it up to date.
+
+    Args:
+        shared: all submodels see the same images (N, C, H, W); else block i of (n, N, C, H, W) is
+            for submodel i. Logits are (n, N, K) in either case.
+        dtype: of the computation; images and logits are of the images' own.
+
+    Raises:
+        ValueError: the submodels are not `stackable`.
+    """
+
+    def __init__(
+        self, submodels: Sequence[nn.Module], *, shared: bool, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        plan = _required_plan(submodels)
+        plan.fold(submodels[0])
+        self._plan, self._submodels = plan, tuple(submodels)
+        self._shared, self._dtype = shared, dtype
+        # What all submodels see needs no groups.
+        self._dense = plan.first if shared else None
+        layers = {
+            target: _side_by_side(
+                [submodel.get_submodule(target) for submodel in submodels],
+                grouped=target != self._dense,
+                bias=target in plan.folded,
+            )
+            for target in plan.targets
+        }
+        self.network = fx.GraphModule(layers, plan.graph)
+        self.network.eval().requires_grad_(False).to(dtype)
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over the submodels' present weights and statistics."""
+        for target in self._plan.targets:
+            layer = self.network.get_submodule(target)
+            norm = self._plan.folded.get(target)
+            parts = [_fold(submodel, target, norm) for submodel in self._submodels]
+            for name, whole in _tensors(layer).items():
+                whole.copy_(torch.cat([torch.atleast_1d(part[name]) for part in parts]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) if shared, else (n, N, C, H, W) -> (n, N, K)."""
+        n = len(self._submodels)
+        joined = images.to(self._dtype)
+        if not self._shared:
+            joined = _join(joined)
+        elif not self._dense:
+            joined = joined.repeat(1, n, 1, 1)
+        return _answer(self.network, joined, n).to(images.dtype)
+
+
+def _join(images: Tensor) -> Tensor:
+    """(n, N, C, H, W) -> (N, n * C, H, W)."""
+    return images.transpose(0, 1).flatten(1, 2)
+
+
+def _answer(network: nn.Module, joined: Tensor, n: int) -> Tensor:
+    """The logits (n, N, K) of a network that returns (N, n * K)."""
+    logits: Tensor = network(joined.contiguous(memory_format=torch.channels_last))
+    blocks: Tensor = logits.unflatten(1, (n, -1))
+    return blocks.transpose(0, 1)
+
+
+class _Conv(nn.Conv2d):
+    """A convolution that knows that over a whole image it is a matrix product."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-2:] == self.kernel_size and self.padding == (0, 0):
+            outputs = _grouped_linear(images, self.weight.flatten(1), self.bias, self.groups)
+            return outputs[..., None, None]
+        return super().forward(images)
+
+
+class _Linear(nn.Linear):
+    """n linear layers side by side: (N, n * in) -> (N, n * out)."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool, groups: int) -> None:
+        super().__init__(inputs, outputs, bias)
+        self.groups = groups
+
+    def forward(self, features: Tensor) -> Tensor:
+        return _grouped_linear(features, self.weight, self.bias, self.groups)
+
+
+def _grouped_linear(features: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """(N, groups * in), (groups * out, in) -> (N, groups * out)."""
+    blocks = features.flatten(1).unflatten(1, (groups, -1)).transpose(0, 1)
+    weights = weight.unflatten(0, (groups, -1)).transpose(1, 2)
+    if bias is None:
+        outputs = torch.bmm(blocks, weights)
+    else:
+        outputs = torch.baddbmm(bias.view(groups, 1, -1), blocks, weights)
+    return outputs.transpose(0, 1).flatten(1)
+
+
+def _side_by_side(
+    layers: Sequence[nn.Module], *, grouped: bool = True, bias: bool = False
+) -> nn.Module:
+    """One layer in place of n; its weights are for the caller to fill.
+
+    Args:
+        grouped: each submodel has an input of its own; else they share one.
+        bias: give a convolution a bias even if the n have none.
+    """
+    n, layer = len(layers), layers[0]
+    inputs = n if grouped else 1
+    built: nn.Module
+    if isinstance(layer, nn.Conv2d):
+        built = _Conv(
+            inputs * layer.in_channels,
+            n * layer.out_channels,
+            *(layer.kernel_size, layer.stride, layer.padding, layer.dilation),  # type: ignore[arg-type]
+            groups=inputs * layer.groups,
+            bias=bias or layer.bias is not None,
+        )
+    elif isinstance(layer, nn.BatchNorm2d):
+        built = nn.BatchNorm2d(n * layer.num_features, layer.eps, layer.momentum)
+        # Each submodel counts its own steps.
+        built.num_batches_tracked = torch.zeros(n, dtype=torch.long)
+    elif isinstance(layer, nn.Linear):
+        built = _Linear(
+            layer.in_features, n * layer.out_features, bias=layer.bias is not None, groups=n
+        )
+    else:
+        return copy.deepcopy(layer)
+    return built.to(next(layer.parameters()))
+
+
+def _tensors(layer: nn.Module) -> dict[str, Tensor]:
+    """A layer's parameters and buffers."""
+    return {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+
+
+def _share(whole: nn.Module, parts: Sequence[nn.Module]) -> None:
+    """Copy the parts' tensors into the whole, and make them views of it."""
+    for name, tensor in _tensors(whole).items():
+        tensors = [_tensors(part)[name] for part in parts]
+        tensor.data = torch.cat([torch.atleast_1d(part.data) for part in tensors])
+        for part, view in zip(tensors, tensor.data.chunk(len(parts)), strict=True):
+            part.data = view.view(part.shape)
+
+
+def _fold(submodel: nn.Module, target: str, norm: str | None) -> dict[str, Tensor]:
+    """A layer's tensors, after folding the batch norm that follows it, if any."""
+    layer = submodel.get_submodule(target)
+    if norm is None:
+        return _tensors(layer)
+    conv, bn = _tensors(layer), _tensors(submodel.get_submodule(norm))
+    eps = float(submodel.get_submodule(norm).eps)  # type: ignore[arg-type]
+    weight, bias = fuse_conv_bn_weights(
+        conv["weight"],
+        conv.get("bias"),
+        *(bn["running_mean"], bn["running_var"], eps, bn["weight"], bn["bias"]),
+    )
+    return {"weight": weight, "bias": bias}
+
+
+@dataclass
+class _Plan:
+    """What a trace of a submodel says.
+
+    Attributes:
+        graph: its computation, in a form that holds for the stack as well.
+        targets: names of the modules it calls.
+        folded: convolutions, and the batch norm whose work they do as well.
+        first: the convolution that alone sees the images, if there is one.
+    """
+
+    graph: fx.Graph
+    targets: list[str] = field(default_factory=list)
+    folded: dict[str, str] = field(default_factory=dict)
+    first: str | None = None
+
+    def fold(self, submodel: nn.Module) -> None:
+        """Leave out each batch norm that follows a convolution and nothing else."""
+        for norm in list(self.graph.nodes):
+            conv = _input_of(norm, nn.BatchNorm2d, submodel)
+            if conv is None or not _is_a(conv, nn.Conv2d, submodel) or len(conv.users) > 1:
+                continue
+            targets = str(conv.target), str(norm.target)
+            if all(self.targets.count(target) == 1 for target in targets):
+                self.folded[targets[0]] = targets[1]
+                norm.replace_all_uses_with(conv)
+                self.graph.erase_node(norm)
+        self.targets = [t for t in self.targets if t not in self.folded.values()]
+
+
+def _required_plan(submodels: Sequence[nn.Module]) -> _Plan:
+    plan = _plan(submodels)
+    if plan is None:
+        raise ValueError("these submodels cannot be stacked: see `stackable`")
+    return plan
+
+
+def _plan(submodels: Sequence[nn.Module]) -> _Plan | None:
+    """The plan that all submodels share; None: not stackable."""
+    first = submodels[0]
+    if not all(_known(module) for submodel in submodels for module in submodel.modules()):
+        return None
+    # Of known code, what is printed is all that a forward pass depends on.
+    if len({repr(submodel) for submodel in submodels}) > 1:
+        return None
+    graph = fx.Tracer().trace(first)
+    if not _supported(first, graph):
+        return None
+    called = [node for node in graph.nodes if node.op == "call_module"]
+    plan = _Plan(graph, [str(node.target) for node in called])
+    (images,) = (node for node in graph.nodes if node.op == "placeholder")
+    users = [str(node.target) for node in images.users]
+    if len(users) == 1 and isinstance(first.get_submodule(users[0]), nn.Conv2d):
+        plan.first = users[0]
+    _pool_first(first, graph)
+    return plan
+
+
+def _known(module: nn.Module) -> bool:
+    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    return type(module).__module__.startswith(_KNOWN_CODE) and not hooked
+
+
+def _supported(submodel: nn.Module, graph: fx.Graph) -> bool:
+    """Whether every operation means the same when channels are side by side."""
+    dimensions: dict[fx.Node, int] = {}
+    for node in graph.nodes:
+        inputs = [dimensions.get(argument) for argument in node.args]
+        if node.op == "output":
+            return inputs == [2]
+        result = None
+        if node.op == "placeholder":
+            result = 4
+        elif node.op == "call_module" and len(inputs) == 1:
+            result = _dimensions_after(submodel.get_submodule(str(node.target)), inputs[0])
+        elif node.target in _RELUS or (node.target in _ADDITIONS and inputs[0] == inputs[1]):
+            result = inputs[0]
+        elif node.target is torch.flatten and node.args[1:] == (1,):
+            result = 2
+        if result is None:
+            return False
+        dimensions[node] = result
+    return False
+
+
+def _dimensions_after(layer: nn.Module, before: int | None) -> int | None:
+    """How many dimensions a layer's output has; None: a layer that cannot be stacked."""
+    if isinstance(layer, nn.Conv2d):
+        return 4 if before == 4 and layer.padding_mode == "zeros" else None
+    if isinstance(layer, nn.BatchNorm2d):
+        return 4 if before == 4 and layer.affine and layer.track_running_stats else None
+    if isinstance(layer, nn.Linear):
+        return 2 if before == 2 else None
+    if isinstance(layer, nn.Flatten):
+        return 2 if layer.start_dim == 1 and layer.end_dim == -1 else None
+    return before if isinstance(layer, _CHANNELWISE) else None
+
+
+def _pool_first(submodel: nn.Module, graph: fx.Graph) -> None:
+    """Swap ReLU and the max-pooling after it: the same numbers, from fewer comparisons."""
+    for pool in list(graph.nodes):
+        relu = _input_of(pool, nn.MaxPool2d, submodel)
+        if relu is not None and _is_a(relu, nn.ReLU, submodel) and len(relu.users) == 1:
+            pool.replace_all_uses_with(relu)
+            pool.args = relu.args
+            relu.args = (pool,)
+            pool.append(relu)
+
+
+def _is_a(node: fx.Node, kind: type[nn.Module], submodel: nn.Module) -> bool:
+    """Whether a node calls a module of this kind."""
+    if node.op != "call_module":
+        return False
+    return isinstance(submodel.get_submodule(str(node.target)), kind)
+
+
+def _input_of(node: fx.Node, kind: type[nn.Module], submodel: nn.Module) -> fx.Node | None:
+    """The input of a node that calls a module of this kind; None: it does not."""
+    if not _is_a(node, kind, submodel):
+        return None
+    (source,) = node.args
+    return source if isinstance(source, fx.Node) else None
