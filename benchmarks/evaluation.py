@@ -89,7 +89,7 @@ def evaluate(
     check_images(images, labels)
     if parameters is None:
         parameters = attack_parameters(attack)
-    surrogate = _surrogate(population, images, low_precision=chosen.low_precision)
+    surrogate = surrogate_of(population, images, low_precision=chosen.low_precision)
     start = time.perf_counter()
     crafted = [
         craft(
@@ -149,7 +149,7 @@ _Built = dict[tuple[Any, ...], Surrogate]
 _surrogates: WeakKeyDictionary[Population, _Built] = WeakKeyDictionary()
 
 
-def _surrogate(population: Population, images: Tensor, *, low_precision: bool) -> Surrogate:
+def surrogate_of(population: Population, images: Tensor, *, low_precision: bool) -> Surrogate:
     """The population as attacks compute with it, with its present weights."""
     plan = fastest_plan(population, images)
     built = _surrogates.setdefault(population, {})

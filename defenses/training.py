@@ -38,6 +38,7 @@ class Recipe:
         learning_rate: at the start.
         cosine: anneal the learning rate to 0 along a half cosine over the epochs.
         augment: random crop after padding by 4, and horizontal flip.
+        dtype: of activations, "float32" or "bfloat16"; weights are float32 in either case.
     """
 
     optimizer: Literal["adam", "sgd"]
@@ -48,6 +49,7 @@ class Recipe:
     weight_decay: float = 0.0
     cosine: bool = False
     augment: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class Checkpoint(Protocol):
@@ -136,11 +138,16 @@ def train(
                     drawn = derive_seed(task.seed, "adversary", group.members.start, epoch, step)
                     with global_seed(drawn, images.device):
                         own_images = group.attacked(adversary, own_images, own_labels)
-                logits = group.network(own_images)
+                with torch.autocast(
+                    images.device.type, torch.bfloat16, enabled=recipe.dtype == "bfloat16"
+                ):
+                    logits = group.network(own_images)
                 # The mean over each submodel's batch, summed over submodels: their gradients are
                 # those of n losses.
                 loss = (
-                    F.cross_entropy(logits.flatten(0, 1), own_labels.flatten(), reduction="sum")
+                    F.cross_entropy(
+                        logits.float().flatten(0, 1), own_labels.flatten(), reduction="sum"
+                    )
                     / labels.shape[1]
                 )
                 loss.backward()

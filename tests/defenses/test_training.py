@@ -129,6 +129,17 @@ def test_it_learns():
     assert population.correct(data.images, data.labels, batch_size=20).float().mean() > 0.9
 
 
+def test_low_precision_trains_float32_weights():
+    exact, rough = (
+        trained("ulm", recipe=replace(RECIPE, optimizer="sgd", dtype=dtype)).state_dict()
+        for dtype in ("float32", "bfloat16")
+    )
+    for name, tensor in exact.items():
+        assert rough[name].dtype == tensor.dtype
+        assert torch.allclose(tensor, rough[name], atol=0.05), name
+    assert not same(trained("ulm", recipe=replace(RECIPE, dtype="bfloat16")), trained("ulm"))
+
+
 def test_single_is_the_first_submodel_of_ulm():
     ulm, single = trained("ulm"), trained("single", submodels=1)
     assert same(single.submodels[0], ulm.submodels[0])
