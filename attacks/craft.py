@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from attacks.freezing import frozen
@@ -26,10 +27,13 @@ class PopulationLike(Protocol):
     Attributes:
         submodels: the n submodels.
         chunk: how many images are best differentiated at once; None: any number.
+        blocks: a network (n * B, C, H, W) -> (n * B, K) that answers block i of a batch with
+            submodel i, where that is faster than one submodel after another; else None.
     """
 
     submodels: nn.ModuleList
     chunk: int | None
+    blocks: nn.Module | None
 
     def __call__(self, images: Tensor) -> Tensor:
         """The logits (N, K) of a submodel drawn for this call."""
@@ -85,8 +89,6 @@ def craft(
             f"attack {attack.name!r} supports {', '.join(attack.norms)}, not {threat_model.norm}"
         )
     surrogates = None
-    groups: list[tuple[PopulationLike | nn.Module, Tensor]]
-    groups = [(population, torch.arange(len(images)))]
     if attack.surrogate == "submodel":
         draws = torch.randint(
             len(population.submodels),
@@ -94,18 +96,13 @@ def craft(
             generator=generator(seed, "surrogate"),
         )
         surrogates = draws.repeat_interleave(images_per_draw)[: len(images)]
-        groups = [
-            (submodel, torch.nonzero(surrogates == i).flatten())
-            for i, submodel in enumerate(population.submodels)
-        ]
-    batches = [(model, batch) for model, group in groups for batch in group.split(batch_size)]
-
     perturbed = images.clone()
     with frozen(population.submodels):
+        batches = list(_batches(attack, population, surrogates, len(images), batch_size))
         progress = tqdm(batches, attack.name, leave=False, disable=None)
-        for number, (model, batch) in enumerate(progress):
+        for number, (model, batch, wanted) in enumerate(progress):
             at = batch.to(images.device)
-            if len(at) == 0 or threat_model.eps == 0:
+            if threat_model.eps == 0:
                 continue
             with global_seed(derive_seed(seed, "attack", number), images.device):
                 result = attack.function(
@@ -117,5 +114,40 @@ def craft(
                 )
             if problem := threat_model.violation(result, images[at]):
                 raise AttackError(f"attack {attack.name!r} {problem}")
+            result, at = result[wanted], at[wanted]
             perturbed[at] = threat_model.project(result, images[at])
     return Crafted(perturbed, surrogates)
+
+
+Batch = tuple[PopulationLike | nn.Module, Tensor, Tensor]
+
+
+def _batches(
+    attack: Attack,
+    population: PopulationLike,
+    surrogates: Tensor | None,
+    count: int,
+    batch_size: int,
+) -> Iterator[Batch]:
+    """What the attack is called with: a model, the images' indices, and which of them are wanted.
+
+    Those that are not wanted fill blocks up.
+    """
+    if surrogates is None:
+        groups = [torch.arange(count)]
+        models: list[PopulationLike | nn.Module] = [population]
+    else:
+        models = list(population.submodels)
+        groups = [torch.nonzero(surrogates == i).flatten() for i in range(len(models))]
+        if attack.gradient_only and population.blocks is not None:
+            block = max(1, batch_size // len(groups))
+            block = min(block, population.chunk or block)
+            for first in range(0, max(map(len, groups)), block):
+                own = [group[first : first + block] for group in groups]
+                padded = pad_sequence(own, batch_first=True, padding_value=-1).flatten()
+                yield population.blocks, padded.clamp_min(0), padded >= 0
+            return
+    for model, group in zip(models, groups, strict=True):
+        for batch in group.split(batch_size):
+            if len(batch):
+                yield model, batch, torch.ones(len(batch), dtype=torch.bool)

@@ -56,7 +56,7 @@ def noise(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: Thr
     return threat_model.project(images + threat_model.eps * signs, images)
 
 
-@register_attack("fgsm", low_precision=True)
+@register_attack("fgsm", gradient_only=True, version=2)
 def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel) -> Tensor:
     """x + eps * sign(gradient of cross-entropy); paper Eq. 1."""
     import torchattacks
@@ -64,7 +64,7 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: Thre
     return _run(torchattacks.FGSM(_Float64Logits(model), eps=threat_model.eps), images, labels)
 
 
-@register_attack("pgd", low_precision=True)
+@register_attack("pgd", gradient_only=True, version=2)
 def pgd(
     model: nn.Module,
     images: Tensor,
@@ -82,7 +82,7 @@ def pgd(
     return _run(attack, images, labels)
 
 
-@register_attack("mifgsm", low_precision=True)
+@register_attack("mifgsm", gradient_only=True, version=2)
 def mifgsm(
     model: nn.Module,
     images: Tensor,
@@ -103,7 +103,7 @@ def mifgsm(
     return torch.where(perturbed.isfinite(), perturbed, images)
 
 
-@register_attack("pgd-eot", surrogate="population", low_precision=True)
+@register_attack("pgd-eot", surrogate="population", gradient_only=True, version=2)
 def pgd_eot(
     model: nn.Module,
     images: Tensor,

@@ -96,8 +96,9 @@ class Attack:
         surrogate: "submodel": `model` is one submodel, drawn by the caller; "population": `model`
             is the whole population, whose forward pass draws a submodel.
         norms: the norms it can be run in.
-        low_precision: it may be given a model that computes in bfloat16 where that is faster;
-            only for attacks that follow gradients and decide nothing by the model's answers.
+        gradient_only: it follows gradients, for a whole batch in step: it decides nothing by the
+            model's answers and leaves no image out. So it may be given a model that computes in
+            bfloat16, and one that answers each image of the batch with another submodel.
         version: raised when a change of the code changes results; part of a record's key.
     """
 
@@ -105,7 +106,7 @@ class Attack:
     function: Callable[..., Tensor]
     surrogate: Surrogate
     norms: tuple[str, ...]
-    low_precision: bool
+    gradient_only: bool
     version: int
 
     def parameters(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,13 +122,13 @@ def register_attack(
     *,
     surrogate: Surrogate = "submodel",
     norms: tuple[str, ...] = ("Linf",),
-    low_precision: bool = False,
+    gradient_only: bool = False,
     version: int = 1,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Decorator that registers an attack; see `Attack` for the meaning of the arguments."""
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        ATTACKS.add(name, Attack(name, function, surrogate, norms, low_precision, version))
+        ATTACKS.add(name, Attack(name, function, surrogate, norms, gradient_only, version))
         return function
 
     return register

@@ -15,6 +15,8 @@ from defenses.training import Recipe
 BUDGETS = ("smoke", "quick", "paper")
 # The attacks whose curves against eps are drawn.
 SWEEP_ATTACKS = ("fgsm", "pgd", "pgd-clipped-margin")
+# What is measured on all test images: the clean images and the paper's attacks.
+ALL_IMAGES = ("none", "noise", "fgsm", "mifgsm", "pgd", "autoattack", "pgd-eot")
 # The strongest attack: what every other deployment of the submodels is attacked with.
 CASCADE = "worst-case"
 # The attack that each protocol beside the draw is measured under.
@@ -40,10 +42,13 @@ class Experiment:
         eps: Linf radii at which defenses are ranked, the paper's.
         sweep_eps: further radii, for curves.
         batch_size: most images attacked or classified at once.
+        population_images: test images, the first, for what costs n times as much: attacks on the
+            population that are not the paper's, and all protocols; None: all.
     """
 
     train_images: int | None = None
     test_images: int | None = None
+    population_images: int | None = None
     submodels: Mapping[str, int]
     recipes: Mapping[str, Recipe]
     defenses: Mapping[str, Parameters]
@@ -59,6 +64,12 @@ class Experiment:
     def recipe(self, defense: str) -> Recipe:
         """The training recipe for a defense."""
         return self.recipes.get(defense, self.recipes["default"])
+
+    def images(self, attack: str, protocol: str = "draw") -> int | None:
+        """How many test images a cell is measured on; None: all."""
+        if attack in ALL_IMAGES and protocol == "draw":
+            return self.test_images
+        return self.population_images or self.test_images
 
 
 def _adversarial(**numbers: float) -> dict[str, Parameters]:
@@ -123,6 +134,7 @@ _TEN_FOUR = {**_TEN, "ulm-adv": 4, "clm-adv": 4}
 _TWO = {"default": 2, **_ONE}
 
 _MNIST_PAPER = Experiment(
+    population_images=1000,
     submodels=_TEN_FOUR,
     # The paper gives no number of epochs for MNIST.
     recipes=_recipes(
@@ -151,6 +163,7 @@ _MNIST_PAPER = Experiment(
 )
 
 _CIFAR_PAPER = Experiment(
+    population_images=1000,
     submodels=_TEN_FOUR,
     recipes=_recipes(
         Recipe(
@@ -204,8 +217,8 @@ def _shorter_training(
 
 _MNIST_QUICK = replace(
     _shorter_training(_MNIST_PAPER, epochs=3, adversarial_epochs=2, clm_epochs=5, steps=7),
-    submodels=_TEN_FOUR,
     test_images=1000,
+    population_images=None,
     attacks=_attacks(
         steps=40,
         step_size=0.01,

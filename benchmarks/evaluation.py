@@ -18,7 +18,7 @@ from attacks.seeding import derive_seed, global_seed
 from benchmarks.budgets import attack_parameters
 from benchmarks.tuning import fastest_plan
 from defenses import AveragedEnsemble, Population
-from defenses.surrogate import Surrogate
+from defenses.surrogate import Plan, Surrogate
 from leaderboard import metrics
 
 
@@ -62,6 +62,7 @@ def evaluate(
     images_per_draw: int = 1,
     batch_size: int = 250,
     protocol: str = "draw",
+    plan: Plan | None = None,
 ) -> Evaluation:
     """Perturb every image with a registered attack and let the submodels classify the result.
 
@@ -76,6 +77,7 @@ def evaluate(
         images_per_draw: consecutive images that share a drawn surrogate.
         batch_size: most images processed at once.
         protocol: who is attacked and who answers: see `leaderboard.records.PROTOCOLS`.
+        plan: how attacks compute; None: as is fastest on this machine.
 
     Raises:
         LookupError: unknown attack.
@@ -89,7 +91,8 @@ def evaluate(
     check_images(images, labels)
     if parameters is None:
         parameters = attack_parameters(attack)
-    surrogate = surrogate_of(population, images, low_precision=chosen.low_precision)
+    plan = plan or fastest_plan(population, images)
+    surrogate = surrogate_of(population, plan, low_precision=chosen.gradient_only)
     start = time.perf_counter()
     crafted = [
         craft(
@@ -149,9 +152,8 @@ _Built = dict[tuple[Any, ...], Surrogate]
 _surrogates: WeakKeyDictionary[Population, _Built] = WeakKeyDictionary()
 
 
-def surrogate_of(population: Population, images: Tensor, *, low_precision: bool) -> Surrogate:
+def surrogate_of(population: Population, plan: Plan, *, low_precision: bool) -> Surrogate:
     """The population as attacks compute with it, with its present weights."""
-    plan = fastest_plan(population, images)
     built = _surrogates.setdefault(population, {})
     key = (*map(id, population.modules()), plan, low_precision)
     if key not in built:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -244,12 +245,16 @@ class Session:
         parameters = chosen.parameters(numbers.attacks.get(attack, {}))
         if protocol == "doubled":
             parameters = budgets.doubled(parameters)
+        count = min(
+            numbers.images(attack, protocol) or len(data.test_images), len(data.test_images)
+        )
         headline = attack == "none" or eps in self.radii(data.name)
         cell = Cell(
             dataset=data.name,
             source=data.source,
             sha256=data.sha256,
-            images=len(data.test_images),
+            test_images=len(data.test_images),
+            images=count,
             classes=data.classes,
             defense=prepared.defense,
             defense_version=DEFENSES[prepared.defense].version,
@@ -278,8 +283,8 @@ class Session:
                     kept = replace(kept, headline=True)
                     records.write(kept, options.results)
                 return kept, True
-        images = data.test_images.to(options.device, memory_format=torch.channels_last)
-        labels = data.test_labels.to(options.device)
+        images = data.test_images[:count].to(options.device, memory_format=torch.channels_last)
+        labels = data.test_labels[:count].to(options.device)
 
         def run(count: int) -> Evaluation:
             """The attack on the first `count` images."""
@@ -336,8 +341,19 @@ def environment(device: torch.device) -> dict[str, str]:
         **{package: _version(package) for package in packages},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "machine": platform.machine(),
+        "processor": _processor(),
         "threads": str(torch.get_num_threads()),
     }
+
+
+def _processor() -> str:
+    """The processor's model, where the system tells."""
+    try:
+        described = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or "unknown"
+    found = re.search(r"model name\s*: (.*)", described)
+    return found[1] if found else "unknown"
 
 
 def _version(package: str) -> str:

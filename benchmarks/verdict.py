@@ -123,6 +123,7 @@ def judge(
             dataset="own",
             source="own tensors",
             sha256="",
+            test_images=len(images),
             images=len(images),
             classes=classes,
             defense="own",

@@ -25,6 +25,7 @@ class Population(nn.Module):
     def __init__(self, submodels: Iterable[nn.Module], *, chunk: int | None = None) -> None:
         super().__init__()
         self.chunk = chunk
+        self.blocks: nn.Module | None = None
         listed = list(submodels)
         if not listed:
             raise ValueError("a population needs at least 1 submodel, got 0")

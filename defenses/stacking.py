@@ -122,6 +122,25 @@ class FrozenStack(nn.Module):
         return _answer(self.network, joined, n).to(images.dtype)
 
 
+class InBlocks(nn.Module):
+    """A network of blocks for attacks that know one batch: (n * B, C, H, W) -> (n * B, K).
+
+    Args:
+        network: (n, B, C, H, W), block i for submodel i -> (n, B, K).
+    """
+
+    def __init__(self, network: nn.Module, n: int) -> None:
+        super().__init__()
+        self.network = network
+        self.n = n
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n * B, C, H, W) -> (n * B, K)."""
+        logits: Tensor = self.network(images.unflatten(0, (self.n, -1)))
+        return logits.flatten(0, 1)
+
+
 def _join(images: Tensor) -> Tensor:
     """(n, N, C, H, W) -> (N, n * C, H, W)."""
     return images.transpose(0, 1).flatten(1, 2)

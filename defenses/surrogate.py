@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from defenses.population import Population
-from defenses.stacking import FrozenStack, stackable
+from defenses.stacking import FrozenStack, InBlocks, stackable
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,10 @@ class Surrogate(Population):
             [_Folded(one, dtype) if stackable([one]) else one for one in submodels],
             chunk=plan.chunk,
         )
-        self._stack = FrozenStack(submodels, shared=True, dtype=dtype) if plan.stacked else None
+        self._stack: FrozenStack | None = None
+        if plan.stacked:
+            self._stack = FrozenStack(submodels, shared=True, dtype=dtype)
+            self.blocks = InBlocks(FrozenStack(submodels, shared=False, dtype=dtype), len(self))
 
     def refresh(self) -> None:
         """Take over the population's present weights and statistics."""

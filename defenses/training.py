@@ -20,7 +20,7 @@ from tqdm import tqdm
 from attacks.freezing import frozen
 from attacks.seeding import derive_seed, generator, global_seed
 from defenses.population import Population
-from defenses.stacking import FrozenStack, Stack, stackable
+from defenses.stacking import FrozenStack, InBlocks, Stack, stackable
 from defenses.surrogate import Plan
 
 logger = logging.getLogger(__name__)
@@ -256,7 +256,7 @@ class _Group:
         if self._frozen:
             self._frozen.refresh()
         with frozen(self.network):
-            model = _InBlocks(self._frozen or self.network, len(images))
+            model = InBlocks(self._frozen or self.network, len(images))
             perturbed = adversary(model, images.flatten(0, 1), labels.flatten())
         return perturbed.detach().view_as(images)
 
@@ -277,17 +277,3 @@ class _Alone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.submodel(images[0]).unsqueeze(0)  # type: ignore[no-any-return]
-
-
-class _InBlocks(nn.Module):
-    """A stack for attacks that know one batch: (n * B, C, H, W) -> (n * B, K)."""
-
-    def __init__(self, stack: nn.Module, n: int) -> None:
-        super().__init__()
-        self.stack = stack
-        self.n = n
-        self.eval()
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.stack(images.unflatten(0, (self.n, -1)))
-        return logits.flatten(0, 1)

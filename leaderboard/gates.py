@@ -98,13 +98,14 @@ def _no_weaker(row: Row, name: str, strong: str, weak: tuple[str, ...]) -> Gate:
 
 
 def _excess(first: Mapping[int, Record], second: Mapping[int, Record]) -> Score | None:
-    """The paired difference over common seeds, or None where there is none."""
+    """The paired difference over common seeds and images, or None where there is none."""
     common = sorted(first.keys() & second.keys())
     if not common:
         return None
-    return metrics.difference(
-        [first[seed].correct for seed in common], [second[seed].correct for seed in common]
+    shared = metrics.on_shared_images(
+        [by[seed].correct for by in (first, second) for seed in common]
     )
+    return metrics.difference(shared[: len(common)], shared[len(common) :])
 
 
 def _monotone(row: Row) -> Gate:
@@ -160,9 +161,9 @@ def _doubled(row: Row) -> Gate:
     worst = dict(zip(row.seeds, row.worst_correct, strict=True))
     changes = []
     for seed in common:
-        stronger = metrics.worst_case([worst[seed], doubled[seed].correct])
-        change = metrics.mra(worst[seed]) - metrics.mra(stronger)
-        changes.append((change, _standard_error(worst[seed])))
+        before, twice = metrics.on_shared_images([worst[seed], doubled[seed].correct])
+        change = metrics.mra(before) - metrics.mra(metrics.worst_case([before, twice]))
+        changes.append((change, _standard_error(before)))
     change, error = max(changes, key=lambda pair: pair[0] - pair[1])
     return Gate(name, change <= error, f"{100 * change:.2f} of {100 * error:.2f}")
 

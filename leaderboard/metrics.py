@@ -78,6 +78,15 @@ def score(per_seed: Sequence[Correct]) -> Score:
     return Score(value, low, high)
 
 
+def on_shared_images(by_attack: Sequence[Correct]) -> list[Correct]:
+    """The arrays (..., N) cut to the first images that all were measured on.
+
+    Images always come in the same order, so that fewer of them are the first of more.
+    """
+    shared = min((correct.shape[-1] for correct in by_attack), default=0)
+    return [correct[..., :shared] for correct in by_attack]
+
+
 def worst_case(by_attack: Sequence[Correct]) -> Correct:
     """The outcome under an attacker who, for each image, has the best of several attacks.
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from leaderboard import baselines, records
+from leaderboard import baselines, records, speed
 from leaderboard.files import write_atomically
 from leaderboard.plots import figures
 from leaderboard.records import Record
@@ -57,7 +57,7 @@ def stale(results: Path) -> list[Path]:
 def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
     """The texts and the figures that the records ask for, by path."""
     measured = list(records.read_all(results))
-    texts = {page_path(results): render(measured, baselines.load())}
+    texts = {page_path(results): render(measured, speed.read_all(results), baselines.load())}
     if results.resolve() == RESULTS.resolve() and README.exists():
         texts[README] = with_first_table(README.read_text(), measured)
     figure_folder = results.parent / "figures"

@@ -41,7 +41,7 @@ class Cell:
 
     Attributes:
         source: where the images came from; sha256 is of the decoded pixels and labels.
-        images: how many test images.
+        test_images: how many the budget has; images: how many of them, the first, were attacked.
         classes: K.
         defense_parameters, attack_parameters: keyword arguments, the training recipe included.
         images_per_draw: consecutive images perturbed with the same drawn submodel.
@@ -54,6 +54,7 @@ class Cell:
     dataset: str
     source: str
     sha256: str
+    test_images: int
     images: int
     classes: int
     defense: str

@@ -23,7 +23,12 @@ NOT_ATTACKS = ("none", "noise")
 
 @dataclass(frozen=True, order=True)
 class Setting:
-    """Rows with the same setting were measured on the same images under the same budget."""
+    """Rows with the same setting were measured on the same data under the same budget.
+
+    Attributes:
+        images: the budget's number. Expensive attacks may have been run on the first of them only;
+            what is compared is compared on the images that both were run on.
+    """
 
     dataset: str
     budget: str
@@ -78,13 +83,21 @@ class Row:
 
     @cached_property
     def worst_correct(self) -> list[Correct]:
-        """Each seed's `correct` under the best of all attacks, image by image."""
+        """Each seed's `correct` under the best of all attacks, image by image.
+
+        On the images that all attacks were run on.
+        """
+        tried = [
+            (seed, record.correct)
+            for attack, records in self.by_attack.items()
+            if attack not in NOT_ATTACKS
+            for seed, record in records.items()
+        ]
+        shared = metrics.on_shared_images([correct for _, correct in tried])
         by_seed: dict[int, list[Correct]] = {}
-        for attack, records in self.by_attack.items():
-            if attack not in NOT_ATTACKS:
-                for seed, record in records.items():
-                    by_seed.setdefault(seed, []).append(record.correct)
-        return [metrics.worst_case(tried) for _, tried in sorted(by_seed.items())]
+        for (seed, _), correct in zip(tried, shared, strict=True):
+            by_seed.setdefault(seed, []).append(correct)
+        return [metrics.worst_case(each) for _, each in sorted(by_seed.items())]
 
     @property
     def worst(self) -> Score | None:
@@ -93,8 +106,18 @@ class Row:
 
     @property
     def illusion(self) -> float | None:
-        """Claimed minus worst-case MRA."""
-        return self.claimed.value - self.worst.value if self.claimed and self.worst else None
+        """Claimed minus worst-case MRA, on the images of the latter."""
+        claimed = [
+            score([record.correct[:, : self.worst_images] for record in by_seed.values()]).value
+            for attack in CLAIM_ATTACKS
+            if (by_seed := self.by_attack.get(attack))
+        ]
+        return min(claimed) - self.worst.value if claimed and self.worst else None
+
+    @property
+    def worst_images(self) -> int:
+        """On how many images the worst case was measured."""
+        return self.worst_correct[0].shape[1] if self.worst_correct else 0
 
     @property
     def best_own(self) -> float | None:
@@ -142,7 +165,7 @@ def settings(records: Iterable[Record]) -> dict[Setting, list[Record]]:
             cell.budget,
             cell.source,
             cell.sha256,
-            cell.images,
+            cell.test_images,
             cell.images_per_draw,
         )
         grouped.setdefault(setting, []).append(record)

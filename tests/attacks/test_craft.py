@@ -8,6 +8,8 @@ from attacks import ATTACKS, AttackError, ThreatModel, craft
 from attacks.objectives import LOSSES
 from attacks.registry import Attack
 from defenses import Population
+from defenses.architectures import lenet5
+from defenses.surrogate import Plan, Surrogate
 
 LINF = ThreatModel("Linf", 0.1)
 
@@ -240,3 +242,28 @@ class Shift(nn.Module):
 
     def forward(self, logits):
         return logits + 10 * nn.functional.one_hot(torch.tensor(0), logits.shape[1])
+
+
+def test_blocks_and_single_submodels_make_the_same_images():
+    """Each image is crafted on its own submodel, whether it shares a pass with others or not."""
+    torch.manual_seed(0)
+    population = Population([lenet5() for _ in range(3)]).eval()
+    images, labels = torch.rand(23, 1, 32, 32), torch.randint(10, (23,))
+    crafted = [
+        craft(
+            ATTACKS["fgsm"],
+            Surrogate(population, Plan(stacked=stacked, chunk=4, dtype="float32")),
+            images,
+            labels,
+            ThreatModel("Linf", 0.1),
+            seed=3,
+            parameters={},
+            batch_size=15,
+        )
+        for stacked in (False, True)
+    ]
+    alone, blocks = crafted
+    assert torch.equal(alone.surrogates, blocks.surrogates)
+    assert not torch.allclose(alone.images, images, atol=0.05)
+    # A gradient of zero may have either sign.
+    assert (alone.images - blocks.images).abs().gt(1e-6).float().mean() < 1e-3

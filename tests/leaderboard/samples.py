@@ -11,6 +11,7 @@ CELL = Cell(
     dataset="mnist",
     source="torchvision MNIST",
     sha256="0123456789abcdef" * 4,
+    test_images=20,
     images=20,
     classes=10,
     defense="ulm",
@@ -32,6 +33,7 @@ CELL = Cell(
 
 def record(right=10, *, headline=True, measured_at="2026-01-02T03:04:05+00:00", **cell):
     """A record whose first submodel is right on `right` of the images, the others on one less."""
+    cell = {"test_images": cell.get("images", CELL.images), **cell}
     changed = replace(CELL, **cell)
     if changed.attack == "none":
         changed = replace(changed, eps=0.0)

@@ -12,6 +12,7 @@ from leaderboard.metrics import (
     expected_correctness,
     mra,
     never_fooled,
+    on_shared_images,
     persistent,
     score,
     submodel_accuracies,
@@ -169,3 +170,11 @@ def test_the_worst_case_is_below_every_attack_and_blind_to_the_order_of_submodel
     combined = mra(worst_case(tried))
     assert all(combined <= mra(correct) + 1e-12 for correct in tried)
     assert mra(worst_case([correct[order] for correct in tried])) == pytest.approx(combined)
+
+
+def test_shared_images_are_the_first_that_all_have():
+    few, many = np.ones((2, 3), dtype=bool), np.arange(10).reshape(2, 5) > 4
+    cut = on_shared_images([few, many])
+    assert [part.shape for part in cut] == [(2, 3), (2, 3)]
+    assert (cut[1] == many[:, :3]).all()
+    assert on_shared_images([]) == []

@@ -45,6 +45,7 @@ def test_every_part_of_a_cell_changes_its_key():
         "source": "elsewhere",
         "sha256": "ff",
         "images": 21,
+        "test_images": 21,
         "classes": 11,
         "defense": "clm",
         "defense_version": 2,

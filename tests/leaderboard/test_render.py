@@ -5,14 +5,16 @@ import pytest
 from samples import gated, record, row
 
 from leaderboard import baselines, plots
-from leaderboard.render import FIRST_LINE, escape, first_table, render
+from leaderboard.markdown import escape
+from leaderboard.render import FIRST_LINE, first_table, render
+from leaderboard.speed import Timing
 from leaderboard.table import Setting
 
 GOLDEN = Path(__file__).parent / "golden.md"
 
 
-def page(records):
-    return render(records, baselines.load())
+def page(records, timings=()):
+    return render(records, timings, baselines.load())
 
 
 def measured_by_hand():
@@ -26,8 +28,23 @@ def measured_by_hand():
     return [*quick, *row("ulm", 6, budget="smoke", dataset="digits")]
 
 
+def timed_by_hand(**changes):
+    fields = {
+        "name": "crafting",
+        "work": "PGD-40 on 10 networks",
+        "unit": "gradients/s",
+        "ours": 21_000.0,
+        "others": {"another tool": 7_000.0, "the machine's matrix products": 84_000.0},
+        "growth": {"n = 1": 0.5, "n = 2": 1.0},
+        "note": "stacked",
+        "measured_at": "2026-01-02T03:04:05+00:00",
+        "environment": {"device": "cpu", "processor": "A <b>", "threads": "2", "torch": "2.9"},
+    }
+    return Timing(**{**fields, **changes})
+
+
 def measured_part():
-    return page(measured_by_hand()).split("## Published elsewhere")[0]
+    return page(measured_by_hand(), [timed_by_hand()]).split("## Published elsewhere")[0]
 
 
 def test_the_page_is_what_it_was():
@@ -201,6 +218,15 @@ def test_figures_are_named_by_what_they_show_and_are_the_same_every_time():
     assert drawn == plots.figures(records)
     assert drawn[name].startswith("<?xml")
     assert name in page(records)
+
+
+def test_a_device_has_a_block_of_its_own_and_zero_has_no_ratio():
+    gpu = timed_by_hand(others={"nothing": 0.0}, environment={"device": "NVIDIA X", "torch": "2.9"})
+    text = page([], [timed_by_hand(), gpu])
+    assert text.count("### On ") == 2
+    assert "| 3.00 " in text
+    assert "| 0.25 " in text
+    assert re.search(r"nothing +\| 0 +\| – ", text)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,20 @@ def test_the_worst_case_takes_the_best_attack_for_each_image():
     assert only.worst.value == 2 / 20
 
 
+def test_an_attack_on_fewer_images_is_compared_on_these():
+    """Right on image j < `right`: 12 of 20 under pgd, and 6 of the first 10 under the cascade."""
+    few = record(6, attack="worst-case", submodels=1, images=10, test_images=20)
+    (only,) = rows([record(12, attack="pgd", submodels=1), few], "Linf", 0.3)
+    assert only.worst_images == 10
+    assert only.worst.value == 6 / 10
+    assert only.claimed.value == 12 / 20
+    # All of the first ten images withstood pgd.
+    assert only.illusion == pytest.approx(1 - 6 / 10)
+    ((setting, measured),) = settings(only.records).items()
+    assert setting.images == 20
+    assert len(measured) == 2
+
+
 def test_the_gain_is_over_the_best_member_deployed_alone():
     alone = record(8, defense="ulm", attack="worst-case", protocol="alone")
     (only,) = rows([*row("ulm", 5), alone], "Linf", 0.3)

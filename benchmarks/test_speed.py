@@ -1,0 +1,386 @@
+"""What the suite's work costs, timed in turn with other ways to do it; the page's last section.
+
+A gradient is that of one submodel in one image, and an image trained on counts for each submodel.
+"""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import torch
+import torchattacks
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attacks import ATTACKS, ThreatModel, craft
+from benchmarks import timing
+from benchmarks.budgets import SPEED_TESTS, SpeedTest
+from benchmarks.evaluation import evaluate, surrogate_of
+from benchmarks.session import Session, environment
+from benchmarks.tuning import fastest_plan
+from defenses import AveragedEnsemble, Population, Recipe, Task, train
+from defenses.architectures import cifar_resnet18, lenet5
+from defenses.training import initialise
+from leaderboard import metrics, speed
+from leaderboard.speed import Timing
+
+Report = Callable[..., None]
+NETWORKS = {"lenet5": (lenet5, 1), "resnet18": (cifar_resnet18, 3)}
+BATCH_SIZES = (16, 32, 64, 125, 250, 1000)
+# So small a ball that hardly an image is finished before the last step.
+RADIUS = 0.004
+# Images a second of the training script that the paper's authors released, on two cores.
+RELEASED_SCRIPT = 270
+
+
+@pytest.fixture
+def sizes(session: Session) -> SpeedTest:
+    """How much is timed."""
+    return SPEED_TESTS[session.options.budget]
+
+
+@pytest.fixture
+def report(
+    session: Session,
+    terminal: Callable[[], AbstractContextManager[Any]],
+    benchmark: BenchmarkFixture,
+) -> Iterator[Report]:
+    """Keep a timing for the page, and print it."""
+    made: list[Timing] = []
+
+    def write(**fields: Any) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        made.append(
+            Timing(measured_at=now, environment=environment(session.options.device), **fields)
+        )
+
+    # The jobs are timed in turn; to pytest-benchmark each case is one round.
+    benchmark.pedantic(lambda: None, rounds=1, iterations=1)
+    yield write
+    with terminal():
+        for one in made:
+            speed.write(one, session.options.results)
+            benchmark.extra_info[one.name] = one.ours
+            print(f"\n{one.work}: {one.ours:.4g} {one.unit}")
+            for other, figure in one.others.items():
+                print(f"  {other}: {figure:.4g}, ratio {one.ours / figure:.2f}")
+            for size, figure in one.growth.items():
+                print(f"  {size}: {figure:.4g}")
+
+
+def problem(session: Session, network: str, sizes: SpeedTest) -> tuple[Population, Tensor, Tensor]:
+    """An untrained population and random images: speed does not depend on what was learned."""
+    build, channels = NETWORKS[network]
+    device = session.options.device
+    population = initialise(lambda: build(channels), sizes.submodels[network], seed=0).to(device)
+    drawn = torch.Generator().manual_seed(0)
+    images = torch.rand(sizes.images[network], channels, 32, 32, generator=drawn).to(device)
+    with torch.no_grad():
+        # What submodels say themselves, so that none is fooled from the start.
+        labels = population.eval().logits(images[:1]).mean(0).argmax(-1).expand(len(images)).clone()
+    return population, images, labels
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_crafting(session: Session, network: str, sizes: SpeedTest, report: Report) -> None:
+    """The paper's attack, each image on one drawn submodel."""
+    device = session.options.device
+    population, images, labels = problem(session, network, sizes)
+    ordinary = copy.deepcopy(population)
+    limits = ThreatModel("Linf", RADIUS)
+    parameters = {"steps": sizes.steps, "step_size": RADIUS / 4}
+    surrogates = torch.arange(len(images)) % len(population)
+    plan = fastest_plan(population, images)
+
+    def ours() -> None:
+        craft(
+            ATTACKS["pgd"],
+            surrogate_of(population, plan, low_precision=True),
+            images.contiguous(memory_format=torch.channels_last),
+            labels,
+            limits,
+            seed=0,
+            parameters=parameters,
+            batch_size=1000,
+        )
+
+    def torchattacks_pgd(batch_size: int) -> None:
+        for i, submodel in enumerate(ordinary.submodels):
+            attack = torchattacks.PGD(submodel, RADIUS, RADIUS / 4, sizes.steps)
+            mine = surrogates == i
+            batches = zip(
+                images[mine].split(batch_size), labels[mine].split(batch_size), strict=True
+            )
+            for batch in batches:
+                attack(*batch)
+
+    own_share = len(images) // len(population)
+    candidates = {
+        f"torchattacks {torchattacks.__version__}, its best batch size: {size}": (
+            lambda size=size: torchattacks_pgd(size)
+        )
+        for size in {min(size, own_share) for size in BATCH_SIZES}
+    }
+    fastest = timing.best(candidates, device=device)
+    jobs = {"ours": ours, fastest: candidates[fastest]}
+    gradients = sizes.steps * len(images)
+    rates = {
+        name: gradients / taken
+        for name, taken in timing.seconds(jobs, rounds=sizes.rounds, device=device).items()
+    }
+    operations = timing.gradient_operations(ordinary.submodels[0], images[0])
+    report(
+        name=f"crafting-{network}",
+        work=f"PGD-{sizes.steps} on one of {len(population)} {network}, {len(images):,} images",
+        unit="gradients/s",
+        ours=rates["ours"],
+        others={
+            fastest: rates[fastest],
+            **_limits(operations, {plan.dtype, "float32"}, device),
+        },
+        note=f"batch norm folded, channels last, {plan.dtype}",
+    )
+
+
+def test_population_crafting(session: Session, sizes: SpeedTest, report: Report) -> None:
+    """An attack on all submodels at once, beside tools that see their average as one network."""
+    foolbox = pytest.importorskip("foolbox", reason="pip install -e '.[speed]' to compare")
+    device = session.options.device
+    population, images, labels = problem(session, "lenet5", sizes)
+    images, labels = images[:200], labels[:200]
+    average = AveragedEnsemble(copy.deepcopy(population)).eval()
+    limits = ThreatModel("Linf", RADIUS)
+    plan = fastest_plan(population, images)
+
+    def ours() -> None:
+        craft(
+            ATTACKS["pgd-mean-probability"],
+            surrogate_of(population, plan, low_precision=False),
+            images.contiguous(memory_format=torch.channels_last),
+            labels,
+            limits,
+            seed=0,
+            parameters={"loss": "mean-probability", "steps": sizes.steps, "restarts": 1},
+            batch_size=1000,
+        )
+
+    def torchattacks_pgd(batch_size: int) -> None:
+        attack = torchattacks.PGD(average, RADIUS, RADIUS / 4, sizes.steps)
+        for batch in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            attack(*batch)
+
+    def foolbox_pgd(batch_size: int) -> None:
+        model = foolbox.PyTorchModel(average, bounds=(0, 1), device=device)
+        attack = foolbox.attacks.LinfPGD(abs_stepsize=RADIUS / 4, steps=sizes.steps)
+        for batch in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            attack(model, *batch, epsilons=RADIUS)
+
+    jobs: dict[str, timing.Job] = {"ours": ours}
+    for tool, run in (
+        (f"torchattacks {torchattacks.__version__}", torchattacks_pgd),
+        (f"foolbox {foolbox.__version__}", foolbox_pgd),
+    ):
+        candidates = {
+            f"{tool}, its best batch size: {size}": (lambda run=run, size=size: run(size))
+            for size in {min(size, len(images)) for size in BATCH_SIZES}
+        }
+        fastest = timing.best(candidates, device=device)
+        jobs[fastest] = candidates[fastest]
+    gradients = len(population) * len(images) * sizes.steps
+    rates = {
+        name: gradients / taken
+        for name, taken in timing.seconds(jobs, rounds=sizes.rounds, device=device).items()
+    }
+    operations = timing.gradient_operations(copy.deepcopy(population.submodels[0]), images[0])
+    report(
+        name="crafting-population",
+        work=f"PGD-{sizes.steps} on all {len(population)} lenet5 at once, {len(images):,} images",
+        unit="gradients/s",
+        ours=rates.pop("ours"),
+        others={**rates, **_limits(operations, {"float32"}, device)},
+        note=f"{'stacked' if plan.stacked else 'one by one'}, {plan.chunk} images at a time",
+    )
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_training(session: Session, network: str, sizes: SpeedTest, report: Report) -> None:
+    """Training a population, beside a loop over submodels and batches."""
+    device = session.options.device
+    build, channels = NETWORKS[network]
+    n = sizes.submodels[network]
+    recipe = {
+        "lenet5": Recipe(optimizer="adam", learning_rate=1e-3, epochs=1, batch_size=100),
+        "resnet18": Recipe(
+            optimizer="sgd",
+            learning_rate=0.1,
+            epochs=1,
+            batch_size=200 if device.type == "cuda" else 50,
+            momentum=0.9,
+            weight_decay=5e-4,
+            dtype="bfloat16",
+        ),
+    }[network]
+    count = sizes.batches[network] * recipe.batch_size
+    drawn = torch.Generator().manual_seed(0)
+    images = torch.rand(count, channels, 32, 32, generator=drawn).to(device)
+    labels = torch.randint(10, (count,), generator=drawn).to(device)
+    population, plain = (
+        initialise(lambda: build(channels), n, seed=0).to(device) for _ in range(2)
+    )
+    plan = fastest_plan(population, images)
+
+    def load(_: str) -> Population:
+        raise NotImplementedError
+
+    task = Task(images=images, labels=labels, recipe=recipe, seed=0, load=load, plan=plan)
+    optimizers = [_plain_optimizer(submodel, recipe) for submodel in plain.submodels]
+
+    def loop() -> None:
+        for submodel, optimizer in zip(plain.submodels, optimizers, strict=True):
+            submodel.train()
+            for batch in torch.randperm(count, device=device).split(recipe.batch_size):
+                loss = F.cross_entropy(submodel(images[batch]), labels[batch])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+    jobs: dict[str, timing.Job] = {
+        "ours": lambda: train(population, task, recipe),
+        "a plain PyTorch loop in float32": loop,
+    }
+    rates = {
+        name: n * count / taken
+        for name, taken in timing.seconds(jobs, rounds=sizes.rounds, device=device).items()
+    }
+    operations = timing.training_operations(build(channels).to(device), images[:16])
+    others = {name: rate for name, rate in rates.items() if name != "ours"}
+    if network == "lenet5" and device.type == "cpu":
+        others["the authors' released script, timed once on two cores"] = RELEASED_SCRIPT
+    report(
+        name=f"training-{network}",
+        work=f"Training {n} {network}, batches of {recipe.batch_size}",
+        unit="images/s",
+        ours=rates["ours"],
+        others={**others, **_limits(operations, {recipe.dtype}, device)},
+        note=f"{'stacked' if plan.stacked else 'one by one'}, {recipe.dtype}",
+    )
+
+
+@pytest.mark.parametrize("grown", ["n", "images", "steps"])
+def test_growth(session: Session, grown: str, sizes: SpeedTest, report: Report) -> None:
+    """How the cost of an attack on the population grows with its size, the images and the steps."""
+    n, count, steps = max(sizes.sizes) // 2, sizes.counts[0], sizes.lengths[0]
+    points = {"n": sizes.sizes, "images": sizes.counts, "steps": sizes.lengths}[grown]
+    device = session.options.device
+
+    def job(point: int) -> timing.Job:
+        chosen = {"n": n, "images": count, "steps": steps, grown: point}
+        population, images, labels = problem(
+            session,
+            "lenet5",
+            replace(sizes, submodels={"lenet5": chosen["n"]}, images={"lenet5": chosen["images"]}),
+        )
+        plan = fastest_plan(population, images)
+        return lambda: craft(
+            ATTACKS["pgd-mean-ce"],
+            surrogate_of(population, plan, low_precision=False),
+            images,
+            labels,
+            ThreatModel("Linf", RADIUS),
+            seed=0,
+            parameters={"loss": "mean-ce", "steps": chosen["steps"], "restarts": 1},
+            batch_size=1000,
+        )
+
+    taken = timing.seconds(
+        {f"{grown} = {point:,}": job(point) for point in points},
+        rounds=min(3, sizes.rounds),
+        device=device,
+    )
+    fixed = {"n": f"n = {n}", "images": f"{count:,} images", "steps": f"{steps} steps"}
+    others = ", ".join(words for name, words in fixed.items() if name != grown)
+    report(
+        name=f"growth-{grown}",
+        work=f"Attack on all submodels at once, {others}",
+        unit="seconds",
+        ours=list(taken.values())[-1],
+        growth=taken,
+    )
+
+
+def test_memory(session: Session, sizes: SpeedTest, report: Report) -> None:
+    """The memory that one attack and its scoring take, each in a process of its own."""
+    n, device = sizes.sizes[-1], session.options.device
+    growth = {}
+    for count in sizes.memory_images:
+        run = [sys.executable, "-m", "benchmarks.memory", str(n), str(count), str(device)]
+        done = subprocess.run(run, capture_output=True, text=True, check=True)
+        growth[f"images = {count:,}"] = float(done.stdout)
+    report(
+        name="memory",
+        work=f"Peak memory of an attack on all of {n} lenet5 at once",
+        unit="GiB",
+        ours=growth[f"images = {sizes.memory_images[-1]:,}"],
+        growth=growth,
+    )
+
+
+def test_low_precision_loses_nothing(session: Session, report: Report) -> None:
+    """Images crafted in bfloat16 fool a trained population as well as those crafted in float32."""
+    prepared = session.prepare("digits", "ulm")
+    images, labels = prepared.dataset.test_images, prepared.dataset.test_labels
+    device = session.options.device
+    images, labels = images.to(device), labels.to(device)
+    plan = fastest_plan(prepared.population, images)
+    rough, exact = (
+        evaluate(
+            prepared.population,
+            images,
+            labels,
+            "pgd",
+            ThreatModel("Linf", 0.1),
+            parameters={"steps": 40, "step_size": 0.01},
+            plan=replace(plan, dtype=dtype),
+        ).correct
+        for dtype in ("bfloat16", "float32")
+    )
+    s = metrics.expected_correctness(exact)
+    standard_error = float(s.std(ddof=1)) / len(s) ** 0.5
+    assert metrics.mra(rough) <= metrics.mra(exact) + standard_error
+    report(
+        name="low-precision",
+        work="What PGD-40 at 0.1 leaves of ulm on digits, crafted in bfloat16",
+        unit="MRA",
+        ours=metrics.mra(rough),
+        others={f"in float32, standard error {standard_error:.3f}": metrics.mra(exact)},
+        note="scored in float32 in either case",
+    )
+
+
+def _limits(operations: float, dtypes: set[str], device: torch.device) -> dict[str, float]:
+    """What the machine could do if all of it were one large matrix product."""
+    return {
+        f"the machine's {dtype} matrix products": timing.matrix_rate(getattr(torch, dtype), device)
+        / operations
+        for dtype in sorted(dtypes)
+    }
+
+
+def _plain_optimizer(submodel: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(submodel.parameters(), recipe.learning_rate)
+    return torch.optim.SGD(
+        submodel.parameters(),
+        recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )

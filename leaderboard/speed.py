@@ -1,0 +1,84 @@
+"""Timings: what the suite's own work costs, beside other tools on the same machine in one run."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from leaderboard.files import write_atomically
+from leaderboard.records import RecordError
+
+SCHEMA_VERSION = 1
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """One piece of work, timed in turn with others' ways to do it.
+
+    Attributes:
+        name: its id.
+        work: what was done, in words.
+        unit: of all figures.
+        ours: the suite's figure; the median of the rounds.
+        others: figures to compare it with, by what was done instead.
+        growth: further figures of the suite's, by how much work there was, such as "n = 5".
+        note: how the suite did it.
+        measured_at: UTC, ISO 8601.
+        environment: versions, device, commit.
+    """
+
+    name: str
+    work: str
+    unit: str
+    ours: float
+    others: Mapping[str, float] = field(default_factory=dict)
+    growth: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    measured_at: str
+    environment: Mapping[str, str]
+
+
+def folder_of(results: Path) -> Path:
+    """Where the timings of a folder of records lie."""
+    return results / "speed"
+
+
+def write(timing: Timing, results: Path) -> Path:
+    """Write a timing, in place of an older one from the same device, and return the file's path."""
+    device = re.sub(r"[^a-z0-9]+", "-", timing.environment["device"].lower()).strip("-")
+    path = folder_of(results) / f"{timing.name}-{device}.json"
+    content = {"schema_version": SCHEMA_VERSION, **asdict(timing)}
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    return path
+
+
+def read_all(results: Path) -> list[Timing]:
+    """All timings, in the order of their file names.
+
+    Raises:
+        RecordError: a file that is not a timing.
+    """
+    return list(_read_each(sorted(folder_of(results).glob("*.json"))))
+
+
+def _read_each(paths: Sequence[Path]) -> Iterator[Timing]:
+    for path in paths:
+        try:
+            data = json.loads(path.read_text())
+            version = data.pop("schema_version")
+            if version != SCHEMA_VERSION:
+                raise ValueError(f"schema version {version}, this version reads {SCHEMA_VERSION}")
+            timing = Timing(**data)
+            if not _NAME.fullmatch(timing.name):
+                raise ValueError(f"{timing.name!r} is no name: a-z, 0-9 and hyphens")
+            figures = [timing.ours, *timing.others.values(), *timing.growth.values()]
+            if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
+                raise ValueError(f"figures must be numbers of 0 or more, got {figures}")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise RecordError(f"{path}: not a usable timing ({error})") from error
+        yield timing

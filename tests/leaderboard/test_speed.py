@@ -1,0 +1,55 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from leaderboard import speed
+from leaderboard.records import RecordError
+from leaderboard.speed import Timing
+
+TIMING = Timing(
+    name="crafting-lenet5",
+    work="PGD-40",
+    unit="gradients/s",
+    ours=20_000.0,
+    others={"another tool": 8_000.0},
+    growth={"n = 1": 0.1},
+    note="stacked",
+    measured_at="2026-01-02T03:04:05+00:00",
+    environment={"device": "NVIDIA H200", "torch": "2.9"},
+)
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = speed.write(TIMING, tmp_path)
+    assert path == tmp_path / "speed" / "crafting-lenet5-nvidia-h200.json"
+    assert speed.read_all(tmp_path) == [TIMING]
+
+
+def test_each_device_keeps_its_own_and_a_later_one_replaces(tmp_path):
+    speed.write(TIMING, tmp_path)
+    speed.write(replace(TIMING, environment={"device": "cpu"}), tmp_path)
+    speed.write(replace(TIMING, ours=1.0), tmp_path)
+    assert [timing.ours for timing in speed.read_all(tmp_path)] == [20_000.0, 1.0]
+
+
+def test_no_folder_no_timings(tmp_path):
+    assert speed.read_all(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("schema_version", 2, "schema version 2, this version reads 1"),
+        ("name", "../x", "'../x' is no name"),
+        ("ours", float("nan"), "nan"),
+        ("others", {"x": -1.0}, "0 or more"),
+        ("surprise", 1, "surprise"),
+    ],
+)
+def test_what_is_no_timing_is_refused_by_name(tmp_path, field, value, words):
+    path = speed.write(TIMING, tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(RecordError, match="crafting-lenet5-nvidia-h200.json") as error:
+        speed.read_all(tmp_path)
+    assert words in str(error.value)
