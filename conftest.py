@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -31,6 +32,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
+    return seconds
 
 
 def _seed(text: str) -> int:
@@ -80,6 +91,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--retrain", action="store_true", help="train again what is in the store, and measure it"
     )
     group.addoption(
+        "--time-limit",
+        type=_seconds,
+        metavar="SECONDS",
+        help="fail a training or an attack that takes longer, and go on (default: by budget, from "
+        "ten minutes to a week)",
+    )
+    group.addoption(
         "--eps",
         type=_eps,
         action="append",
@@ -122,6 +140,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     if not any("benchmarks" in str(argument) for argument in config.args):
         return []
+    from benchmarks.installation import problems
     from benchmarks.session import environment, resolve_device
 
     option = config.option
@@ -131,6 +150,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"randomized defense bench: budget {option.budget}, device {about['device']} "
         f"({about['threads']} threads), seed {option.seed}, {versions}",
         f"data: {option.data_root}  store: {option.store}  results: {option.results}",
+        *(f"WARNING: {problem}" for problem in problems()),
     ]
 
 
@@ -193,6 +213,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     measured = sum(cells["measured"] for cells in properties)
     reused = sum(cells["reused"] for cells in properties)
     trained = {name for cells in properties for name in cells["trained"]}
+    if session.exitstatus == pytest.ExitCode.INTERRUPTED:
+        lines.append("interrupted: the same command goes on where this one stopped")
     lines.append(
         f"populations trained: {len(trained)}; cells measured: {measured}, re-used: {reused}"
     )
@@ -200,7 +222,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     try:
         lines.append(f"leaderboard: {publish(config.option.results)}")
-    except RecordError as error:
+    except (RecordError, OSError) as error:
         lines.append(f"ERROR: the leaderboard was not rebuilt: {error}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

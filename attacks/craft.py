@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -42,6 +43,16 @@ class PopulationLike(Protocol):
         """The logits (n, N, K) of all submodels."""
 
 
+class Kept(Protocol):
+    """Where an attack's work survives being killed, block by block."""
+
+    def get(self, name: str) -> Tensor | None:
+        """A block's perturbed images, if they were kept."""
+
+    def put(self, name: str, images: Tensor, seconds: float) -> None:
+        """Keep a block's perturbed images, and the time they took."""
+
+
 @dataclass(frozen=True)
 class Crafted:
     """What an attack made.
@@ -66,6 +77,7 @@ def craft(
     parameters: Mapping[str, Any],
     batch_size: int,
     images_per_draw: int = 1,
+    kept: Kept | None = None,
 ) -> Crafted:
     """Perturb every image once, as the paper's attacker does (Section 3, Eq. 6).
 
@@ -79,6 +91,7 @@ def craft(
         seed: all randomness follows from it.
         parameters: the attack's own keyword arguments.
         batch_size: most images perturbed at once.
+        kept: what an earlier, interrupted call with the same arguments has done already.
 
     Raises:
         AttackError: the attack left the threat model or returned something else than images.
@@ -101,19 +114,26 @@ def craft(
         batches = list(_batches(attack, population, surrogates, len(images), batch_size))
         progress = tqdm(batches, attack.name, leave=False, disable=None)
         for number, (model, batch, wanted) in enumerate(progress):
-            at = batch.to(images.device)
             if threat_model.eps == 0:
                 continue
-            with global_seed(derive_seed(seed, "attack", number), images.device):
-                result = attack.function(
-                    model,
-                    images[at].clone(),
-                    labels[at].clone(),
-                    threat_model=threat_model,
-                    **parameters,
-                )
+            at = batch.to(images.device)
+            start = time.perf_counter()
+            found = kept.get(str(number)) if kept else None
+            if found is not None:
+                result = found.to(images.device)
+            else:
+                with global_seed(derive_seed(seed, "attack", number), images.device):
+                    result = attack.function(
+                        model,
+                        images[at].clone(),
+                        labels[at].clone(),
+                        threat_model=threat_model,
+                        **parameters,
+                    )
             if problem := threat_model.violation(result, images[at]):
                 raise AttackError(f"attack {attack.name!r} {problem}")
+            if kept and found is None:
+                kept.put(str(number), result, time.perf_counter() - start)
             result, at = result[wanted], at[wanted]
             perturbed[at] = threat_model.project(result, images[at])
     return Crafted(perturbed, surrogates)

@@ -69,8 +69,10 @@ class ThreatModel:
             inside = images + (perturbed - images) * scale
         return inside.clamp(0, 1)
 
-    def violation(self, perturbed: Tensor, images: Tensor) -> str | None:
+    def violation(self, perturbed: object, images: Tensor) -> str | None:
         """What is wrong with x', in words, or None when every image obeys the threat model."""
+        if not isinstance(perturbed, Tensor):
+            return f"returned {type(perturbed).__name__}, expected a tensor"
         if perturbed.shape != images.shape or perturbed.dtype != images.dtype:
             return (
                 f"returned {tuple(perturbed.shape)} {perturbed.dtype} "

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from attacks import AttackError
 from benchmarks.datasets import DATASETS, DatasetError, DatasetMissingError
-from benchmarks.session import Options, Prepared, Session, resolve_device
+from benchmarks.limits import TimeLimitError, time_limit
+from benchmarks.session import DefenseError, Options, Prepared, Session, resolve_device
 from benchmarks.store import StoreError
 from defenses import DEFENSES
 from leaderboard.records import Record
@@ -46,6 +48,7 @@ def session(pytestconfig: pytest.Config) -> Session:
             submodels=option.submodels,
             images_per_draw=option.images_per_draw,
             clm_from_scratch=option.clm_from_scratch,
+            time_limit=option.time_limit,
             run=getattr(pytestconfig, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex,
         )
     )
@@ -69,12 +72,14 @@ def population(
     """One population, trained or loaded; freed before the next is set up."""
     dataset, defense = request.param
     try:
-        with terminal():
+        with terminal(), time_limit(session.time_limit, f"training {defense} on {dataset}"):
             return session.prepare(dataset, defense)
     except DatasetMissingError as error:
         pytest.skip(str(error))
-    except (DatasetError, StoreError) as error:
+    except (DatasetError, DefenseError, StoreError, TimeLimitError) as error:
         pytest.fail(str(error), pytrace=False)
+    except OSError as error:
+        pytest.fail(f"the store cannot be used: {error}; --store names another", pytrace=False)
 
 
 @pytest.fixture
@@ -89,10 +94,22 @@ def measure(
 
     def run(cells: Sequence[tuple[str, float]], protocol: str = "draw") -> list[Record]:
         def measure_all() -> list[tuple[Record, bool]]:
-            return [session.measure(population, attack, eps, protocol) for attack, eps in cells]
+            found = []
+            for attack, eps in cells:
+                with time_limit(session.time_limit, f"attack {attack} at eps {eps:g}"):
+                    found.append(session.measure(population, attack, eps, protocol))
+            return found
 
-        with terminal():
-            measured = benchmark.pedantic(measure_all, rounds=1, iterations=1)
+        try:
+            with terminal():
+                measured = benchmark.pedantic(measure_all, rounds=1, iterations=1)
+        except (AttackError, TimeLimitError) as error:
+            pytest.fail(str(error), pytrace=False)
+        except OSError as error:
+            pytest.fail(
+                f"the record cannot be written: {error}; --results names another folder",
+                pytrace=False,
+            )
         reused = sum(was_there for _, was_there in measured)
         records = [record for record, _ in measured]
         benchmark.extra_info["budget"] = session.options.budget

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision import datasets as tv
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from torchvision.datasets import ImageFolder
 
 from attacks.registry import Registry
 from attacks.seeding import generator
@@ -47,6 +51,22 @@ class Dataset:
     classes: int
     source: str
     sha256: str
+
+    _digest: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_digest", self._checksum())
+
+    def unchanged(self) -> bool:
+        """Whether the tensors are what they were when they were loaded."""
+        return self._digest == self._checksum()
+
+    def _checksum(self) -> int:
+        tensors = (self.train_images, self.train_labels, self.test_images, self.test_labels)
+        checksum = 0
+        for tensor in tensors:
+            checksum = zlib.crc32(tensor.numpy().data.cast("B"), checksum)
+        return checksum
 
     @property
     def channels(self) -> int:
@@ -117,17 +137,19 @@ def _digits(root: Path) -> Raw:
 
 @_register("mnist")
 def _mnist(root: Path) -> Raw:
-    return _torchvision_or_folder("mnist", tv.MNIST, root, "MNIST/raw")
+    from torchvision.datasets import MNIST
+
+    return _torchvision_or_folder("mnist", MNIST, root, "MNIST/raw")
 
 
 @_register("cifar10")
 def _cifar10(root: Path) -> Raw:
-    return _torchvision_or_folder("cifar10", tv.CIFAR10, root, "cifar-10-batches-py")
+    from torchvision.datasets import CIFAR10
+
+    return _torchvision_or_folder("cifar10", CIFAR10, root, "cifar-10-batches-py")
 
 
-def _torchvision_or_folder(
-    name: str, kind: type[tv.MNIST] | type[tv.CIFAR10], root: Path, files: str
-) -> Raw:
+def _torchvision_or_folder(name: str, kind: Any, root: Path, files: str) -> Raw:
     """The original files under `root`; else a folder of images; else a download into `root`."""
     try:
         return _torchvision(name, kind, root, download=False)
@@ -146,9 +168,7 @@ def _torchvision_or_folder(
         ) from error
 
 
-def _torchvision(
-    name: str, kind: type[tv.MNIST] | type[tv.CIFAR10], root: Path, *, download: bool
-) -> Raw:
+def _torchvision(name: str, kind: Any, root: Path, *, download: bool) -> Raw:
     try:
         train = kind(str(root), train=True, download=download)
         test = kind(str(root), train=False, download=download)
@@ -181,10 +201,12 @@ def _image_folder(name: str, folder: Path) -> Raw:
     return Raw(train_images, train_labels, test_images, test_labels, source)
 
 
-def _read_split(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, tv.ImageFolder]:
+def _read_split(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, ImageFolder]:
     """Pixels and labels, and the listing they came from."""
+    from torchvision.datasets import ImageFolder
+
     try:
-        listed = tv.ImageFolder(str(folder))
+        listed = ImageFolder(str(folder))
         progress = tqdm(listed.samples, f"reading {name} {folder.name}", leave=False, disable=None)
         images = [np.asarray(listed.loader(path)) for path, _ in progress]
     except (FileNotFoundError, NotADirectoryError) as error:

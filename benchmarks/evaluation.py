@@ -16,6 +16,7 @@ from attacks.freezing import frozen
 from attacks.objectives import mean_cross_entropy
 from attacks.seeding import derive_seed, global_seed
 from benchmarks.budgets import attack_parameters
+from benchmarks.store import FileBlocks
 from benchmarks.tuning import fastest_plan
 from defenses import AveragedEnsemble, Population
 from defenses.surrogate import Plan, Surrogate
@@ -63,6 +64,7 @@ def evaluate(
     batch_size: int = 250,
     protocol: str = "draw",
     plan: Plan | None = None,
+    blocks: FileBlocks | None = None,
 ) -> Evaluation:
     """Perturb every image with a registered attack and let the submodels classify the result.
 
@@ -78,17 +80,19 @@ def evaluate(
         batch_size: most images processed at once.
         protocol: who is attacked and who answers: see `leaderboard.records.PROTOCOLS`.
         plan: how attacks compute; None: as is fastest on this machine.
+        blocks: where the attack's work survives being killed.
 
     Raises:
         LookupError: unknown attack.
         TypeError: not a Population.
-        ValueError: images or labels that are not what they should be.
+        ValueError: images, labels or answers that are not what they should be.
         AttackError: the attack broke its contract.
     """
     chosen = ATTACKS[attack]
     if not isinstance(population, Population):
         raise TypeError(f"expected a Population(modules), got {type(population).__name__}")
     check_images(images, labels)
+    check_answers(population, images, labels)
     if parameters is None:
         parameters = attack_parameters(attack)
     plan = plan or fastest_plan(population, images)
@@ -105,10 +109,11 @@ def evaluate(
             parameters=parameters,
             batch_size=batch_size,
             images_per_draw=images_per_draw,
+            kept=_Part(blocks, number) if blocks else None,
         )
-        for target in _deployed(surrogate, protocol)
+        for number, target in enumerate(_deployed(surrogate, protocol))
     ]
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start + (blocks.earlier_seconds if blocks else 0)
     answering = (
         [population] * len(crafted) if protocol == "transfer" else _deployed(population, protocol)
     )
@@ -135,6 +140,19 @@ def evaluate(
         largest_distance=distances.max().item(),
         seconds=seconds,
     )
+
+
+class _Part:
+    """The blocks of one of several targets."""
+
+    def __init__(self, blocks: FileBlocks, target: int) -> None:
+        self._blocks, self._target = blocks, target
+
+    def get(self, name: str) -> Tensor | None:
+        return self._blocks.get(f"{self._target}-{name}")
+
+    def put(self, name: str, images: Tensor, seconds: float) -> None:
+        self._blocks.put(f"{self._target}-{name}", images, seconds)
 
 
 def _deployed(population: Population, protocol: str) -> list[Population]:
@@ -193,3 +211,34 @@ def check_images(images: Tensor, labels: Tensor) -> None:
             f"labels must be int64 of shape ({len(images)},), got {labels.dtype} "
             f"{tuple(labels.shape)}"
         )
+
+
+@torch.no_grad()
+def check_answers(population: Population, images: Tensor, labels: Tensor) -> None:
+    """Refuse a population that cannot be scored, by its answer to the first two images.
+
+    Raises:
+        ValueError: logits that are not finite floats of shape (n, N, K), labels that are not below
+            K, or a submodel that changes the images it is given.
+    """
+    first = images[:2].clone()
+    with frozen(population):
+        for number, submodel in enumerate(population.submodels):
+            logits = submodel(first)
+            whose = f"submodel {number} ({type(submodel).__name__})"
+            if not isinstance(logits, Tensor) or not logits.is_floating_point():
+                raise ValueError(f"{whose} must return float logits, got {type(logits).__name__}")
+            if logits.ndim != 2 or len(logits) != len(first) or logits.shape[1] < 2:
+                raise ValueError(
+                    f"{whose} must return logits (N, K) with K > 1: "
+                    f"for {len(first)} images it returned {tuple(logits.shape)}"
+                )
+            if not logits.isfinite().all():
+                raise ValueError(f"{whose} returns logits that are not finite")
+            if not torch.equal(first, images[:2]):
+                raise ValueError(f"{whose} changes the images it is given; let it work on a copy")
+            if labels.min() < 0 or labels.max() >= logits.shape[1]:
+                raise ValueError(
+                    f"labels must lie in [0, {logits.shape[1] - 1}], the classes of {whose}, "
+                    f"got [{labels.min()}, {labels.max()}]"
+                )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -18,13 +19,14 @@ import torch
 from attacks import ATTACKS, ThreatModel
 from attacks.seeding import derive_seed
 from benchmarks import budgets, datasets
-from benchmarks.evaluation import Evaluation, evaluate, zero_gradient_share
-from benchmarks.store import FileCheckpoint, Store
+from benchmarks.evaluation import Evaluation, check_answers, evaluate, zero_gradient_share
+from benchmarks.store import FileBlocks, FileCheckpoint, Store
 from benchmarks.tuning import fastest_plan
 from defenses import DEFENSES, Population, Task
 from defenses.architectures import cifar_resnet18, lenet5
 from defenses.training import initialise
 from leaderboard import records
+from leaderboard.files import set_aside
 from leaderboard.records import Cell, Record, RecordError
 
 
@@ -37,6 +39,7 @@ class Options:
         submodels: n in place of the budget's (`single` stays single), or None.
         images_per_draw: consecutive images that share a drawn surrogate.
         clm_from_scratch: train `clm` from scratch instead of from `ulm`.
+        time_limit: seconds, in place of the budget's, or None.
         run: identifies the run, the same for all its processes.
     """
 
@@ -52,6 +55,7 @@ class Options:
     submodels: int | None
     images_per_draw: int
     clm_from_scratch: bool
+    time_limit: float | None
     run: str
 
 
@@ -67,6 +71,10 @@ def resolve_device(name: str) -> torch.device:
     if not present.get(name, True):
         raise ValueError(f"device {name!r} is not available on this machine; use auto or cpu")
     return torch.device(name)
+
+
+class DefenseError(RuntimeError):
+    """A defense that broke its contract; the message names it and says how."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,11 @@ class Session:
         self._missing: dict[str, datasets.DatasetMissingError] = {}
         self._measured: set[Path] = set()
 
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds that one training or one attack may take; None: any."""
+        return self.options.time_limit or budgets.TIME_LIMITS[self.options.budget]
+
     def experiment(self, dataset: str) -> budgets.Experiment:
         """The budget's numbers for a dataset."""
         return budgets.experiment(self.options.budget, dataset)
@@ -134,7 +147,9 @@ class Session:
         Raises:
             LookupError: unknown dataset or defense.
             DatasetError: the data is missing or unusable.
-            StoreError: the stored population is unusable.
+            DefenseError: the defense broke its contract; nothing is stored.
+            StoreError: the store cannot be used.
+            OSError: the store cannot be written to.
         """
         data = self.dataset(dataset)
         chosen = DEFENSES[defense]
@@ -188,7 +203,7 @@ class Session:
                     plan=fastest_plan(population, data.train_images[:1].to(self.options.device)),
                 )
                 chosen.train(population, task, **arguments)
-                population.eval()
+                self._check_trained(defense, population, data)
                 card = self.store.save(
                     population,
                     folder,
@@ -196,6 +211,7 @@ class Session:
                     seconds=checkpoint.seconds,
                     parents=parents,
                     run=self.options.run,
+                    metrics={"clean_mra": self._clean_mra(population, data)},
                 )
                 self.trained.append(folder.name)
         return Prepared(
@@ -208,6 +224,32 @@ class Session:
             training_seconds=card["training_seconds"],
             trained=card["run"] == self.options.run,
         )
+
+    def _check_trained(self, defense: str, population: Population, data: datasets.Dataset) -> None:
+        """Refuse what a defense's training function must not leave behind.
+
+        Raises:
+            DefenseError: changed data, or a population that cannot be scored.
+        """
+        population.eval()
+        if not data.unchanged():
+            self._dataset = None
+            raise DefenseError(
+                f"defense {defense!r} changed the training images or labels it was given; "
+                "let it work on a copy"
+            )
+        device = self.options.device
+        try:
+            check_answers(population, data.test_images.to(device), data.test_labels.to(device))
+        except ValueError as error:
+            raise DefenseError(f"defense {defense!r}: {error}") from error
+
+    def _clean_mra(self, population: Population, data: datasets.Dataset) -> float:
+        """MRA on the first thousand clean test images."""
+        first = slice(1000)
+        device, batch_size = self.options.device, self.experiment(data.name).batch_size
+        images, labels = data.test_images[first].to(device), data.test_labels[first].to(device)
+        return population.correct(images, labels, batch_size=batch_size).float().mean().item()
 
     def _still_valid(self, dataset: str) -> Callable[[dict[str, Any]], bool]:
         """Whether a stored population may be used, by its card.
@@ -276,8 +318,9 @@ class Session:
         if path in self._measured or (path.exists() and not fresh):
             try:
                 kept = records.read(path)
-            except RecordError:
+            except RecordError as error:
                 kept = None
+                warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=2)
             if kept and kept.population_sha256 == prepared.sha256:
                 if headline and not kept.headline:
                     kept = replace(kept, headline=True)
@@ -286,7 +329,9 @@ class Session:
         images = data.test_images[:count].to(options.device, memory_format=torch.channels_last)
         labels = data.test_labels[:count].to(options.device)
 
-        def run(count: int) -> Evaluation:
+        blocks = self.store.unfinished(f"{cell.key}-{prepared.sha256[:12]}")
+
+        def run(count: int, blocks: FileBlocks | None = None) -> Evaluation:
             """The attack on the first `count` images."""
             return evaluate(
                 prepared.population,
@@ -299,9 +344,10 @@ class Session:
                 images_per_draw=options.images_per_draw,
                 batch_size=numbers.batch_size,
                 protocol=protocol,
+                blocks=blocks,
             )
 
-        evaluation = run(len(images))
+        evaluation = run(len(images), blocks)
         zero_gradients = repeatable = None
         if attack == "none":
             first = slice(numbers.batch_size)
@@ -323,6 +369,8 @@ class Session:
             environment=environment(options.device),
         )
         self._measured.add(records.write(record, options.results))
+        if blocks:
+            blocks.discard()
         return record, False
 
 

@@ -1,41 +1,82 @@
-"""The store: trained populations and unfinished training runs, keyed by content."""
+"""The store: trained populations, and work that is not finished; keyed by content.
+
+    <root>/populations/<key>/card.json             what it is, and the digest of its weights
+    <root>/populations/<key>/weights.safetensors
+    <root>/populations/<key>/checkpoint.safetensors  while it is being trained
+    <root>/unfinished/<key>/*.safetensors          what an attack has perturbed so far
+
+What is found to be damaged is set aside under another name, never used and never deleted.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from defenses import Population
-from leaderboard.files import write_atomically
+from leaderboard.files import read_sealed, set_aside, write_atomically, write_sealed
 
 CARD_VERSION = 1
 
 
 class StoreError(RuntimeError):
-    """A stored population that cannot be used; the message names the file and the cure."""
+    """A store that cannot be used; the message names the file and the cure."""
+
+
+class DamagedError(ValueError):
+    """A file whose content is not what was written."""
 
 
 def weights_sha256(population: Population) -> str:
     """Identifies a population's weights and buffers, wherever they are kept."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(population.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return digest_of(population.state_dict())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
+    """Write tensors and words to a safetensors file that holds a digest of both."""
+    # In memory of their own: safetensors takes no views.
+    apart = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    write_atomically(path, save(apart, {**metadata, "sha256": digest_of(apart, metadata)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and words of a file.
+
+    Raises:
+        DamagedError: not what `write_tensors` wrote.
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = dict(header["__metadata__"])
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"no safetensors file ({error})") from error
+    if metadata.pop("sha256", None) != digest_of(tensors, metadata):
+        raise DamagedError("changed since it was written: its digest differs")
+    return tensors, metadata
 
 
 class Store:
-    """Populations under `<root>/populations/<key>/`: `weights.safetensors` and `card.json`.
+    """Trained populations and unfinished work under a folder.
 
     Args:
         root: created when something is first written.
@@ -50,10 +91,23 @@ class Store:
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:16]
         return self.root / "populations" / f"{name}-{digest}"
 
-    def lock(self, folder: Path) -> FileLock:
-        """Held while a population is trained, so that each is trained once."""
+    @contextmanager
+    def lock(self, folder: Path) -> Iterator[None]:
+        """Held while a population is loaded or trained, so that each is trained once.
+
+        Not where nothing can be written: what is finished there stays as it is.
+
+        Raises:
+            StoreError: the folder lies outside the store, by way of a link.
+        """
+        if not folder.resolve().is_relative_to(self.root.resolve()):
+            raise StoreError(f"{folder} leads out of the store, to {folder.resolve()}; remove it")
+        if folder.is_dir() and not os.access(folder, os.W_OK):
+            yield
+            return
         folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / ".lock")
+        with FileLock(folder / ".lock"):
+            yield
 
     def load_into(
         self,
@@ -63,25 +117,29 @@ class Store:
     ) -> dict[str, Any] | None:
         """Load weights into a freshly built population and return the card; None: not there.
 
-        What `keep` refuses by its card is dropped, with its checkpoint, to be trained anew.
-
-        Raises:
-            StoreError: the files are there but unusable.
+        What is damaged is set aside with a warning. What `keep` refuses by its card is dropped,
+        with its checkpoint, to be trained anew.
         """
         card_path, weights_path = folder / "card.json", folder / "weights.safetensors"
         if not card_path.exists():
             return None
         try:
-            card: dict[str, Any] = json.loads(card_path.read_text())
+            card = read_card(card_path)
             if keep and not keep(card):
                 self.forget(folder)
                 return None
-            population.load_state_dict(load(weights_path.read_bytes()))
-            sound = card["weights_sha256"] == weights_sha256(population)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise StoreError(f"{folder}: {error}; --retrain replaces it") from error
-        if not sound:
-            raise StoreError(f"{folder}: weights differ from their card; --retrain replaces them")
+            tensors, _ = read_tensors(_inside(weights_path))
+            if digest_of(tensors) != card["weights_sha256"]:
+                raise DamagedError("the weights are not those of the card")
+            population.load_state_dict(tensors)
+        except (DamagedError, ValueError, KeyError, RuntimeError, FileNotFoundError) as error:
+            aside = [set_aside(path) for path in (card_path, weights_path) if path.exists()]
+            warnings.warn(
+                f"{folder}: {error}. Set aside as {', '.join(path.name for path in aside)}; the "
+                "population is trained again",
+                stacklevel=2,
+            )
+            return None
         population.eval()
         return card
 
@@ -94,12 +152,14 @@ class Store:
         seconds: float,
         parents: Mapping[str, str],
         run: str,
+        metrics: Mapping[str, float],
     ) -> dict[str, Any]:
         """Write weights, then the card that makes them valid; return the card.
 
         Args:
             parents: weights_sha256 of the populations this one was trained from, by defense.
             run: identifies the run that trained it.
+            metrics: what it scored when it was trained, for people who list the store.
         """
         card = {
             "card_version": CARD_VERSION,
@@ -108,10 +168,11 @@ class Store:
             "training_seconds": seconds,
             "parents": parents,
             "run": run,
+            "metrics": metrics,
             "torch": torch.__version__,
         }
-        write_atomically(folder / "weights.safetensors", save(_apart(population.state_dict())))
-        write_atomically(folder / "card.json", (json.dumps(card, indent=1) + "\n").encode())
+        write_tensors(folder / "weights.safetensors", population.state_dict())
+        write_sealed(folder / "card.json", card)
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
         return card
 
@@ -119,6 +180,28 @@ class Store:
         """Invalidate a population and its checkpoint, so that it is trained anew."""
         for name in ("card.json", "weights.safetensors", "checkpoint.safetensors"):
             (folder / name).unlink(missing_ok=True)
+
+    def unfinished(self, key: str) -> FileBlocks | None:
+        """What an attack has perturbed so far, under the key of its cell and population.
+
+        None where nothing can be written.
+        """
+        if self.root.exists() and not os.access(self.root, os.W_OK):
+            return None
+        return FileBlocks(self.root / "unfinished" / key)
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """A population's card.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: damaged, or of another version.
+    """
+    card = read_sealed(_inside(path))
+    if card.get("card_version") != CARD_VERSION:
+        raise ValueError(f"card version {card.get('card_version')}, expected {CARD_VERSION}")
+    return card
 
 
 class FileCheckpoint:
@@ -143,28 +226,29 @@ class FileCheckpoint:
         return self._earlier_seconds + time.perf_counter() - self._start
 
     def restore(self, population: Population, optimizer: torch.optim.Optimizer, epochs: int) -> int:
-        """Load the last completed epoch of the next phase, if any; return how many are done."""
+        """Load the last completed epoch of the next phase, if any; return how many are done.
+
+        A damaged checkpoint is set aside with a warning, and training starts anew.
+        """
         self._phase += 1
         if self._phase == 0:
             self._start = time.perf_counter()
         if not self.path.exists():
             return 0
-        with safe_open(self.path, framework="pt") as file:
-            phase = int(file.metadata()["phase"])
-        if phase != self._phase:
-            return epochs if phase > self._phase else 0
-        with safe_open(self.path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        population.load_state_dict(_with_prefix(tensors, "population."))
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _with_prefix(tensors, "optimizer.").items():
-            parameter, _, what = name.partition(".")
-            state.setdefault(int(parameter), {})[what] = tensor
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        try:
+            tensors, metadata = read_tensors(_inside(self.path))
+            phase, done = int(metadata["phase"]), int(metadata["epochs"])
+            if phase != self._phase:
+                return epochs if phase > self._phase else 0
+            state = _optimizer_state(_with_prefix(tensors, "optimizer."), optimizer)
+            population.load_state_dict(_with_prefix(tensors, "population."))
+        except (DamagedError, KeyError, RuntimeError, ValueError) as error:
+            aside = set_aside(self.path)
+            warnings.warn(f"{self.path}: {error}. Set aside as {aside.name}", stacklevel=2)
+            return 0
+        optimizer.load_state_dict(state)
         self._earlier_seconds = float(metadata["seconds"])
-        return int(metadata["epochs"])
+        return done
 
     def save(self, population: Population, optimizer: torch.optim.Optimizer, epochs: int) -> None:
         """Keep the state after `epochs` epochs of the present phase."""
@@ -172,20 +256,104 @@ class FileCheckpoint:
         for parameter, state in optimizer.state_dict()["state"].items():
             for what, tensor in state.items():
                 tensors[f"optimizer.{parameter}.{what}"] = tensor
-        metadata = {
-            "phase": str(self._phase),
-            "epochs": str(epochs),
-            "seconds": str(self.seconds),
-        }
-        write_atomically(self.path, save(_apart(tensors), metadata))
+        write_tensors(
+            self.path,
+            tensors,
+            phase=str(self._phase),
+            epochs=str(epochs),
+            seconds=str(self.seconds),
+        )
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, dense, and each in memory of its own: safetensors takes no views."""
-    return {
-        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
+class FileBlocks:
+    """The images that an attack has perturbed so far; see `attacks.craft.Kept`.
+
+    Args:
+        folder: its own.
+    """
+
+    # Seconds of work that may be lost.
+    AT_STAKE = 10.0
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._blocks: dict[str, Tensor] = {}
+        self._seconds = 0.0
+        self._unwritten: dict[str, Tensor] = {}
+        self._unwritten_seconds = 0.0
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                tensors, metadata = read_tensors(_inside(path))
+                self._seconds += float(metadata["seconds"])
+                self._blocks |= tensors
+            except (DamagedError, KeyError, ValueError) as error:
+                aside = set_aside(path)
+                warnings.warn(f"{path}: {error}. Set aside as {aside.name}", stacklevel=2)
+        self._files = len(list(folder.iterdir())) if folder.is_dir() else 0
+
+    @property
+    def earlier_seconds(self) -> float:
+        """What the blocks that were found took."""
+        return self._seconds
+
+    def get(self, name: str) -> Tensor | None:
+        """A block's images, if an earlier run perturbed them."""
+        return self._blocks.get(name)
+
+    def put(self, name: str, images: Tensor, seconds: float) -> None:
+        """Keep a block; it is on disk once `AT_STAKE` seconds of work have come together."""
+        self._unwritten[name] = images
+        self._unwritten_seconds += seconds
+        if self._unwritten_seconds >= self.AT_STAKE:
+            path = self.folder / f"{self._files:06d}.safetensors"
+            write_tensors(path, self._unwritten, seconds=str(self._unwritten_seconds))
+            self._files += 1
+            self._unwritten, self._unwritten_seconds = {}, 0.0
+
+    def discard(self) -> None:
+        """Remove the folder: the attack is finished, and its record written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _inside(path: Path) -> Path:
+    """The path, if no link leads out of its folder.
+
+    Raises:
+        ValueError: one does.
+    """
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        raise ValueError(f"{path.name} leads out of the store, to {path.resolve()}")
+    return path
+
+
+def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """SHA-256 of tensors by name, shape, type and content, and of the words beside them."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        dense = tensor.detach().cpu().contiguous()
+        digest.update(dense.reshape(-1).view(torch.uint8).numpy().data)
+    if metadata:
+        digest.update(json.dumps(metadata, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _optimizer_state(
+    tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """An optimizer's state as it takes it back.
+
+    Raises:
+        ValueError: it is that of other parameters, such as those of another way to compute.
+    """
+    parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, what = name.partition(".")
+        if tensor.ndim and tensor.shape != parameters[int(number)].shape:
+            raise ValueError("it is of parameters of other shapes")
+        state.setdefault(int(number), {})[what] = tensor
+    return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -194,3 +362,9 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
+
+
+if __name__ == "__main__":
+    from benchmarks.housekeeping import main
+
+    raise SystemExit(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import nn
-from torchvision.models import resnet18
 
 
 def lenet5(channels: int = 1, classes: int = 10) -> nn.Module:
@@ -18,6 +17,9 @@ def lenet5(channels: int = 1, classes: int = 10) -> nn.Module:
 
 def cifar_resnet18(channels: int = 3, classes: int = 10) -> nn.Module:
     """ResNet18 with a 3x3 stem and no stem pooling: (N, channels, 32, 32) -> (N, classes)."""
+    # Here, so that what needs no ResNet works where torchvision does not.
+    from torchvision.models import resnet18
+
     model: nn.Module = resnet18(num_classes=classes)
     model.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()

@@ -56,7 +56,7 @@ def stale(results: Path) -> list[Path]:
 
 def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
     """The texts and the figures that the records ask for, by path."""
-    measured = list(records.read_all(results))
+    measured = records.read_all(results)
     texts = {page_path(results): render(measured, speed.read_all(results), baselines.load())}
     if results.resolve() == RESULTS.resolve() and README.exists():
         texts[README] = with_first_table(README.read_text(), measured)

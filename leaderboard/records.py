@@ -8,7 +8,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from leaderboard import metrics
-from leaderboard.files import write_atomically
+from leaderboard.files import read_sealed, write_sealed
 
 SCHEMA_VERSION = 1
 
@@ -108,6 +108,7 @@ class Record:
         headline: whether this eps is one that defenses are ranked at, not only a point of a curve.
         measured_at: UTC, ISO 8601.
         environment: versions, device, commit.
+        extra: what else the file held, from a version that knew more; kept, not used.
     """
 
     cell: Cell
@@ -122,6 +123,7 @@ class Record:
     zero_gradients: float | None = None
     repeatable: bool | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def mra(self) -> float:
@@ -132,7 +134,7 @@ class Record:
 def write(record: Record, folder: Path) -> Path:
     """Write a record under its key, in place of an older one, and return the file's path."""
     path = folder / f"{record.cell.key}.json"
-    write_atomically(path, (json.dumps(_encode(record), indent=1) + "\n").encode())
+    write_sealed(path, _encode(record))
     return path
 
 
@@ -140,34 +142,53 @@ def read(path: Path) -> Record:
     """Read one record.
 
     Raises:
-        RecordError: not a record, of another schema version, or with parts that contradict
-            each other.
+        RecordError: not a record, of another schema version, changed since it was written, under
+            another cell's name, or with parts that contradict each other.
     """
     try:
-        return _decode(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
+        record = _decode(read_sealed(path))
+        if path.stem != record.cell.key:
+            raise ValueError(f"it holds the cell {record.cell.key}")
+    except (
+        *(OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError),
+        *(RecursionError, zlib.error),
+    ) as error:
         raise RecordError(f"{path}: not a usable record ({error})") from error
+    return record
 
 
-def read_all(folder: Path) -> Iterator[Record]:
+def read_all(folder: Path) -> list[Record]:
     """All records of a folder, in the order of their file names.
 
     Raises:
-        RecordError: as `read`.
+        RecordError: some cannot be used; the message names each.
     """
-    return (read(path) for path in sorted(folder.glob("*.json")))
+    found, problems = [], []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(read(path))
+        except RecordError as error:
+            problems.append(str(error))
+    if problems:
+        raise RecordError("\n".join(problems))
+    return found
+
+
+# Computed from `correct` for people; never read back as scores.
+_SHOWN = ("mra", "interval", "submodel_accuracies")
+_ENCODED = ("cell", "correct", "extra")
+# More than any experiment has submodels' answers.
+_MOST_ANSWERS = 2**32
 
 
 def _encode(record: Record) -> dict[str, Any]:
     score = metrics.score([record.correct])
     packed = zlib.compress(np.packbits(record.correct).tobytes(), 9)
-    others = {
-        f.name: getattr(record, f.name) for f in fields(record) if f.name not in ("cell", "correct")
-    }
+    others = {f.name: getattr(record, f.name) for f in fields(record) if f.name not in _ENCODED}
     return {
+        **record.extra,
         "schema_version": SCHEMA_VERSION,
         "cell": asdict(record.cell),
-        # For people: computed from `correct`, never read back as a score.
         "mra": score.value,
         "interval": [score.low, score.high],
         "submodel_accuracies": metrics.submodel_accuracies(record.correct).tolist(),
@@ -186,18 +207,48 @@ def _decode(data: dict[str, Any]) -> Record:
             f"schema version {data['schema_version']}, this version reads {SCHEMA_VERSION}"
         )
     cell = Cell(**data["cell"])
+    _check(cell)
+    if tuple(data["correct"]["shape"]) != cell.shape:
+        raise ValueError(
+            f"correct has shape {data['correct']['shape']}, the cell says {cell.shape}"
+        )
+    count = math.prod(cell.shape)
+    if count > _MOST_ANSWERS:
+        raise ValueError(f"{count:,} answers, more than the {_MOST_ANSWERS:,} that are read")
+    packed = base64.b64decode(data["correct"]["data"], validate=True)
+    unpacked = zlib.decompressobj().decompress(packed, -(-count // 8) + 1)
+    bits = np.unpackbits(np.frombuffer(unpacked, np.uint8))
+    if len(unpacked) != -(-count // 8) or bits[count:].any():
+        raise ValueError(f"correct does not hold {count:,} answers")
+    known = {f.name for f in fields(Record)} - {*_ENCODED}
+    record = Record(
+        cell=cell,
+        correct=bits[:count].reshape(cell.shape).astype(bool),
+        extra={
+            name: value
+            for name, value in data.items()
+            if name not in known and name not in (*_SHOWN, *_ENCODED, "schema_version")
+        },
+        **{name: data[name] for name in known},
+    )
+    for name in ("training_seconds", "attack_seconds", "unperturbed", "largest_distance"):
+        if not 0 <= getattr(record, name) < math.inf:
+            raise ValueError(f"{name} is {getattr(record, name)}")
+    if not abs(record.mra - data["mra"]) <= 1e-12:
+        raise ValueError(f"mra is {data['mra']}, its own data give {record.mra}")
+    return record
+
+
+def _check(cell: Cell) -> None:
+    """Refuse what no cell can be."""
     for name in (cell.dataset, cell.defense, cell.attack, cell.budget):
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
     if cell.protocol not in PROTOCOLS:
         raise ValueError(f"protocol {cell.protocol!r}, known: {', '.join(PROTOCOLS)}")
-    shape = cell.shape
-    if tuple(data["correct"]["shape"]) != shape:
-        raise ValueError(f"correct has shape {data['correct']['shape']}, the cell says {shape}")
-    packed = np.frombuffer(zlib.decompress(base64.b64decode(data["correct"]["data"])), np.uint8)
-    bits = np.unpackbits(packed)[: math.prod(shape)]
-    others = {f.name: data[f.name] for f in fields(Record) if f.name not in ("cell", "correct")}
-    record = Record(cell=cell, correct=bits.reshape(shape).astype(bool), **others)
-    if not abs(record.mra - data["mra"]) <= 1e-12:
-        raise ValueError(f"mra is {data['mra']}, its own data give {record.mra}")
-    return record
+    for what in ("test_images", "images", "classes", "submodels", "images_per_draw", "batch_size"):
+        value = getattr(cell, what)
+        if not (isinstance(value, int) and value > 0):
+            raise ValueError(f"{what} is {value!r}, expected a whole number above 0")
+    if not 0 <= cell.eps < math.inf:
+        raise ValueError(f"eps is {cell.eps!r}")

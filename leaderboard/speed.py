@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from leaderboard.files import write_atomically
+from leaderboard.files import read_sealed, write_sealed
 from leaderboard.records import RecordError
 
 SCHEMA_VERSION = 1
@@ -52,8 +51,7 @@ def write(timing: Timing, results: Path) -> Path:
     """Write a timing, in place of an older one from the same device, and return the file's path."""
     device = re.sub(r"[^a-z0-9]+", "-", timing.environment["device"].lower()).strip("-")
     path = folder_of(results) / f"{timing.name}-{device}.json"
-    content = {"schema_version": SCHEMA_VERSION, **asdict(timing)}
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_sealed(path, {"schema_version": SCHEMA_VERSION, **asdict(timing)})
     return path
 
 
@@ -69,7 +67,7 @@ def read_all(results: Path) -> list[Timing]:
 def _read_each(paths: Sequence[Path]) -> Iterator[Timing]:
     for path in paths:
         try:
-            data = json.loads(path.read_text())
+            data = read_sealed(path)
             version = data.pop("schema_version")
             if version != SCHEMA_VERSION:
                 raise ValueError(f"schema version {version}, this version reads {SCHEMA_VERSION}")

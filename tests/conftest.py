@@ -1,6 +1,7 @@
 """Tests keep to themselves."""
 
 import pytest
+import torch
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -9,3 +10,10 @@ def cache_of_their_own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def floating_point_as_it_was():
+    """A session flushes subnormal numbers to zero, for the whole process."""
+    yield
+    torch.set_flush_denormal(False)

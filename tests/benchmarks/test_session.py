@@ -24,6 +24,7 @@ def options(tmp_path):
         submodels=None,
         images_per_draw=1,
         clm_from_scratch=False,
+        time_limit=None,
         run="first",
     )
 
@@ -84,7 +85,9 @@ def test_clm_is_trained_again_when_its_ulm_has_other_weights(options):
     folder = next((options.store / "populations").glob("digits-ulm-*"))
     with torch.no_grad():
         next(ulm.population.parameters()).add_(1.0)
-    session.store.save(ulm.population, folder, identity={}, seconds=1.0, parents={}, run="x")
+    session.store.save(
+        ulm.population, folder, identity={}, seconds=1.0, parents={}, run="x", metrics={}
+    )
     second = later(options)
     assert second.prepare("digits", "clm").sha256 != clm.sha256
     assert [name.split("-s0")[0] for name in second.trained] == ["digits-clm"]

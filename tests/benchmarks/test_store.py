@@ -1,10 +1,14 @@
+import re
+
 import pytest
 from torch import nn
 
-from benchmarks.store import Store, StoreError, weights_sha256
+from benchmarks.housekeeping import main
+from benchmarks.store import Store, weights_sha256
 from defenses import Population
 
-IDENTITY = {"defense": "ulm", "seed": 0, "alpha": 0.1}
+IDENTITY = {"defense": "ulm", "seed": 0, "alpha": 0.1, "submodels": 2}
+METRICS = {"clean_mra": 0.75}
 
 
 def fresh(fill=None):
@@ -20,7 +24,9 @@ def kept(tmp_path):
     store = Store(tmp_path)
     folder = store.folder("digits-ulm-s0", IDENTITY)
     population = fresh(0.5)
-    store.save(population, folder, identity=IDENTITY, seconds=3.5, parents={}, run="a")
+    store.save(
+        population, folder, identity=IDENTITY, seconds=3.5, parents={}, run="a", metrics=METRICS
+    )
     return store, folder, population
 
 
@@ -51,27 +57,68 @@ def test_the_hash_sees_every_weight_and_buffer():
     assert weights_sha256(population) != before
 
 
-def flip_a_byte(path):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    "spoil",
     [
-        (lambda folder: flip_a_byte(folder / "weights.safetensors"), "differ from their card"),
-        (lambda folder: (folder / "weights.safetensors").write_bytes(b"PK"), "retrain"),
-        (lambda folder: (folder / "weights.safetensors").unlink(), "retrain"),
-        (lambda folder: (folder / "card.json").write_text("{"), "retrain"),
+        lambda folder: (folder / "weights.safetensors").write_bytes(b"PK"),
+        lambda folder: (folder / "weights.safetensors").unlink(),
+        lambda folder: (folder / "card.json").write_text("{"),
     ],
 )
-def test_what_is_corrupt_is_named_with_its_cure(kept, spoil, words):
+def test_what_is_damaged_is_set_aside_with_a_warning(kept, spoil):
     store, folder, _ = kept
     spoil(folder)
-    with pytest.raises(StoreError, match=words) as caught:
-        store.load_into(fresh(), folder)
-    assert str(folder) in str(caught.value)
+    with pytest.warns(UserWarning, match=f"{folder.name}.*Set aside as card.json.unusable"):
+        assert store.load_into(fresh(), folder) is None
+    assert (folder / "card.json.unusable").exists()
+    assert not (folder / "card.json").exists()
+
+
+def listed(store, capsys, *arguments):
+    code = main(["--store", str(store.root), *arguments])
+    return code, capsys.readouterr().out
+
+
+def test_the_store_lists_what_it_holds(kept, capsys):
+    store, folder, _ = kept
+    (store.root / "unfinished" / "digits-ulm-pgd").mkdir(parents=True)
+    (folder / ".card.json.abc").write_text("half")
+    code, out = listed(store, capsys, "ls")
+    assert code == 0
+    assert re.search(rf"{folder.name} +finished", out)
+    assert "n = 2, clean 75.0%, trained in 4 s" in out
+    assert "digits-ulm-pgd" in out
+    assert "leftover" in out
+
+
+def test_verify_reads_everything_and_removes_nothing(kept, capsys):
+    store, folder, _ = kept
+    assert listed(store, capsys, "verify")[0] == 0
+    content = bytearray((folder / "weights.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "weights.safetensors").write_bytes(content)
+    assert listed(store, capsys, "ls")[0] == 0
+    code, out = listed(store, capsys, "verify")
+    assert code == 1
+    assert "damaged: changed since it was written" in out
+    assert (folder / "card.json").exists()
+
+
+def test_prune_removes_what_is_no_population_and_what_is_named(kept, capsys):
+    store, folder, _ = kept
+    (store.root / "unfinished" / "digits-ulm-pgd").mkdir(parents=True)
+    (folder / "weights.safetensors.unusable").write_text("x")
+    code, out = listed(store, capsys, "prune", "--dry-run")
+    assert "digits-ulm-pgd" in out
+    assert (store.root / "unfinished" / "digits-ulm-pgd").exists()
+    code, out = listed(store, capsys, "prune")
+    assert code == 0
+    assert out.count("removed") == 2
+    assert store.load_into(fresh(), folder)
+    assert listed(store, capsys, "prune", "mnist-*") == (2, f"nothing in {store.root} matches\n")
+    assert "removed digits-ulm-s0" in listed(store, capsys, "prune", "digits-ulm-*")[1]
+    assert not folder.exists()
+    assert listed(store, capsys, "ls") == (0, f"nothing in {store.root}\n")
 
 
 def test_what_the_caller_refuses_by_its_card_is_dropped(kept):

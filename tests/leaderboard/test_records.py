@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 from samples import CELL, record
 
 from leaderboard import records
+from leaderboard.files import write_sealed
 from leaderboard.records import RecordError
 
 
@@ -72,7 +73,10 @@ def test_the_key_is_readable():
 
 
 def spoil(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    """Change a record as somebody would who seals it again."""
+    content = {**json.loads(path.read_text()), **changes}
+    content.pop("seal")
+    write_sealed(path, content)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +84,10 @@ def spoil(path, **changes):
     [
         ({"schema_version": 99}, "schema version 99, this version reads 1"),
         ({"mra": 0.99}, "mra is 0.99, its own data give 0.475"),
-        ({"mra": float("nan")}, "mra is nan"),
         ({"correct": {"shape": [2, 21], "data": ""}}, r"shape \[2, 21\], the cell says \(2, 20\)"),
         ({"correct": {"shape": [2, 20], "data": "!!!"}}, "not a usable record"),
+        ({"correct": {"shape": [2, 20], "data": "eJxjAAAAAQAB"}}, "does not hold 40 answers"),
+        ({"attack_seconds": -1}, "attack_seconds is -1"),
         ({"cell": {}}, "missing"),
     ],
 )
@@ -100,3 +105,22 @@ def test_what_is_no_record_is_refused_by_name(tmp_path, content):
     path.write_text(content)
     with pytest.raises(RecordError, match=r"x\.json"):
         records.read(path)
+
+
+def test_a_record_under_another_cell_s_name_is_refused(tmp_path):
+    path = records.write(record(), tmp_path)
+    path.rename(tmp_path / "other.json")
+    with pytest.raises(RecordError, match="it holds the cell mnist-ulm-pgd"):
+        records.read(tmp_path / "other.json")
+
+
+def test_every_unusable_record_is_named(tmp_path):
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(RecordError, match=r"(?s)a\.json.*b\.json"):
+        records.read_all(tmp_path)
+
+
+def test_what_it_does_not_know_is_kept(tmp_path):
+    path = records.write(replace(record(), extra={"new": [1, {"a": None}]}), tmp_path)
+    assert records.read(path).extra == {"new": [1, {"a": None}]}

@@ -1,0 +1,169 @@
+"""`python -m benchmarks.store`: see, check and clean what fills the disk.
+
+`ls` lists populations, unfinished work and what was set aside; `verify` reads everything and says
+what is damaged; `prune` removes what is no finished population, or the populations it is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from tabulate import tabulate
+
+from benchmarks.store import DamagedError, digest_of, read_card, read_tensors
+from benchmarks.tuning import cache_folder
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something in the store.
+
+    Attributes:
+        path: a file or a folder.
+        state: "finished" population; "training" or "attack", unfinished; "set aside"; "leftover" of
+            a killed write; "damaged", and why.
+        details: of a finished population, in words.
+    """
+
+    path: Path
+    state: str
+    details: str = ""
+
+    @property
+    def name(self) -> str:
+        """As listed, and as `prune` takes it."""
+        return (
+            self.path.parent.name + "/" + self.path.name if self.path.is_file() else self.path.name
+        )
+
+    @property
+    def bytes(self) -> int:
+        """On disk."""
+        files = self.path.rglob("*") if self.path.is_dir() else [self.path]
+        return sum(file.lstat().st_size for file in files if not file.is_dir())
+
+
+def entries(root: Path, *, thorough: bool = False) -> Iterator[Entry]:
+    """Everything in a store, by name.
+
+    Args:
+        thorough: read all files, rather than cards only.
+    """
+    for folder in _folders(root / "populations"):
+        for file in sorted(folder.iterdir()):
+            if ".unusable" in file.name:
+                yield Entry(file, "set aside")
+            elif file.name.startswith(".") and file.name != ".lock":
+                yield Entry(file, "leftover")
+        if (folder / "card.json").exists():
+            yield _population(folder, thorough)
+        elif (checkpoint := folder / "checkpoint.safetensors").exists():
+            yield Entry(folder, _state(checkpoint, "training", thorough))
+    for folder in _folders(root / "unfinished"):
+        broken = [_state(file, "", True) for file in folder.glob("*.safetensors")] * thorough
+        yield Entry(folder, next((state for state in broken if state), "attack"))
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(f for f in parent.iterdir() if f.is_dir()) if parent.is_dir() else []
+
+
+def _population(folder: Path, thorough: bool) -> Entry:
+    try:
+        card = read_card(folder / "card.json")
+        identity = card["identity"]
+        details = f"n = {identity['submodels']}, clean {100 * card['metrics']['clean_mra']:.1f}%"
+        details += f", trained in {card['training_seconds']:.0f} s"
+        if thorough:
+            tensors, _ = read_tensors(folder / "weights.safetensors")
+            if digest_of(tensors) != card["weights_sha256"]:
+                raise DamagedError("the weights are not those of the card")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Entry(folder, f"damaged: {error}")
+    return Entry(folder, "finished", details)
+
+
+def _state(file: Path, sound: str, thorough: bool) -> str:
+    """What to say of a file: `sound`, unless reading it shows that it is damaged."""
+    try:
+        if thorough:
+            read_tensors(file)
+    except (OSError, DamagedError) as error:
+        return f"damaged: {file.name}: {error}"
+    return sound
+
+
+def prune(root: Path, patterns: list[str], *, dry_run: bool) -> list[Entry]:
+    """Remove what matches; return it.
+
+    Args:
+        patterns: shell patterns of names; none: all that is no finished population and not in use.
+    """
+    removed = []
+    for entry in list(entries(root)):
+        if patterns:
+            wanted = any(fnmatch(entry.name, pattern) for pattern in patterns)
+        else:
+            wanted = entry.state != "finished" and not entry.state.startswith("damaged")
+        if not wanted or not _remove(entry.path, dry_run=dry_run):
+            continue
+        removed.append(entry)
+    return removed
+
+
+def _remove(path: Path, *, dry_run: bool) -> bool:
+    """Remove a file or folder unless some process is at work there; say whether."""
+    folder = path if path.is_dir() else path.parent
+    if (folder / ".lock").exists():
+        try:
+            FileLock(folder / ".lock").acquire(timeout=0).lock.release()
+        except Timeout:
+            return False
+    if not dry_run:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return True
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return 0, 1 when `verify` found damage, or 2 when there is nothing of that name."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.store", description=__doc__)
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=cache_folder() / "store",
+        help="the store's folder (default: %(default)s)",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("ls", help="list what is there, with sizes")
+    commands.add_parser("verify", help="read everything; exit with 1 if something is damaged")
+    cleaning = commands.add_parser(
+        "prune",
+        help="remove unfinished work, what was set aside and leftovers, or what is named",
+    )
+    cleaning.add_argument("names", nargs="*", help="names or patterns, as ls prints them")
+    cleaning.add_argument("--dry-run", action="store_true", help="say what would be removed")
+    options = parser.parse_args(arguments)
+
+    if options.command == "prune":
+        found = prune(options.store, options.names, dry_run=options.dry_run)
+    else:
+        found = list(entries(options.store, thorough=options.command == "verify"))
+    rows = [
+        (e.name, e.state, e.details, f"{e.bytes / 2**20:.1f}") for e in found if e.path.exists()
+    ]
+    gone = [e for e in found if not e.path.exists()]
+    if rows:
+        print(tabulate(rows, ["name", "state", "details", "MiB"], disable_numparse=True))
+    for entry in gone:
+        print(f"removed {entry.name} ({entry.state})")
+    if not found:
+        print(f"nothing in {options.store}" + (" matches" if options.command == "prune" else ""))
+        return 2 if options.command == "prune" and options.names else 0
+    damaged = [entry for entry in found if entry.state.startswith("damaged")]
+    return 1 if options.command == "verify" and damaged else 0

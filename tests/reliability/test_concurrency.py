@@ -1,0 +1,62 @@
+"""Several processes on one store: each population trained once, no record lost, one valid page."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from workers import CONTEXT, options, work
+
+from benchmarks.housekeeping import entries
+from leaderboard import records
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_two_processes_train_each_population_once_and_lose_nothing(tmp_path):
+    processes = [CONTEXT.Process(target=work, args=(tmp_path,)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    found = list(entries(tmp_path / "store", thorough=True))
+    assert [entry.state for entry in found] == ["finished"] * 2
+    measured = records.read_all(tmp_path / "results")
+    assert len(measured) == 3
+    # A population trained twice would have two different times on its records.
+    assert len({record.training_seconds for record in measured}) == 1
+
+
+def test_parallel_workers_share_a_store_and_write_one_page(tmp_path):
+    command = [sys.executable, "-m", "pytest", "benchmarks/", "-n", "4", "-q"]
+    command += ["-k", "digits and (ulm or single) and not adv and (none or fgsm or pgd)"]
+    command += ["--budget", "smoke", f"--results={tmp_path / 'results'}"]
+    command += [f"--store={tmp_path / 'store'}", "--benchmark-disable", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "populations trained: 2" in done.stdout
+    counts = re.search(r"cells measured: (\d+)", done.stdout)
+    measured = records.read_all(tmp_path / "results")
+    assert counts
+    # Cells that several cases ask for, such as the clean images, are counted by each.
+    assert 0 < len(measured) <= int(counts[1])
+    page = (tmp_path / "LEADERBOARD.md").read_text()
+    assert "| single " in page
+    assert "| ulm " in page
+    assert [e.state for e in entries(tmp_path / "store")] == ["finished"] * 2
+
+
+def test_a_population_in_training_is_not_pruned(tmp_path):
+    from benchmarks.housekeeping import prune
+    from benchmarks.store import Store
+
+    store = Store(options(tmp_path).store)
+    folder = store.folder("digits-ulm-s0", {"x": 1})
+    with store.lock(folder):
+        (folder / "checkpoint.safetensors").write_bytes(b"")
+        assert prune(store.root, [], dry_run=False) == []
+    assert [entry.state for entry in prune(store.root, [], dry_run=False)] == ["training"]
+    assert not folder.exists()

@@ -1,0 +1,218 @@
+"""Damaged files: detected, named, set aside; never used and never deleted."""
+
+import json
+import random
+import shutil
+
+import pytest
+import torch
+from workers import options
+
+from benchmarks.housekeeping import main
+from benchmarks.session import Session
+from benchmarks.store import FileBlocks, FileCheckpoint, Store, weights_sha256, write_tensors
+from defenses import Population
+from leaderboard import records
+from leaderboard.records import RecordError
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A store with a population, a checkpoint and blocks, and a folder of records."""
+    folder = tmp_path_factory.mktemp("sound")
+    session = Session(options(folder))
+    prepared = session.prepare("digits", "ulm")
+    for attack in ("none", "fgsm"):
+        session.measure(prepared, attack, 0.25)
+    return folder, weights_sha256(prepared.population)
+
+
+def flip_a_bit(content, chance):
+    damaged = bytearray(content)
+    damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+    return bytes(damaged)
+
+
+def truncate(content, chance):
+    return content[: chance.randrange(len(content))]
+
+
+def lose_a_block(content, chance):
+    """What a file system may leave of a file: zeros in the middle."""
+    start = chance.randrange(len(content))
+    length = min(len(content) - start, 512)
+    return content[:start] + bytes(length) + content[start + length :]
+
+
+def repeat(content, chance):
+    return content + content[: chance.randrange(1, len(content))]
+
+
+DAMAGES = (flip_a_bit, truncate, lose_a_block, repeat)
+
+
+def damaged(path, number):
+    """Spoil a file; False where it came out as it was."""
+    before = path.read_bytes()
+    after = DAMAGES[number % len(DAMAGES)](before, random.Random(number))
+    path.write_bytes(after)
+    return after != before
+
+
+def same_json(path, content):
+    """Whether a file still says what it said, in other white space."""
+    try:
+        return json.loads(path.read_bytes()) == json.loads(content)
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("name", ["card.json", "weights.safetensors"])
+def test_a_damaged_population_is_set_aside(sound, tmp_path, tries, name):
+    folder, _ = sound
+    session = Session(options(folder))
+    fresh = session.prepare("digits", "ulm").population
+    (original,) = (folder / "store" / "populations").iterdir()
+    tried = 0
+    for number in range(tries["damages"]):
+        root = tmp_path / str(number)
+        copy = root / "populations" / original.name
+        shutil.copytree(original, copy)
+        content = (copy / name).read_bytes()
+        if not damaged(copy / name, number) or same_json(copy / name, content):
+            continue
+        tried += 1
+        assert main(["--store", str(root), "verify"]) == 1
+        with pytest.warns(UserWarning, match=f"{original.name}.*[Ss]et aside"):
+            assert Store(root).load_into(fresh, copy) is None
+        left = sorted(path.name for path in copy.iterdir() if path.name != ".lock")
+        assert left == ["card.json.unusable", "weights.safetensors.unusable"]
+        shutil.rmtree(root)
+    assert tried > tries["damages"] / 2
+
+
+def test_a_card_of_other_weights_is_not_believed(sound, tmp_path):
+    folder, _ = sound
+    (original,) = (folder / "store" / "populations").iterdir()
+    copy = tmp_path / "populations" / original.name
+    shutil.copytree(original, copy)
+    fresh = Session(options(folder)).prepare("digits", "ulm").population
+    with torch.no_grad():
+        next(fresh.parameters()).add_(1)
+    write_tensors(copy / "weights.safetensors", fresh.state_dict())
+    with pytest.warns(UserWarning, match="the weights are not those of the card"):
+        assert Store(tmp_path).load_into(fresh, copy) is None
+
+
+def test_a_damaged_population_is_trained_again_to_the_same_weights(sound, tmp_path):
+    folder, sha256 = sound
+    shutil.copytree(folder, tmp_path / "copy")
+    (population,) = (tmp_path / "copy" / "store" / "populations").iterdir()
+    (population / "weights.safetensors").write_bytes(b"")
+    with pytest.warns(UserWarning, match="trained again"):
+        prepared = Session(options(tmp_path / "copy")).prepare("digits", "ulm")
+    assert prepared.trained
+    assert weights_sha256(prepared.population) == sha256
+
+
+def small():
+    return Population([torch.nn.Linear(40, 10)])
+
+
+def test_a_damaged_checkpoint_is_set_aside(tmp_path, tries):
+    for number in range(tries["damages"]):
+        folder = tmp_path / str(number)
+        population = small()
+        optimizer = torch.optim.Adam(population.parameters())
+        population(torch.rand(2, 40)).sum().backward()
+        optimizer.step()
+        writing = FileCheckpoint(folder)
+        writing.restore(population, optimizer, 3)
+        writing.save(population, optimizer, 2)
+        if not damaged(folder / "checkpoint.safetensors", number):
+            continue
+        other = small()
+        before = weights_sha256(other)
+        with pytest.warns(UserWarning, match="Set aside as checkpoint.safetensors.unusable"):
+            assert FileCheckpoint(folder).restore(other, optimizer, 3) == 0
+        assert weights_sha256(other) == before
+
+
+def test_damaged_blocks_are_set_aside(tmp_path, tries, monkeypatch):
+    monkeypatch.setattr(FileBlocks, "AT_STAKE", 0.0)
+    for number in range(tries["damages"]):
+        folder = tmp_path / str(number)
+        writing = FileBlocks(folder)
+        writing.put("0", torch.rand(3, 1, 8, 8), 1.0)
+        writing.put("1", torch.rand(3, 1, 8, 8), 1.0)
+        if not damaged(folder / "000000.safetensors", number):
+            continue
+        with pytest.warns(UserWarning, match="Set aside as 000000.safetensors.unusable"):
+            found = FileBlocks(folder)
+        assert found.get("0") is None
+        assert found.get("1") is not None
+        # A later block takes no other's place.
+        found.put("0", torch.rand(3, 1, 8, 8), 1.0)
+        assert len(list(folder.iterdir())) == 3
+
+
+def test_a_damaged_record_is_refused_by_name_and_measured_again(sound, tmp_path, tries):
+    folder, _ = sound
+    (original,) = (folder / "results").glob("digits-ulm-fgsm-*.json")
+    content = original.read_bytes()
+    tried = 0
+    for number in range(tries["damages"]):
+        path = tmp_path / original.name
+        path.write_bytes(content)
+        if not damaged(path, number) or same_json(path, content):
+            continue
+        tried += 1
+        with pytest.raises(RecordError, match=original.name):
+            records.read(path)
+    assert tried > tries["damages"] / 2
+
+    original.write_bytes(content[:-20])
+    session = Session(options(folder))
+    prepared = session.prepare("digits", "ulm")
+    with pytest.warns(UserWarning, match=f"Set aside as {original.name}.unusable"):
+        record, reused = session.measure(prepared, "fgsm", 0.25)
+    assert not reused
+    assert records.read(original).mra == record.mra
+    aside = original.with_name(f"{original.name}.unusable")
+    assert aside.read_bytes() == content[:-20]
+    aside.unlink()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"schema_version": 2}, "schema version 2, this version reads 1"),
+        ({"attack_seconds": float("nan")}, "NaN is no number"),
+        ({"unperturbed": float("inf")}, "Infinity is no number"),
+        ({"mra": 0.123}, "seal is broken"),
+    ],
+)
+def test_a_record_of_the_future_or_without_numbers_is_refused(sound, tmp_path, changes, words):
+    folder, _ = sound
+    (original,) = (folder / "results").glob("digits-ulm-fgsm-*.json")
+    path = tmp_path / original.name
+    data = {**json.loads(original.read_text()), **changes}
+    if "schema_version" in changes:
+        data.pop("seal")
+        from leaderboard.files import write_sealed
+
+        write_sealed(path, data)
+    else:
+        path.write_text(json.dumps(data))
+    with pytest.raises(RecordError, match=words):
+        records.read(path)
+
+
+def test_what_is_set_aside_twice_has_two_names(tmp_path):
+    from leaderboard.files import set_aside
+
+    for _ in range(3):
+        (tmp_path / "x.json").write_text("{")
+        set_aside(tmp_path / "x.json")
+    names = ["x.json.unusable", "x.json.unusable-2", "x.json.unusable-3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names

@@ -1,0 +1,174 @@
+"""Whatever comes in: a clear error, or the truth."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from attacks import ThreatModel
+from leaderboard import baselines, metrics, records
+from leaderboard.files import write_sealed
+from leaderboard.markdown import escape, markdown_table
+from leaderboard.records import Cell, Record, RecordError
+from leaderboard.render import render
+
+CELL = Cell(
+    dataset="mnist",
+    source="somewhere",
+    sha256="ab" * 32,
+    test_images=9,
+    images=9,
+    classes=10,
+    defense="ulm",
+    defense_version=1,
+    defense_parameters={"recipe": {"epochs": 3}},
+    submodels=2,
+    attack="pgd",
+    attack_version=1,
+    attack_parameters={"steps": 40},
+    norm="Linf",
+    eps=0.3,
+    images_per_draw=1,
+    batch_size=250,
+    protocol="draw",
+    budget="quick",
+    seed=0,
+)
+RECORD = Record(
+    cell=CELL,
+    correct=np.arange(18).reshape(2, 9) % 3 == 0,
+    population_sha256="cd" * 32,
+    training_seconds=1.0,
+    attack_seconds=2.0,
+    unperturbed=0.0,
+    largest_distance=0.3,
+    headline=True,
+    measured_at="2026-01-02T03:04:05+00:00",
+    environment={"device": "cpu"},
+)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def same(a, b):
+    return np.array_equal(a.correct, b.correct) and replace(a, correct=b.correct) == replace(
+        b, correct=b.correct
+    )
+
+
+@given(st.binary(max_size=400) | anything.map(lambda value: json.dumps(value).encode()))
+def test_what_is_no_record_is_refused(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=r"x\.json"):
+        records.read(path)
+
+
+@given(st.data())
+def test_a_record_with_one_part_changed_is_refused_or_consistent(tmp_path, data):
+    """Sealed again, as by somebody who knows how: what is read still fits together."""
+    path = records.write(RECORD, tmp_path)
+    content = json.loads(path.read_text())
+    content.pop("seal")
+    part = data.draw(st.sampled_from(["cell", "correct", "top"]))
+    inside = content if part == "top" else content[part]
+    name = data.draw(st.sampled_from(sorted(inside)) | st.text(max_size=8))
+    inside[name] = data.draw(anything)
+    write_sealed(path, content)
+    try:
+        found = records.read(path)
+    except RecordError:
+        return
+    assert found.cell.key == path.stem
+    assert found.correct.shape == found.cell.shape
+    assert found.mra == content["mra"]
+    # What can be read can be shown, and written as it was.
+    assert "mnist" in render([found], [], baselines.load())
+    records.write(found, tmp_path)
+    assert same(records.read(path), found)
+
+
+@given(arrays(bool, (2, 9)), st.dictionaries(st.text(max_size=9), anything, max_size=3))
+def test_a_record_comes_back_with_what_it_did_not_know(tmp_path, correct, extra):
+    known = {*RECORD.__dataclass_fields__, "mra", "interval", "submodel_accuracies"}
+    extra = {k: v for k, v in extra.items() if k not in known | {"schema_version", "seal"}}
+    original = replace(RECORD, correct=correct, extra=json.loads(json.dumps(extra)))
+    assert same(records.read(records.write(original, tmp_path)), original)
+
+
+def cells_of(line):
+    """How many cells a row of a GitHub table has."""
+    return len(re.findall(r"(?<!\\)\|", line)) - 1
+
+
+@given(st.lists(st.lists(st.text(max_size=30), min_size=3, max_size=3), min_size=1, max_size=5))
+def test_a_table_has_the_same_cells_in_every_row(body):
+    text = markdown_table(["a", "b", "c"], [[escape(cell) for cell in row] for row in body])
+    lines = text.rstrip("\n").split("\n")
+    assert len(lines) == 2 + len(body)
+    assert {cells_of(line) for line in lines} == {3}
+
+
+@given(st.data())
+def test_the_page_shows_any_text_in_valid_tables(data):
+    text = st.text(max_size=30)
+    cell = replace(
+        CELL,
+        source=data.draw(text),
+        defense_parameters={data.draw(text): data.draw(anything)},
+        attack_parameters={data.draw(text): data.draw(text)},
+    )
+    environment = {"device": data.draw(text), "torch": data.draw(text), "commit": data.draw(text)}
+    attacks = ("none", "fgsm", "pgd", "worst-case")
+    shown = [
+        replace(
+            RECORD,
+            cell=replace(cell, attack=attack, eps=0.0 if attack == "none" else 0.3),
+            environment=environment,
+            correct=data.draw(arrays(bool, (2, 9))),
+        )
+        for attack in attacks
+    ]
+    page = render(shown, [], baselines.load())
+    width = None
+    for line in page.splitlines():
+        if not line.startswith("|"):
+            width = None
+            continue
+        width = width or cells_of(line)
+        assert cells_of(line) == width, line
+    assert "<script" not in page
+
+
+@given(
+    arrays(np.float32, (3, 1, 2, 2), elements=st.floats(0, 1, width=32)),
+    arrays(np.float32, (3, 1, 2, 2), elements=st.floats(-5, 5, width=32)),
+    st.floats(0, 2),
+    st.sampled_from(["Linf", "L2"]),
+)
+def test_a_projection_lies_in_the_ball_and_stays_there(images, points, eps, norm):
+    threat_model = ThreatModel(norm, eps)
+    images, points = torch.from_numpy(images), torch.from_numpy(points)
+    inside = threat_model.project(points, images)
+    assert threat_model.violation(inside, images) is None
+    assert torch.allclose(threat_model.project(inside, images), inside, atol=1e-6)
+
+
+@given(st.integers(1, 4).flatmap(lambda n: st.lists(arrays(bool, (n, 6)), min_size=1, max_size=4)))
+def test_the_worst_case_is_at_or_below_every_attack(by_attack):
+    worst = metrics.worst_case(by_attack)
+    assert metrics.mra(worst) <= min(map(metrics.mra, by_attack)) + 1e-12
+    found = metrics.score([worst])
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert metrics.never_fooled(worst) <= metrics.persistent(worst, 2) <= metrics.mra(worst) + 1e-12

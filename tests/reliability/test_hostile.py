@@ -1,0 +1,330 @@
+"""Input that means harm, or does it by mistake."""
+
+import os
+import pickle
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from workers import options
+
+from attacks import AttackError, ThreatModel, parse_eps
+from attacks.registry import ATTACKS, Attack
+from benchmarks.datasets import DATASETS, DatasetError, Raw
+from benchmarks.datasets import load as load_dataset
+from benchmarks.evaluation import evaluate
+from benchmarks.limits import TimeLimitError, time_limit
+from benchmarks.session import DefenseError, Session
+from benchmarks.store import DamagedError, Store, StoreError, read_card, read_tensors
+from defenses import DEFENSES, Population
+from defenses.registry import Defense
+from leaderboard import baselines, records
+from leaderboard.files import MOST_BYTES
+from leaderboard.render import render
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("attacks", "benchmarks", "defenses", "leaderboard")
+LINF = ThreatModel("Linf", 0.1)
+
+
+def test_nothing_of_ours_unpickles():
+    unsafe = re.compile(
+        r"pickle|torch\.(load|save)\b|joblib|marshal|shelve|allow_pickle|\beval\(|\bexec\("
+    )
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                # A network's eval() takes no argument.
+                found = unsafe.search(line.replace(".eval()", ""))
+                assert not found, f"{path}:{number}: {line}"
+
+
+class Bomb:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (Path.touch, (self.target,))
+
+
+def test_a_pickle_that_calls_itself_safetensors_does_nothing(tmp_path):
+    target = tmp_path / "exploded"
+    for name, content in (
+        ("weights.safetensors", pickle.dumps(Bomb(target))),
+        ("card.json", pickle.dumps(Bomb(target))),
+    ):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DamagedError):
+        read_tensors(tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="."):
+        read_card(tmp_path / "card.json")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "a/b", "..", "x\n", "<b>", "", "A"])
+def test_names_that_would_leave_their_folder_are_refused(name):
+    with pytest.raises(ValueError, match="lower-case letters and digits"):
+        DEFENSES.add(name, DEFENSES["ulm"])
+    with pytest.raises(ValueError, match="lower-case letters and digits"):
+        ATTACKS.add(name, ATTACKS["pgd"])
+
+
+def test_a_link_out_of_the_store_is_not_followed(tmp_path):
+    session = Session(options(tmp_path / "other"))
+    session.prepare("digits", "single")
+    (elsewhere,) = (tmp_path / "other" / "store" / "populations").iterdir()
+    mine = Session(options(tmp_path / "mine"))
+    (tmp_path / "mine" / "store" / "populations").mkdir(parents=True)
+    link = tmp_path / "mine" / "store" / "populations" / elsewhere.name
+    link.symlink_to(elsewhere)
+    with pytest.raises(StoreError, match="leads out of the store"):
+        mine.prepare("digits", "single")
+
+
+def test_weights_that_are_a_link_are_not_read(tmp_path):
+    session = Session(options(tmp_path))
+    population = session.prepare("digits", "single").population
+    (folder,) = (tmp_path / "store" / "populations").iterdir()
+    (folder / "weights.safetensors").rename(tmp_path / "elsewhere")
+    (folder / "weights.safetensors").symlink_to(tmp_path / "elsewhere")
+    with pytest.warns(UserWarning, match="leads out of the store"):
+        assert Store(tmp_path / "store").load_into(population, folder) is None
+    assert (tmp_path / "elsewhere").exists()
+
+
+def test_a_card_with_a_gigabyte_in_it_is_not_read(tmp_path):
+    path = tmp_path / "card.json"
+    with path.open("wb") as file:
+        # Sparse: it takes no room.
+        file.truncate(2**30)
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=f"1,073,741,824 bytes, more than the {MOST_BYTES:,}"):
+        read_card(path)
+    assert time.perf_counter() - start < 1
+
+
+def linear():
+    return Population([nn.Sequential(nn.Flatten(), nn.Linear(4, 3))])
+
+
+GOOD = torch.full((2, 1, 2, 2), 0.5)
+LABELS = torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (GOOD + 1, LABELS, r"must lie in \[0, 1\]"),
+        (GOOD - 1, LABELS, r"must lie in \[0, 1\]"),
+        (GOOD * torch.nan, LABELS, r"must lie in \[0, 1\]"),
+        ((GOOD * 255).to(torch.uint8), LABELS, "must be floats"),
+        (GOOD[:0], LABELS[:0], "must be floats of shape"),
+        (GOOD[0], LABELS, "must be floats of shape"),
+        (GOOD, LABELS + 2, r"labels must lie in \[0, 2\]"),
+        (GOOD, LABELS - 1, r"labels must lie in \[0, 2\]"),
+        (GOOD, LABELS.float(), "labels must be int64"),
+        (GOOD, LABELS[:1], "labels must be int64 of shape"),
+    ],
+)
+def test_bad_images_and_labels_are_named(images, labels, words):
+    with pytest.raises(ValueError, match=words):
+        evaluate(linear(), images, labels, "fgsm", LINF)
+
+
+@pytest.mark.parametrize("eps", ["inf", "nan", "-1", "x", "1/0", "", "1e999"])
+def test_a_radius_that_is_none_is_named(eps):
+    with pytest.raises(ValueError, match=f"such as 0.3 or 8/255, got {eps!r}"):
+        parse_eps(eps)
+
+
+def test_a_radius_of_zero_changes_nothing():
+    result = evaluate(linear(), GOOD, LABELS, "pgd-clipped-margin", ThreatModel("Linf", 0))
+    assert torch.equal(result.images, GOOD)
+    assert result.largest_distance == 0
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "words"),
+    [
+        (0, 10, "training split: 0 images"),
+        (10, 0, "test split: 0 images"),
+        ("one class", 10, "1 classes, expected 10"),
+        ("missing labels", 10, "10 images and 9 labels"),
+        ("floats", 10, "float64, expected uint8"),
+    ],
+)
+def test_a_dataset_that_is_none_is_named(monkeypatch, train, test, words):
+    def split(what):
+        count = what if isinstance(what, int) else 10
+        images, labels = np.zeros((count, 8, 8), dtype=np.uint8), np.arange(count) % 10
+        return {
+            "one class": (images, labels * 0),
+            "missing labels": (images, labels[1:]),
+            "floats": (images.astype(float), labels),
+        }.get(what, (images, labels))
+
+    monkeypatch.setitem(
+        DATASETS._entries, "digits", lambda root: Raw(*split(train), *split(test), "nowhere")
+    )
+    with pytest.raises(DatasetError, match=words):
+        load_dataset("digits", Path(), None, None)
+
+
+def with_defense(monkeypatch, tmp_path, train, build=None):
+    """A session that knows a defense called `mine`."""
+    monkeypatch.setitem(DEFENSES._entries, "mine", Defense("mine", train, build, 1))
+    return Session(options(tmp_path))
+
+
+def spoil_images(population, task):
+    task.images.zero_()
+
+
+def spoil_labels(population, task):
+    task.labels.add_(1)
+
+
+def make_nan(population, task):
+    next(population.parameters()).data.fill_(torch.nan)
+
+
+class WrongShape(nn.Module):
+    def forward(self, images):
+        return images.flatten(1)[:, :1]
+
+
+class Changes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1024, 10)
+
+    def forward(self, images):
+        return self.linear(images.mul_(0.5).flatten(1))
+
+
+def nothing(population, task):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("train", "build", "words"),
+    [
+        (spoil_images, None, "changed the training images or labels"),
+        (spoil_labels, None, "changed the training images or labels"),
+        (make_nan, None, "logits that are not finite"),
+        (nothing, lambda channels, classes: WrongShape(), r"must return logits \(N, K\)"),
+        (nothing, lambda channels, classes: nn.Linear(32, 10), r"must return logits \(N, K\)"),
+        (nothing, lambda channels, classes: Changes(), "changes the images it is given"),
+    ],
+)
+def test_a_defense_that_breaks_its_contract_is_named_and_not_stored(
+    monkeypatch, tmp_path, train, build, words
+):
+    session = with_defense(monkeypatch, tmp_path, train, build)
+    with pytest.raises(DefenseError, match=f"'mine'.*{words}"):
+        session.prepare("digits", "mine")
+    assert not list((tmp_path / "store").rglob("card.json"))
+    # The data is what it was for the next defense.
+    assert session.dataset("digits").unchanged()
+    assert session.prepare("digits", "single").trained
+
+
+def hang():
+    with time_limit(0.2, "attack x"):
+        while True:
+            time.sleep(0.01)
+
+
+def test_what_hangs_is_stopped_and_what_does_not_is_not():
+    with pytest.raises(TimeLimitError, match="attack x took longer than 0.2 s; --time-limit"):
+        hang()
+    with time_limit(0.05, "a quick one"):
+        pass
+    time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda model, images, labels, *, threat_model: None, "returned NoneType"),
+        (lambda model, images, labels, *, threat_model: images + 0.2, "left the ball"),
+        (lambda model, images, labels, *, threat_model: images * torch.nan, "not finite"),
+        (lambda model, images, labels, *, threat_model: images[:1], "returned"),
+        (lambda model, images, labels, *, threat_model: images.double(), "returned"),
+    ],
+)
+def test_an_attack_that_breaks_its_contract_is_named(monkeypatch, function, words):
+    attack = Attack("mine", function, "submodel", ("Linf",), False, 1)
+    monkeypatch.setitem(ATTACKS._entries, "mine", attack)
+    with pytest.raises(AttackError, match=f"'mine' {words}"):
+        evaluate(linear(), GOOD, LABELS, "mine", LINF)
+
+
+HOSTILE_PLUGIN = """
+import time
+import torch
+from attacks import register_attack
+from defenses import register_defense
+
+@register_defense("raises")
+def raises(population, task):
+    raise RuntimeError("boom")
+
+@register_defense("hangs")
+def hangs(population, task):
+    while True:
+        time.sleep(0.01)
+
+@register_attack("leaves")
+def leaves(model, images, labels, *, threat_model):
+    return images + 2 * threat_model.eps
+"""
+
+
+def test_the_run_goes_on_with_the_others_and_the_exit_code_tells(tmp_path):
+    (tmp_path / "hostile.py").write_text(HOSTILE_PLUGIN)
+    names = "none or leaves"
+    command = [sys.executable, "-c", "import hostile, pytest, sys; sys.exit(pytest.main())"]
+    command += ["benchmarks/", "-k", f"digits and (raises or hangs or single) and ({names})"]
+    command += ["--budget", "smoke", f"--results={tmp_path / 'results'}", "--time-limit", "20"]
+    command += [f"--store={tmp_path / 'store'}", "-p", "no:cacheprovider", "-q", "-rfE"]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "boom" in done.stdout
+    assert "training hangs on digits took longer than 20 s" in done.stdout
+    assert "attack 'leaves' left the ball" in done.stdout
+    measured = records.read_all(tmp_path / "results")
+    assert {(r.cell.defense, r.cell.attack) for r in measured} == {
+        ("single", "none"),
+        ("single-adv", "none"),
+    }
+    assert "| single " in (tmp_path / "LEADERBOARD.md").read_text()
+
+
+def test_markup_that_came_in_with_a_record_stays_text(tmp_path):
+    session = Session(options(tmp_path))
+    prepared = session.prepare("digits", "single")
+    record, _ = session.measure(prepared, "fgsm", 0.25)
+    evil = "<script>alert(1)</script> [x](javascript:y) | `z` | ![i](http://i) *b* _c_ \n# H"
+    marked = replace(
+        record,
+        cell=replace(record.cell, source=evil, defense_parameters={evil: evil}),
+        environment={"device": evil, "torch": evil, "commit": evil},
+    )
+    clean, _ = session.measure(prepared, "none", 0.0)
+    page = render([marked, clean], [], baselines.load())
+    for raw in ("<script", "](javascript", "![i]", "*b*", "_c_", "`z`", "\n# H"):
+        assert raw not in page, raw

@@ -1,0 +1,76 @@
+"""Work that is done in processes of its own, so that it can be killed."""
+
+import multiprocessing
+import os
+import resource
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks import budgets, store
+from benchmarks.session import Options, Session
+
+# A fork of a process that has imported everything starts in a moment.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["workers"])
+
+# Several epochs of two phases, and several blocks of images.
+ATTACKS = ("none", "pgd", "pgd-clipped-margin")
+SMOKE = budgets.experiment("smoke", "digits")
+
+
+def options(folder: Path, **changes) -> Options:
+    return replace(
+        Options(
+            budget="smoke",
+            device=torch.device("cpu"),
+            seed=0,
+            data_root=folder / "data",
+            store=folder / "store",
+            results=folder / "results",
+            rerun=False,
+            retrain=False,
+            eps=(),
+            submodels=None,
+            images_per_draw=1,
+            clm_from_scratch=False,
+            time_limit=None,
+            run="test",
+        ),
+        **changes,
+    )
+
+
+def work(folder: Path) -> None:
+    """Train a counter-linked population from an unlinked one, and attack it, in small steps."""
+    torch.set_num_threads(1)
+    recipe = replace(SMOKE.recipes["default"], epochs=4)
+    defenses = {**SMOKE.defenses, "clm": {**SMOKE.defenses["clm"], "epochs": 4}}
+    budgets._EXPERIMENTS["smoke", "digits"] = replace(
+        SMOKE,
+        recipes={**SMOKE.recipes, "default": recipe},
+        defenses=defenses,
+        train_images=1000,
+        batch_size=6,
+        attacks={**SMOKE.attacks, "pgd-clipped-margin": {"steps": 20, "restarts": 2}},
+    )
+    store.FileBlocks.AT_STAKE = 0.0
+    session = Session(options(folder))
+    prepared = session.prepare("digits", "clm")
+    for attack in ATTACKS:
+        session.measure(prepared, attack, 0.25)
+
+
+def prepare_only(folder: Path, outcome, limit: int | None = None, user: int | None = None) -> None:
+    """Train or load one small population under a limit on file sizes, or as another user."""
+    torch.set_num_threads(1)
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    if user is not None:
+        os.setuid(user)
+    try:
+        prepared = Session(options(folder)).prepare("digits", "ulm")
+        outcome.put(("prepared", prepared.sha256, prepared.trained))
+    except OSError as error:
+        outcome.put((type(error).__name__, str(error), False))
