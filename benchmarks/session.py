@@ -185,6 +185,8 @@ class Session:
         with self.store.lock(folder):
             card = self.store.load_into(population, folder, keep=self._still_valid(dataset))
             if card is None:
+                # Before hours are spent on it as well as after.
+                self._check_contract(defense, population, data)
                 checkpoint = FileCheckpoint(folder)
                 parents: dict[str, str] = {}
 
@@ -203,7 +205,7 @@ class Session:
                     plan=fastest_plan(population, data.train_images[:1].to(self.options.device)),
                 )
                 chosen.train(population, task, **arguments)
-                self._check_trained(defense, population, data)
+                self._check_contract(defense, population, data)
                 card = self.store.save(
                     population,
                     folder,
@@ -225,8 +227,8 @@ class Session:
             trained=card["run"] == self.options.run,
         )
 
-    def _check_trained(self, defense: str, population: Population, data: datasets.Dataset) -> None:
-        """Refuse what a defense's training function must not leave behind.
+    def _check_contract(self, defense: str, population: Population, data: datasets.Dataset) -> None:
+        """Refuse what a defense must not build, and its training function not leave behind.
 
         Raises:
             DefenseError: changed data, or a population that cannot be scored.
@@ -314,18 +316,13 @@ class Session:
             seed=options.seed,
         )
         path = options.results / f"{cell.key}.json"
-        fresh = options.rerun or prepared.trained
-        if path in self._measured or (path.exists() and not fresh):
-            try:
-                kept = records.read(path)
-            except RecordError as error:
-                kept = None
-                warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=2)
-            if kept and kept.population_sha256 == prepared.sha256:
-                if headline and not kept.headline:
-                    kept = replace(kept, headline=True)
-                    records.write(kept, options.results)
-                return kept, True
+        fresh = (options.rerun or prepared.trained) and path not in self._measured
+        kept = _record_of(path)
+        if kept and kept.population_sha256 == prepared.sha256 and not fresh:
+            if headline and not kept.headline:
+                kept = replace(kept, headline=True)
+                records.write(kept, options.results)
+            return kept, True
         images = data.test_images[:count].to(options.device, memory_format=torch.channels_last)
         labels = data.test_labels[:count].to(options.device)
 
@@ -372,6 +369,17 @@ class Session:
         if blocks:
             blocks.discard()
         return record, False
+
+
+def _record_of(path: Path) -> Record | None:
+    """The record under this name; one that cannot be used is set aside with a warning."""
+    if not path.exists():
+        return None
+    try:
+        return records.read(path)
+    except RecordError as error:
+        warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=2)
+        return None
 
 
 # What a number depends on; records and the page do not count as changes.

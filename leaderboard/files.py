@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if size > MOST_BYTES:
         raise ValueError(f"{size:,} bytes, more than the {MOST_BYTES:,} that are read")
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_refuse)
+        content = json.loads(path.read_bytes(), parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(content, dict):
@@ -78,6 +79,13 @@ def set_aside(path: Path) -> Path:
 def _digest(content: Mapping[str, Any]) -> str:
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{digits} is too large a number")
+    return value
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -231,6 +231,7 @@ def _decode(data: dict[str, Any]) -> Record:
         },
         **{name: data[name] for name in known},
     )
+    _check_types(record)
     for name in ("training_seconds", "attack_seconds", "unperturbed", "largest_distance"):
         if not 0 <= getattr(record, name) < math.inf:
             raise ValueError(f"{name} is {getattr(record, name)}")
@@ -239,8 +240,36 @@ def _decode(data: dict[str, Any]) -> Record:
     return record
 
 
+# What JSON may hold for a field, by its annotation.
+_NUMBER = (int, float)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": _NUMBER,
+    "float | None": (*_NUMBER, type(None)),
+    "bool": (bool,),
+    "bool | None": (bool, type(None)),
+    "Mapping[str, Any]": (dict,),
+    "Mapping[str, str]": (dict,),
+}
+
+
+def _check_types(part: Cell | Record) -> None:
+    """Refuse a field that is not what it is annotated as."""
+    for each in fields(part):
+        value, kinds = getattr(part, each.name), _KINDS.get(str(each.type))
+        if kinds is None:
+            continue
+        wrong = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
+        if each.type == "Mapping[str, str]" and not wrong:
+            wrong = not all(isinstance(words, str) for words in value.values())
+        if wrong:
+            raise ValueError(f"{each.name} is {value!r}, expected {each.type}")
+
+
 def _check(cell: Cell) -> None:
     """Refuse what no cell can be."""
+    _check_types(cell)
     for name in (cell.dataset, cell.defense, cell.attack, cell.budget):
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
@@ -248,7 +277,7 @@ def _check(cell: Cell) -> None:
         raise ValueError(f"protocol {cell.protocol!r}, known: {', '.join(PROTOCOLS)}")
     for what in ("test_images", "images", "classes", "submodels", "images_per_draw", "batch_size"):
         value = getattr(cell, what)
-        if not (isinstance(value, int) and value > 0):
-            raise ValueError(f"{what} is {value!r}, expected a whole number above 0")
+        if value < 1:
+            raise ValueError(f"{what} is {value}, expected 1 or more")
     if not 0 <= cell.eps < math.inf:
         raise ValueError(f"eps is {cell.eps!r}")

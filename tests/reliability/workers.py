@@ -10,6 +10,9 @@ import torch
 
 from benchmarks import budgets, store
 from benchmarks.session import Options, Session
+from benchmarks.tuning import fastest_plan
+from defenses import Population
+from defenses.architectures import lenet5
 
 # A fork of a process that has imported everything starts in a moment.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -67,10 +70,14 @@ def prepare_only(folder: Path, outcome, limit: int | None = None, user: int | No
     torch.set_num_threads(1)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    session = Session(options(folder))
     if user is not None:
+        # Somebody else may not be able to import what is imported when it is first needed.
+        session.dataset("digits")
+        fastest_plan(Population([lenet5(), lenet5()]), torch.rand(1, 1, 32, 32))
         os.setuid(user)
     try:
-        prepared = Session(options(folder)).prepare("digits", "ulm")
+        prepared = session.prepare("digits", "ulm")
         outcome.put(("prepared", prepared.sha256, prepared.trained))
     except OSError as error:
         outcome.put((type(error).__name__, str(error), False))
