@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "randomized-defense-bench"
+from benchmarks.paths import cache_folder
 
+ROOT = Path(__file__).parent
 SUMMARY: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
@@ -69,7 +68,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--data-root",
         type=Path,
-        default=CACHE / "data",
+        default=cache_folder() / "data",
         help="folder with MNIST/ or cifar-10-batches-py/ as torchvision lays them out, or with "
         "<dataset>/{train,test}/<class>/* images; missing data is downloaded into it "
         "(default: %(default)s)",
@@ -77,7 +76,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--store",
         type=Path,
-        default=CACHE / "store",
+        default=cache_folder() / "store",
         help="folder for trained populations (default: %(default)s)",
     )
     group.addoption(

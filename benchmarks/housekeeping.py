@@ -16,8 +16,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tabulate import tabulate
 
+from benchmarks.paths import cache_folder
 from benchmarks.store import DamagedError, digest_of, read_card, read_tensors
-from benchmarks.tuning import cache_folder
 
 
 @dataclass(frozen=True)

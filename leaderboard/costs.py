@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from leaderboard.markdown import escape, markdown_table
 from leaderboard.speed import Timing
@@ -19,7 +19,7 @@ def costs(verdicts: Sequence[tuple[str, Row]], timings: Sequence[Timing]) -> str
     parts = [_verdicts(verdicts)] if verdicts else []
     by_machine: dict[str, list[Timing]] = {}
     for timing in timings:
-        by_machine.setdefault(_machine(timing.environment), []).append(timing)
+        by_machine.setdefault(_machine(timing), []).append(timing)
     for machine, timed in by_machine.items():
         parts += [f"### On {escape(machine)}\n", _comparisons(timed), _growth(timed)]
     if not parts:
@@ -27,11 +27,12 @@ def costs(verdicts: Sequence[tuple[str, Row]], timings: Sequence[Timing]) -> str
     return "\n".join(["## Speed and cost\n", *(part for part in parts if part)])
 
 
-def _machine(environment: Mapping[str, str]) -> str:
+def _machine(timing: Timing) -> str:
+    environment = timing.environment
     words = [environment["device"]]
     if environment["device"] == "cpu":
         words += [environment["processor"], f"{environment['threads']} threads"]
-    return ", ".join([*words, f"torch {environment['torch']}"])
+    return ", ".join([*words, f"torch {environment['torch']}", f"{timing.budget} budget"])
 
 
 def _verdicts(verdicts: Sequence[tuple[str, Row]]) -> str:

@@ -21,6 +21,7 @@ class Timing:
 
     Attributes:
         name: its id.
+        budget: the budget's name, which says how much was timed.
         work: what was done, in words.
         unit: of all figures.
         ours: the suite's figure; the median of the rounds.
@@ -32,6 +33,7 @@ class Timing:
     """
 
     name: str
+    budget: str
     work: str
     unit: str
     ours: float
@@ -50,7 +52,7 @@ def folder_of(results: Path) -> Path:
 def write(timing: Timing, results: Path) -> Path:
     """Write a timing, in place of an older one from the same device, and return the file's path."""
     device = re.sub(r"[^a-z0-9]+", "-", timing.environment["device"].lower()).strip("-")
-    path = folder_of(results) / f"{timing.name}-{device}.json"
+    path = folder_of(results) / f"{timing.name}-{timing.budget}-{device}.json"
     write_sealed(path, {"schema_version": SCHEMA_VERSION, **asdict(timing)})
     return path
 
@@ -72,8 +74,9 @@ def _read_each(paths: Sequence[Path]) -> Iterator[Timing]:
             if version != SCHEMA_VERSION:
                 raise ValueError(f"schema version {version}, this version reads {SCHEMA_VERSION}")
             timing = Timing(**data)
-            if not _NAME.fullmatch(timing.name):
-                raise ValueError(f"{timing.name!r} is no name: a-z, 0-9 and hyphens")
+            for name in (timing.name, timing.budget):
+                if not _NAME.fullmatch(name):
+                    raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
             figures = [timing.ours, *timing.others.values(), *timing.growth.values()]
             if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
                 raise ValueError(f"figures must be numbers of 0 or more, got {figures}")

@@ -10,6 +10,7 @@ from leaderboard.speed import Timing
 
 TIMING = Timing(
     name="crafting-lenet5",
+    budget="quick",
     work="PGD-40",
     unit="gradients/s",
     ours=20_000.0,
@@ -23,7 +24,7 @@ TIMING = Timing(
 
 def test_what_is_written_is_read(tmp_path):
     path = speed.write(TIMING, tmp_path)
-    assert path == tmp_path / "speed" / "crafting-lenet5-nvidia-h200.json"
+    assert path == tmp_path / "speed" / "crafting-lenet5-quick-nvidia-h200.json"
     assert speed.read_all(tmp_path) == [TIMING]
 
 
@@ -53,6 +54,6 @@ def test_what_is_no_timing_is_refused_by_name(tmp_path, field, value, words):
     content = {**json.loads(path.read_text()), field: value}
     content.pop("seal")
     write_sealed(path, content)
-    with pytest.raises(RecordError, match="crafting-lenet5-nvidia-h200.json") as error:
+    with pytest.raises(RecordError, match="crafting-lenet5-quick-nvidia-h200.json") as error:
         speed.read_all(tmp_path)
     assert words in str(error.value)
