@@ -8,7 +8,6 @@ import subprocess
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,8 +18,9 @@ import torch
 from attacks import ATTACKS, ThreatModel
 from attacks.seeding import derive_seed
 from benchmarks import budgets, datasets
-from benchmarks.evaluation import Evaluation, check_answers, evaluate, zero_gradient_share
-from benchmarks.store import FileBlocks, FileCheckpoint, Store
+from benchmarks.evaluation import check_answers
+from benchmarks.measurement import measure_cell
+from benchmarks.store import FileCheckpoint, Store
 from benchmarks.tuning import fastest_plan
 from defenses import DEFENSES, Population, Task
 from defenses.architectures import cifar_resnet18, lenet5
@@ -28,6 +28,8 @@ from defenses.training import initialise
 from leaderboard import records
 from leaderboard.files import set_aside
 from leaderboard.records import Cell, Record, RecordError
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +45,20 @@ class Options:
         run: identifies the run, the same for all its processes.
     """
 
-    budget: str
-    device: torch.device
-    seed: int
     data_root: Path
     store: Path
     results: Path
-    rerun: bool
-    retrain: bool
-    eps: tuple[float, ...]
-    submodels: int | None
-    images_per_draw: int
-    clm_from_scratch: bool
-    time_limit: float | None
     run: str
+    budget: str = "quick"
+    device: torch.device = CPU
+    seed: int = 0
+    rerun: bool = False
+    retrain: bool = False
+    eps: tuple[float, ...] = ()
+    submodels: int | None = None
+    images_per_draw: int = 1
+    clm_from_scratch: bool = False
+    time_limit: float | None = None
 
 
 def resolve_device(name: str) -> torch.device:
@@ -327,43 +329,17 @@ class Session:
         labels = data.test_labels[:count].to(options.device)
 
         blocks = self.store.unfinished(f"{cell.key}-{prepared.sha256[:12]}")
-
-        def run(count: int, blocks: FileBlocks | None = None) -> Evaluation:
-            """The attack on the first `count` images."""
-            return evaluate(
-                prepared.population,
-                images[:count],
-                labels[:count],
-                attack,
-                threat_model,
-                parameters=parameters,
-                seed=derive_seed(options.seed, "attack", attack),
-                images_per_draw=options.images_per_draw,
-                batch_size=numbers.batch_size,
-                protocol=protocol,
-                blocks=blocks,
-            )
-
-        evaluation = run(len(images), blocks)
-        zero_gradients = repeatable = None
-        if attack == "none":
-            first = slice(numbers.batch_size)
-            zero_gradients = zero_gradient_share(prepared.population, images[first], labels[first])
-        if attack == budgets.REPEATED_ATTACK and headline:
-            repeatable = torch.equal(*(run(budgets.REPEATED).images for _ in range(2)))
-        record = Record(
-            cell=cell,
-            correct=evaluation.correct,
+        record, _ = measure_cell(
+            cell,
+            prepared.population,
+            images,
+            labels,
+            seed=derive_seed(options.seed, "attack", attack),
+            headline=headline,
             population_sha256=prepared.sha256,
             training_seconds=prepared.training_seconds,
-            attack_seconds=evaluation.seconds,
-            unperturbed=evaluation.unperturbed,
-            largest_distance=evaluation.largest_distance,
-            zero_gradients=zero_gradients,
-            repeatable=repeatable,
-            headline=headline,
-            measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
             environment=environment(options.device),
+            blocks=blocks,
         )
         self._measured.add(records.write(record, options.results))
         if blocks:

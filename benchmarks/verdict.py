@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -13,12 +12,11 @@ from torch import Tensor, nn
 from attacks import ATTACKS, ThreatModel
 from benchmarks.budgets import (
     PROTOCOL_ATTACKS,
-    REPEATED,
-    REPEATED_ATTACK,
     attack_parameters,
     doubled,
 )
-from benchmarks.evaluation import Evaluation, check_images, evaluate, zero_gradient_share
+from benchmarks.evaluation import Evaluation, check_images
+from benchmarks.measurement import measure_cell
 from defenses import Population
 from leaderboard import gates, metrics, table
 from leaderboard.gates import CURVE, Gate
@@ -87,7 +85,6 @@ def judge(
     chosen = list(supported if attacks is None else attacks)
     if not set(chosen) - {*table.NOT_ATTACKS}:
         raise ValueError(f"attacks must name an attack (known: {', '.join(ATTACKS)}), got {chosen}")
-    first = slice(batch_size)
     records: list[Record] = []
 
     def run(attack: str, protocol: str = "draw", share: float = 1.0) -> Evaluation:
@@ -96,29 +93,6 @@ def judge(
         if protocol == "doubled":
             parameters = doubled(parameters)
         eps = 0.0 if attack == "none" else share * threat_model.eps
-        limits = ThreatModel(threat_model.norm, eps)
-
-        def attacked(which: slice) -> Evaluation:
-            return evaluate(
-                population,
-                images[which],
-                labels[which],
-                attack,
-                limits,
-                parameters=parameters,
-                seed=seed,
-                batch_size=batch_size,
-                protocol=protocol,
-            )
-
-        evaluation = attacked(slice(None))
-        clean = repeatable = None
-        if attack == "none":
-            clean = zero_gradient_share(population, images[first], labels[first])
-        if attack == REPEATED_ATTACK and share == 1:
-            some = slice(REPEATED)
-            again = [attacked(some), attacked(some)]
-            repeatable = torch.equal(*(evaluation.images for evaluation in again))
         cell = Cell(
             dataset="own",
             source="own tensors",
@@ -133,29 +107,18 @@ def judge(
             attack=attack,
             attack_version=ATTACKS[attack].version,
             attack_parameters=parameters,
-            norm=limits.norm,
-            eps=limits.eps,
+            norm=threat_model.norm,
+            eps=eps,
             images_per_draw=1,
             batch_size=batch_size,
             protocol=protocol,
             budget="quick",
             seed=seed,
         )
-        records.append(
-            Record(
-                cell=cell,
-                correct=evaluation.correct,
-                population_sha256="",
-                training_seconds=0.0,
-                attack_seconds=evaluation.seconds,
-                unperturbed=evaluation.unperturbed,
-                largest_distance=evaluation.largest_distance,
-                zero_gradients=clean,
-                repeatable=repeatable,
-                headline=True,
-                measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            )
+        record, evaluation = measure_cell(
+            cell, population, images, labels, seed=seed, headline=share == 1
         )
+        records.append(record)
         return evaluation
 
     run("none")

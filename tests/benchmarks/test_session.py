@@ -13,18 +13,9 @@ from leaderboard import records
 def options(tmp_path):
     return Options(
         budget="smoke",
-        device=torch.device("cpu"),
-        seed=0,
         data_root=tmp_path / "data",
         store=tmp_path / "store",
         results=tmp_path / "results",
-        rerun=False,
-        retrain=False,
-        eps=(),
-        submodels=None,
-        images_per_draw=1,
-        clm_from_scratch=False,
-        time_limit=None,
         run="first",
     )
 

@@ -24,24 +24,12 @@ SMOKE = budgets.experiment("smoke", "digits")
 
 
 def options(folder: Path, **changes) -> Options:
-    return replace(
-        Options(
-            budget="smoke",
-            device=torch.device("cpu"),
-            seed=0,
-            data_root=folder / "data",
-            store=folder / "store",
-            results=folder / "results",
-            rerun=False,
-            retrain=False,
-            eps=(),
-            submodels=None,
-            images_per_draw=1,
-            clm_from_scratch=False,
-            time_limit=None,
-            run="test",
-        ),
-        **changes,
+    return Options(
+        budget="smoke",
+        data_root=folder / "data",
+        store=folder / "store",
+        results=folder / "results",
+        **{"run": "test", **changes},
     )
 
 
