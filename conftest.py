@@ -197,10 +197,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     reporter = config.pluginmanager.getplugin("terminalreporter")
     reports = [r for r in _benchmark_reports(reporter) if r.when == "call" or not r.passed]
-    if not reports:
-        return
     lines = config.stash[SUMMARY]
-    if all(report.skipped for report in reports):
+    interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
+    if interrupted and any(_is_benchmark(item.nodeid) for item in getattr(session, "items", [])):
+        lines.append("interrupted: the same command goes on where this one stopped")
+    elif not reports:
+        return
+    if reports and all(report.skipped for report in reports):
         reasons = {report.longrepr[2].removeprefix("Skipped: ") for report in reports}
         lines += [f"ERROR: nothing was measured. {reason}" for reason in sorted(reasons)]
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -211,9 +214,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     properties = [value for r in reports for name, value in r.user_properties if name == "cells"]
     measured = sum(cells["measured"] for cells in properties)
     reused = sum(cells["reused"] for cells in properties)
-    trained = {name for cells in properties for name in cells["trained"]}
-    if session.exitstatus == pytest.ExitCode.INTERRUPTED:
-        lines.append("interrupted: the same command goes on where this one stopped")
+    # Each process lists what it trained so far; the same population trained by two counts twice.
+    trained = {(cells["process"], name) for cells in properties for name in cells["trained"]}
     lines.append(
         f"populations trained: {len(trained)}; cells measured: {measured}, re-used: {reused}"
     )

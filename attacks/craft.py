@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ def craft(
         )
         surrogates = draws.repeat_interleave(images_per_draw)[: len(images)]
     perturbed = images.clone()
-    with frozen(population.submodels):
+    with frozen(cast("nn.Module", population)):
         batches = list(_batches(attack, population, surrogates, len(images), batch_size))
         progress = tqdm(batches, attack.name, leave=False, disable=None)
         for number, (model, batch, wanted) in enumerate(progress):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -122,6 +123,7 @@ def measure(
                 "measured": len(measured) - reused,
                 "reused": reused,
                 "trained": list(session.trained),
+                "process": os.getpid(),
             },
         )
         return records

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -118,7 +119,7 @@ def evaluate(
         [population] * len(crafted) if protocol == "transfer" else _deployed(population, protocol)
     )
     # Networks with randomness of their own are scored on other draws than they were attacked on.
-    with global_seed(derive_seed(seed, "score"), images.device):
+    with global_seed(derive_seed(seed, "score"), images.device), _full_precision():
         correct = torch.stack(
             [
                 target.correct(made.images, labels, batch_size=batch_size)
@@ -140,6 +141,17 @@ def evaluate(
         largest_distance=distances.max().item(),
         seconds=seconds,
     )
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """On a GPU, convolutions in float32 rather than with 10 bits of mantissa."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 class _Part:
@@ -173,6 +185,7 @@ _surrogates: WeakKeyDictionary[Population, _Built] = WeakKeyDictionary()
 def surrogate_of(population: Population, plan: Plan, *, low_precision: bool) -> Surrogate:
     """The population as attacks compute with it, with its present weights."""
     built = _surrogates.setdefault(population, {})
+    low_precision &= plan.dtype != "float32"
     key = (*map(id, population.modules()), plan, low_precision)
     if key not in built:
         built[key] = Surrogate(population, plan, low_precision=low_precision)

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from tabulate import tabulate
 
 from benchmarks.paths import cache_folder
-from benchmarks.store import DamagedError, digest_of, read_card, read_tensors
+from benchmarks.store import DamagedError, digest_of, inside, lock_of, read_card, read_tensors
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def entries(root: Path, *, thorough: bool = False) -> Iterator[Entry]:
         for file in sorted(folder.iterdir()):
             if ".unusable" in file.name:
                 yield Entry(file, "set aside")
-            elif file.name.startswith(".") and file.name != ".lock":
+            elif file.name.startswith("."):
                 yield Entry(file, "leftover")
         if (folder / "card.json").exists():
             yield _population(folder, thorough)
@@ -71,7 +71,10 @@ def entries(root: Path, *, thorough: bool = False) -> Iterator[Entry]:
 
 
 def _folders(parent: Path) -> list[Path]:
-    return sorted(f for f in parent.iterdir() if f.is_dir()) if parent.is_dir() else []
+    """Folders of a folder; links may lead out of the store, and are not followed."""
+    if not parent.is_dir() or parent.is_symlink():
+        return []
+    return sorted(f for f in parent.iterdir() if f.is_dir() and not f.is_symlink())
 
 
 def _population(folder: Path, thorough: bool) -> Entry:
@@ -81,7 +84,7 @@ def _population(folder: Path, thorough: bool) -> Entry:
         details = f"n = {identity['submodels']}, clean {100 * card['metrics']['clean_mra']:.1f}%"
         details += f", trained in {card['training_seconds']:.0f} s"
         if thorough:
-            tensors, _ = read_tensors(folder / "weights.safetensors")
+            tensors, _ = read_tensors(inside(folder / "weights.safetensors"))
             if digest_of(tensors) != card["weights_sha256"]:
                 raise DamagedError("the weights are not those of the card")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -93,8 +96,8 @@ def _state(file: Path, sound: str, thorough: bool) -> str:
     """What to say of a file: `sound`, unless reading it shows that it is damaged."""
     try:
         if thorough:
-            read_tensors(file)
-    except (OSError, DamagedError) as error:
+            read_tensors(inside(file))
+    except (OSError, ValueError) as error:
         return f"damaged: {file.name}: {error}"
     return sound
 
@@ -120,13 +123,14 @@ def prune(root: Path, patterns: list[str], *, dry_run: bool) -> list[Entry]:
 def _remove(path: Path, *, dry_run: bool) -> bool:
     """Remove a file or folder unless some process is at work there; say whether."""
     folder = path if path.is_dir() else path.parent
-    if (folder / ".lock").exists():
-        try:
-            FileLock(folder / ".lock").acquire(timeout=0).lock.release()
-        except Timeout:
-            return False
-    if not dry_run:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    try:
+        with FileLock(lock_of(folder), timeout=0):
+            if path.is_dir() and not dry_run:
+                shutil.rmtree(path)
+            elif not dry_run:
+                path.unlink()
+    except Timeout:
+        return False
     return True
 
 

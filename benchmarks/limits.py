@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class TimeLimitError(RuntimeError):
-    """Something took too long; the message says what, and how to allow more."""
+class TimeLimitError(BaseException):
+    """Something took too long; the message says what, and how to allow more.
+
+    No `Exception`, so that code that catches those does not swallow it.
+    """
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from benchmarks.budgets import REPEATED, REPEATED_ATTACK
 from benchmarks.evaluation import Evaluation, evaluate, zero_gradient_share
 from benchmarks.store import FileBlocks
 from defenses import Population
+from defenses.surrogate import Plan
 from leaderboard.records import Cell, Record
 
 
@@ -27,6 +28,7 @@ def measure_cell(
     population_sha256: str = "",
     training_seconds: float = 0.0,
     environment: Mapping[str, str] | None = None,
+    plan: Plan | None = None,
     blocks: FileBlocks | None = None,
 ) -> tuple[Record, Evaluation]:
     """Attack a population as a cell says, on `cell.images` images.
@@ -36,6 +38,7 @@ def measure_cell(
         labels: (N,) int64.
         seed: of the attack.
         headline, population_sha256, training_seconds, environment: see `Record`.
+        plan: how attacks compute; None: as is fastest on this machine.
         blocks: where the attack's work survives being killed.
 
     Raises:
@@ -55,6 +58,7 @@ def measure_cell(
             images_per_draw=cell.images_per_draw,
             batch_size=cell.batch_size,
             protocol=cell.protocol,
+            plan=plan,
             blocks=blocks,
         )
 

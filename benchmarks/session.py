@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import re
 import subprocess
@@ -189,8 +190,8 @@ class Session:
             if card is None:
                 # Before hours are spent on it as well as after.
                 self._check_contract(defense, population, data)
-                checkpoint = FileCheckpoint(folder)
                 parents: dict[str, str] = {}
+                checkpoint = FileCheckpoint(folder, parents)
 
                 def load(other: str) -> Population:
                     parent = self.prepare(dataset, other)
@@ -319,32 +320,36 @@ class Session:
         )
         path = options.results / f"{cell.key}.json"
         fresh = (options.rerun or prepared.trained) and path not in self._measured
-        kept = _record_of(path)
-        if kept and kept.population_sha256 == prepared.sha256 and not fresh:
-            if headline and not kept.headline:
-                kept = replace(kept, headline=True)
-                records.write(kept, options.results)
-            return kept, True
         images = data.test_images[:count].to(options.device, memory_format=torch.channels_last)
         labels = data.test_labels[:count].to(options.device)
-
-        blocks = self.store.unfinished(f"{cell.key}-{prepared.sha256[:12]}")
-        record, _ = measure_cell(
-            cell,
-            prepared.population,
-            images,
-            labels,
-            seed=derive_seed(options.seed, "attack", attack),
-            headline=headline,
-            population_sha256=prepared.sha256,
-            training_seconds=prepared.training_seconds,
-            environment=environment(options.device),
-            blocks=blocks,
-        )
-        self._measured.add(records.write(record, options.results))
-        if blocks:
-            blocks.discard()
-        return record, False
+        plan = fastest_plan(prepared.population, images)
+        about = {**environment(options.device), "computation": str(plan)}
+        bits = "".join([prepared.sha256, about["device"], about["torch"], str(plan)])
+        key = f"{cell.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
+        with self.store.unfinished(key) as blocks:
+            record = _record_of(path)
+            reused = bool(record and record.population_sha256 == prepared.sha256 and not fresh)
+            if record is None or not reused:
+                record, _ = measure_cell(
+                    cell,
+                    prepared.population,
+                    images,
+                    labels,
+                    seed=derive_seed(options.seed, "attack", attack),
+                    headline=headline,
+                    population_sha256=prepared.sha256,
+                    training_seconds=prepared.training_seconds,
+                    environment=about,
+                    plan=plan,
+                    blocks=blocks,
+                )
+                self._measured.add(records.write(record, options.results))
+            elif headline and not record.headline:
+                record = replace(record, headline=True)
+                records.write(record, options.results)
+            if blocks:
+                blocks.discard()
+        return record, reused
 
 
 def _record_of(path: Path) -> Record | None:

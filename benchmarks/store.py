@@ -68,7 +68,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         metadata = dict(header["__metadata__"])
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (
+        SafetensorError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise DamagedError(f"no safetensors file ({error})") from error
     if metadata.pop("sha256", None) != digest_of(tensors, metadata):
         raise DamagedError("changed since it was written: its digest differs")
@@ -106,7 +113,7 @@ class Store:
             yield
             return
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with FileLock(lock_of(folder)):
             yield
 
     def load_into(
@@ -117,22 +124,19 @@ class Store:
     ) -> dict[str, Any] | None:
         """Load weights into a freshly built population and return the card; None: not there.
 
-        What is damaged is set aside with a warning. What `keep` refuses by its card is dropped,
-        with its checkpoint, to be trained anew.
+        What is damaged is set aside with a warning. What `keep` refuses by its card stays until it
+        is replaced.
         """
         card_path, weights_path = folder / "card.json", folder / "weights.safetensors"
         if not card_path.exists():
             return None
         try:
             card = read_card(card_path)
-            if keep and not keep(card):
-                self.forget(folder)
-                return None
-            tensors, _ = read_tensors(_inside(weights_path))
+            tensors, _ = read_tensors(inside(weights_path))
             if digest_of(tensors) != card["weights_sha256"]:
                 raise DamagedError("the weights are not those of the card")
-            population.load_state_dict(tensors)
-        except (DamagedError, ValueError, KeyError, RuntimeError, FileNotFoundError) as error:
+            _check_fit(population, tensors)
+        except (ValueError, KeyError, FileNotFoundError) as error:
             aside = [set_aside(path) for path in (card_path, weights_path) if path.exists()]
             warnings.warn(
                 f"{folder}: {error}. Set aside as {', '.join(path.name for path in aside)}; the "
@@ -140,6 +144,10 @@ class Store:
                 stacklevel=2,
             )
             return None
+        if keep and not keep(card):
+            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+            return None
+        population.load_state_dict(tensors)
         population.eval()
         return card
 
@@ -176,19 +184,25 @@ class Store:
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
         return card
 
-    def forget(self, folder: Path) -> None:
-        """Invalidate a population and its checkpoint, so that it is trained anew."""
-        for name in ("card.json", "weights.safetensors", "checkpoint.safetensors"):
-            (folder / name).unlink(missing_ok=True)
+    @contextmanager
+    def unfinished(self, key: str) -> Iterator[FileBlocks | None]:
+        """What an attack has perturbed so far, under the key of all that its bits depend on.
 
-    def unfinished(self, key: str) -> FileBlocks | None:
-        """What an attack has perturbed so far, under the key of its cell and population.
-
-        None where nothing can be written.
+        Held by one process at a time. None where nothing can be written.
         """
-        if self.root.exists() and not os.access(self.root, os.W_OK):
-            return None
-        return FileBlocks(self.root / "unfinished" / key)
+        folder = self.root / "unfinished" / key
+        parent = next(path for path in (folder, *folder.parents) if path.exists())
+        if not os.access(parent, os.W_OK):
+            yield None
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock_of(folder)):
+            yield FileBlocks(folder)
+
+
+def lock_of(folder: Path) -> Path:
+    """The lock of a folder in the store: beside it, since the folder may be removed under it."""
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -198,7 +212,7 @@ def read_card(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: damaged, or of another version.
     """
-    card = read_sealed(_inside(path))
+    card = read_sealed(inside(path))
     if card.get("card_version") != CARD_VERSION:
         raise ValueError(f"card version {card.get('card_version')}, expected {CARD_VERSION}")
     return card
@@ -212,10 +226,12 @@ class FileCheckpoint:
 
     Args:
         folder: the population's folder.
+        parents: digests of the populations that this one starts from, once they are loaded.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, parents: Mapping[str, str] | None = None) -> None:
         self.path = folder / "checkpoint.safetensors"
+        self._parents = {} if parents is None else parents
         self._phase = -1
         self._earlier_seconds = 0.0
         self._start = time.perf_counter()
@@ -228,7 +244,8 @@ class FileCheckpoint:
     def restore(self, population: Population, optimizer: torch.optim.Optimizer, epochs: int) -> int:
         """Load the last completed epoch of the next phase, if any; return how many are done.
 
-        A damaged checkpoint is set aside with a warning, and training starts anew.
+        A checkpoint that is damaged, or of a population that started from others, is set aside with
+        a warning, and training starts anew.
         """
         self._phase += 1
         if self._phase == 0:
@@ -236,16 +253,20 @@ class FileCheckpoint:
         if not self.path.exists():
             return 0
         try:
-            tensors, metadata = read_tensors(_inside(self.path))
+            tensors, metadata = read_tensors(inside(self.path))
             phase, done = int(metadata["phase"]), int(metadata["epochs"])
             if phase != self._phase:
                 return epochs if phase > self._phase else 0
+            if json.loads(metadata["parents"]) != dict(self._parents):
+                raise DamagedError("it started from other populations")
+            weights = _with_prefix(tensors, "population.")
+            _check_fit(population, weights)
             state = _optimizer_state(_with_prefix(tensors, "optimizer."), optimizer)
-            population.load_state_dict(_with_prefix(tensors, "population."))
-        except (DamagedError, KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             aside = set_aside(self.path)
             warnings.warn(f"{self.path}: {error}. Set aside as {aside.name}", stacklevel=2)
             return 0
+        population.load_state_dict(weights)
         optimizer.load_state_dict(state)
         self._earlier_seconds = float(metadata["seconds"])
         return done
@@ -262,6 +283,7 @@ class FileCheckpoint:
             phase=str(self._phase),
             epochs=str(epochs),
             seconds=str(self.seconds),
+            parents=json.dumps(dict(self._parents)),
         )
 
 
@@ -283,13 +305,13 @@ class FileBlocks:
         self._unwritten_seconds = 0.0
         for path in sorted(folder.glob("*.safetensors")):
             try:
-                tensors, metadata = read_tensors(_inside(path))
+                tensors, metadata = read_tensors(inside(path))
                 self._seconds += float(metadata["seconds"])
                 self._blocks |= tensors
-            except (DamagedError, KeyError, ValueError) as error:
+            except (KeyError, ValueError) as error:
                 aside = set_aside(path)
                 warnings.warn(f"{path}: {error}. Set aside as {aside.name}", stacklevel=2)
-        self._files = len(list(folder.iterdir())) if folder.is_dir() else 0
+        self._files = len(list(folder.glob("*.safetensors*")))
 
     @property
     def earlier_seconds(self) -> float:
@@ -301,21 +323,28 @@ class FileBlocks:
         return self._blocks.get(name)
 
     def put(self, name: str, images: Tensor, seconds: float) -> None:
-        """Keep a block; it is on disk once `AT_STAKE` seconds of work have come together."""
+        """Keep a block; it is on disk once `AT_STAKE` seconds of work have come together.
+
+        Where it cannot be written, the attack goes on without, with a warning.
+        """
         self._unwritten[name] = images
         self._unwritten_seconds += seconds
-        if self._unwritten_seconds >= self.AT_STAKE:
-            path = self.folder / f"{self._files:06d}.safetensors"
+        if self._unwritten_seconds < self.AT_STAKE:
+            return
+        path = self.folder / f"{self._files:06d}.safetensors"
+        try:
             write_tensors(path, self._unwritten, seconds=str(self._unwritten_seconds))
-            self._files += 1
-            self._unwritten, self._unwritten_seconds = {}, 0.0
+        except OSError as error:
+            warnings.warn(f"an unfinished attack cannot be kept: {error}", stacklevel=2)
+        self._files += 1
+        self._unwritten, self._unwritten_seconds = {}, 0.0
 
     def discard(self) -> None:
         """Remove the folder: the attack is finished, and its record written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _inside(path: Path) -> Path:
+def inside(path: Path) -> Path:
     """The path, if no link leads out of its folder.
 
     Raises:
@@ -336,6 +365,20 @@ def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None 
     if metadata:
         digest.update(json.dumps(metadata, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _check_fit(population: Population, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not of this population, before any is copied into it.
+
+    Raises:
+        DamagedError: other names, shapes or types.
+    """
+    expected = population.state_dict()
+    if expected.keys() != tensors.keys() or any(
+        (tensor.shape, tensor.dtype) != (tensors[name].shape, tensors[name].dtype)
+        for name, tensor in expected.items()
+    ):
+        raise DamagedError("it is of a population of another architecture")
 
 
 def _optimizer_state(

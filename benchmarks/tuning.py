@@ -66,15 +66,18 @@ def _kept_plan(path: Path, key: str, population: Population, images: Tensor) -> 
 
 
 def measure_plan(population: Population, images: Tensor) -> Plan:
-    """Time the candidates on random images of the same shape."""
+    """Time the candidates on random images of the same shape.
+
+    Networks whose code is not known are not called: they may count their calls.
+    """
+    if not stackable([population.submodels[0]]):
+        return Plan(stacked=False, chunk=CHUNKS[2], dtype="float32")
     best, best_rate = Plan(stacked=False, chunk=CHUNKS[0], dtype="float32"), 0.0
     alike = len(population) > 1 and stackable(list(population.submodels))
     for stacked in (False, True) if alike else (False,):
         for plan, rate in _rates(population, images, stacked):
             if rate > WORTH * best_rate:
                 best, best_rate = plan, rate
-    if not stackable([population.submodels[0]]):
-        return best
     alone = Population([population.submodels[0]])
     probe = torch.rand(100, *images.shape[1:], device=images.device)
     low = Plan(stacked=False, chunk=len(probe), dtype="bfloat16")
@@ -91,7 +94,10 @@ def _rates(population: Population, images: Tensor, stacked: bool) -> Iterator[tu
     highest = 0.0
     for chunk in CHUNKS:
         probe = torch.rand(chunk, *images.shape[1:], device=images.device)
-        seconds = _seconds(surrogate, probe)
+        try:
+            seconds = _seconds(surrogate, probe)
+        except torch.OutOfMemoryError:
+            return
         rate = chunk / seconds
         yield Plan(stacked, chunk, "float32"), rate
         highest = max(highest, rate)
@@ -116,7 +122,9 @@ def _seconds(surrogate: Surrogate, images: Tensor) -> float:
 def _describe(population: Population, images: Tensor) -> str:
     device = images.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    network = hashlib.sha256(repr(population.submodels[0]).encode()).hexdigest()[:12]
+    printed = sorted({repr(submodel) for submodel in population.submodels})
+    alike = stackable(list(population.submodels))
+    network = hashlib.sha256(f"{alike} {printed}".encode()).hexdigest()[:12]
     shape = "x".join(map(str, images.shape[1:]))
     return (
         f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}: "

@@ -28,13 +28,22 @@ _RELUS = (F.relu, torch.relu)
 _KNOWN_CODE = ("torch.nn.modules.", "torchvision.models.")
 
 
-def stackable(submodels: Sequence[nn.Module]) -> bool:
+def stackable(submodels: Sequence[nn.Module], *, trainable: bool = False) -> bool:
     """Whether submodels can be stacked.
 
     They must share one architecture: layers out of torch.nn, in containers of torch.nn or
     torchvision. A module of anyone else's may draw random numbers or count its calls, and runs as
     it is.
+
+    Args:
+        trainable: for training, with all parameters trained and none hooked.
     """
+    if trainable and not all(
+        parameter.requires_grad and not parameter._backward_hooks
+        for submodel in submodels
+        for parameter in submodel.parameters()
+    ):
+        return False
     return _plan(submodels) is not None
 
 
@@ -292,29 +301,41 @@ def _plan(submodels: Sequence[nn.Module]) -> _Plan | None:
     # Of known code, what is printed is all that a forward pass depends on.
     if len({repr(submodel) for submodel in submodels}) > 1:
         return None
-    graph = fx.Tracer().trace(first)
+    try:
+        graph = fx.Tracer().trace(first)
+    except Exception:  # It runs code that was not written to be traced, and may raise anything.
+        return None
     if not _supported(first, graph):
         return None
     called = [node for node in graph.nodes if node.op == "call_module"]
     plan = _Plan(graph, [str(node.target) for node in called])
     (images,) = (node for node in graph.nodes if node.op == "placeholder")
     users = [str(node.target) for node in images.users]
-    if len(users) == 1 and isinstance(first.get_submodule(users[0]), nn.Conv2d):
-        plan.first = users[0]
+    if len(users) == 1 and plan.targets.count(users[0]) == 1:
+        layer = first.get_submodule(users[0])
+        # A convolution with groups would give each submodel other channels than its own.
+        if isinstance(layer, nn.Conv2d) and layer.groups == 1:
+            plan.first = users[0]
     _pool_first(first, graph)
     return plan
 
 
 def _known(module: nn.Module) -> bool:
-    hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    return type(module).__module__.startswith(_KNOWN_CODE) and not hooked
+    hooked = (
+        *(module._forward_hooks, module._forward_pre_hooks, "forward" in vars(module)),
+        *(module._backward_hooks, module._backward_pre_hooks),
+    )
+    return type(module).__module__.startswith(_KNOWN_CODE) and not any(hooked)
 
 
 def _supported(submodel: nn.Module, graph: fx.Graph) -> bool:
     """Whether every operation means the same when channels are side by side."""
     dimensions: dict[fx.Node, int] = {}
     for node in graph.nodes:
-        inputs = [dimensions.get(argument) for argument in node.args]
+        inputs = [
+            dimensions.get(argument) if isinstance(argument, fx.Node) else None
+            for argument in node.args
+        ]
         if node.op == "output":
             return inputs == [2]
         result = None
@@ -337,7 +358,8 @@ def _dimensions_after(layer: nn.Module, before: int | None) -> int | None:
     if isinstance(layer, nn.Conv2d):
         return 4 if before == 4 and layer.padding_mode == "zeros" else None
     if isinstance(layer, nn.BatchNorm2d):
-        return 4 if before == 4 and layer.affine and layer.track_running_stats else None
+        plain = layer.affine and layer.track_running_stats and layer.momentum is not None
+        return 4 if before == 4 and plain else None
     if isinstance(layer, nn.Linear):
         return 2 if before == 2 else None
     if isinstance(layer, nn.Flatten):

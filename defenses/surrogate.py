@@ -29,6 +29,9 @@ class Plan:
     chunk: int
     dtype: str
 
+    def __str__(self) -> str:
+        return f"{'stacked' if self.stacked else 'one by one'}, {self.chunk} at once, {self.dtype}"
+
     @property
     def low_precision(self) -> torch.dtype:
         """`dtype` as torch knows it."""
@@ -52,9 +55,14 @@ class Surrogate(Population):
             chunk=plan.chunk,
         )
         self._stack: FrozenStack | None = None
-        if plan.stacked:
+        if plan.stacked and stackable(submodels):
             self._stack = FrozenStack(submodels, shared=True, dtype=dtype)
             self.blocks = InBlocks(FrozenStack(submodels, shared=False, dtype=dtype), len(self))
+        # In evaluation mode itself; submodels that are no copies keep theirs.
+        self.training = False
+        for module in self.modules():
+            if isinstance(module, (FrozenStack, _Folded, InBlocks)):
+                module.eval()
 
     def refresh(self) -> None:
         """Take over the population's present weights and statistics."""

@@ -243,7 +243,7 @@ class _Group:
     def __init__(self, members: slice, submodels: Sequence[nn.Module], plan: Plan) -> None:
         self.members = members
         self._frozen: FrozenStack | None = None
-        if stackable(submodels):
+        if stackable(submodels, trainable=True):
             self.network: nn.Module = Stack(submodels)
             self._frozen = FrozenStack(submodels, shared=False, dtype=plan.low_precision)
         else:
@@ -263,7 +263,7 @@ class _Group:
 
 def _groups(population: Population, plan: Plan) -> list[_Group]:
     submodels = list(population.submodels)
-    if plan.stacked and stackable(submodels):
+    if plan.stacked and stackable(submodels, trainable=True):
         return [_Group(slice(0, len(submodels)), submodels, plan)]
     return [_Group(slice(i, i + 1), [one], plan) for i, one in enumerate(submodels)]
 

@@ -31,7 +31,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 
@@ -59,7 +59,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
         raise ValueError(f"a JSON {type(content).__name__}, expected an object")
     seal = content.pop("seal", None)
     if seal is None:
-        raise ValueError("no seal")
+        raise ValueError("no seal: written by hand, or before files had one; move it away")
     if seal != _digest(content):
         raise ValueError("changed since it was written: its seal is broken")
     return content

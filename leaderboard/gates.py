@@ -155,10 +155,10 @@ def _doubled(row: Row) -> Gate:
     """Adding an attack with twice the steps lowers the worst case by less than a standard error."""
     name = "doubling steps changes less than one standard error"
     doubled = row.by_protocol.get("doubled", {})
-    common = [seed for seed in row.seeds if seed in doubled]
+    worst = row.worst_by_seed
+    common = [seed for seed in worst if seed in doubled]
     if not common:
         return Gate(name, None, "not run")
-    worst = dict(zip(row.seeds, row.worst_correct, strict=True))
     changes = []
     for seed in common:
         before, twice = metrics.on_shared_images([worst[seed], doubled[seed].correct])

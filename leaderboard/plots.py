@@ -91,7 +91,7 @@ def draw_sweep(curves: Curves) -> str:
                     color=color,
                     marker="o",
                     markersize=3.5,
-                    label=defense,
+                    label=defense.replace("$", r"\$"),
                 )
             panel.set(title=f"attack: {attack}", xlabel="eps (pixels in [0, 1])", ylim=(-3, 103))
             panel.grid(color=FOREGROUND, alpha=0.25)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from leaderboard import baselines, records, speed
 from leaderboard.files import write_atomically
 from leaderboard.plots import figures
@@ -31,10 +33,15 @@ def publish(results: Path) -> Path:
     Raises:
         RecordError: a record that cannot be used; nothing is written then.
     """
+    with FileLock(results.with_name(f".{results.name}.lock")):
+        return _publish(results)
+
+
+def _publish(results: Path) -> Path:
     texts, drawn = _expected(results)
     for old in (results.parent / "figures").glob("sweep-*.svg"):
         if old not in drawn:
-            old.unlink()
+            old.unlink(missing_ok=True)
     for path, text in {**drawn, **texts}.items():
         write_atomically(path, text.encode())
     return page_path(results)

@@ -28,7 +28,8 @@ PROTOCOLS = {
     "average": "(1, N): the submodels deployed as an ensemble that averages probabilities",
     "transfer": "(n, n, N): crafted on submodel a, answered by submodel b",
 }
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class RecordError(ValueError):
@@ -178,7 +179,7 @@ def read_all(folder: Path) -> list[Record]:
 _SHOWN = ("mra", "interval", "submodel_accuracies")
 _ENCODED = ("cell", "correct", "extra")
 # More than any experiment has submodels' answers.
-_MOST_ANSWERS = 2**32
+_MOST_ANSWERS = 2**28
 
 
 def _encode(record: Record) -> dict[str, Any]:
@@ -231,7 +232,9 @@ def _decode(data: dict[str, Any]) -> Record:
         },
         **{name: data[name] for name in known},
     )
-    _check_types(record)
+    check_types(record)
+    if not _SHA256.fullmatch(record.population_sha256):
+        raise ValueError(f"population_sha256 is {record.population_sha256!r}")
     for name in ("training_seconds", "attack_seconds", "unperturbed", "largest_distance"):
         if not 0 <= getattr(record, name) < math.inf:
             raise ValueError(f"{name} is {getattr(record, name)}")
@@ -251,27 +254,33 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "bool | None": (bool, type(None)),
     "Mapping[str, Any]": (dict,),
     "Mapping[str, str]": (dict,),
+    "Mapping[str, float]": (dict,),
 }
+_VALUES: dict[str, tuple[type, ...]] = {"Mapping[str, str]": (str,), "Mapping[str, float]": _NUMBER}
 
 
-def _check_types(part: Cell | Record) -> None:
-    """Refuse a field that is not what it is annotated as."""
+def check_types(part: Any) -> None:
+    """Refuse a field of a dataclass that is not what it is annotated as.
+
+    Raises:
+        ValueError: the message names it.
+    """
     for each in fields(part):
         value, kinds = getattr(part, each.name), _KINDS.get(str(each.type))
         if kinds is None:
             continue
         wrong = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
-        if each.type == "Mapping[str, str]" and not wrong:
-            wrong = not all(isinstance(words, str) for words in value.values())
+        if each.type in _VALUES and not wrong:
+            wrong = not all(isinstance(one, _VALUES[str(each.type)]) for one in value.values())
         if wrong:
             raise ValueError(f"{each.name} is {value!r}, expected {each.type}")
 
 
 def _check(cell: Cell) -> None:
     """Refuse what no cell can be."""
-    _check_types(cell)
+    check_types(cell)
     for name in (cell.dataset, cell.defense, cell.attack, cell.budget):
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
     if cell.protocol not in PROTOCOLS:
         raise ValueError(f"protocol {cell.protocol!r}, known: {', '.join(PROTOCOLS)}")
@@ -281,3 +290,7 @@ def _check(cell: Cell) -> None:
             raise ValueError(f"{what} is {value}, expected 1 or more")
     if not 0 <= cell.eps < math.inf:
         raise ValueError(f"eps is {cell.eps!r}")
+    if cell.norm not in ("Linf", "L2"):
+        raise ValueError(f"norm {cell.norm!r}, known: Linf, L2")
+    if not _SHA256.fullmatch(cell.sha256):
+        raise ValueError(f"sha256 is {cell.sha256!r}, expected 64 hexadecimal digits")

@@ -66,7 +66,7 @@ def render(records: Iterable[Record], timings: Sequence[Timing], baselines: Base
         parts += [f"## {describe(setting)}\n"]
         for norm, eps in headline_radii(measured):
             ranked = table.rows(measured, norm, eps)
-            parts += [f"### {norm}, eps = {format_eps(setting.dataset, eps)}\n"]
+            parts += [f"### {escape(norm)}, eps = {format_eps(setting.dataset, eps)}\n"]
             checked = [(row, gates.check(row)) for row in ranked]
             words = f"{setting.dataset}, {setting.budget}, {setting.images:,} images"
             words += f", eps {format_eps(setting.dataset, eps)}"

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from leaderboard.files import read_sealed, write_sealed
-from leaderboard.records import RecordError
+from leaderboard.records import NAME, RecordError, check_types
 
 SCHEMA_VERSION = 1
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +73,11 @@ def _read_each(paths: Sequence[Path]) -> Iterator[Timing]:
             if version != SCHEMA_VERSION:
                 raise ValueError(f"schema version {version}, this version reads {SCHEMA_VERSION}")
             timing = Timing(**data)
+            check_types(timing)
+            if missing := {"device", "processor", "threads", "torch"} - timing.environment.keys():
+                raise ValueError(f"its environment lacks {', '.join(sorted(missing))}")
             for name in (timing.name, timing.budget):
-                if not _NAME.fullmatch(name):
+                if not NAME.fullmatch(name):
                     raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
             figures = [timing.ours, *timing.others.values(), *timing.growth.values()]
             if not all(math.isfinite(figure) and figure >= 0 for figure in figures):

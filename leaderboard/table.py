@@ -82,8 +82,8 @@ class Row:
         return min(scores, key=lambda s: s.value, default=None)
 
     @cached_property
-    def worst_correct(self) -> list[Correct]:
-        """Each seed's `correct` under the best of all attacks, image by image.
+    def worst_by_seed(self) -> dict[int, Correct]:
+        """Each attacked seed's `correct` under the best of all attacks, image by image.
 
         On the images that all attacks were run on.
         """
@@ -97,7 +97,12 @@ class Row:
         by_seed: dict[int, list[Correct]] = {}
         for (seed, _), correct in zip(tried, shared, strict=True):
             by_seed.setdefault(seed, []).append(correct)
-        return [metrics.worst_case(each) for _, each in sorted(by_seed.items())]
+        return {seed: metrics.worst_case(each) for seed, each in sorted(by_seed.items())}
+
+    @property
+    def worst_correct(self) -> list[Correct]:
+        """The same as a list, in the order of seeds."""
+        return list(self.worst_by_seed.values())
 
     @property
     def worst(self) -> Score | None:

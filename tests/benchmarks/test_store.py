@@ -1,10 +1,11 @@
 import re
 
 import pytest
+import torch
 from torch import nn
 
 from benchmarks.housekeeping import main
-from benchmarks.store import Store, weights_sha256
+from benchmarks.store import FileCheckpoint, Store, weights_sha256
 from defenses import Population
 
 IDENTITY = {"defense": "ulm", "seed": 0, "alpha": 0.1, "submodels": 2}
@@ -121,17 +122,61 @@ def test_prune_removes_what_is_no_population_and_what_is_named(kept, capsys):
     assert listed(store, capsys, "ls") == (0, f"nothing in {store.root}\n")
 
 
-def test_what_the_caller_refuses_by_its_card_is_dropped(kept):
+def test_what_the_caller_refuses_by_its_card_stays_until_it_is_replaced(kept):
     store, folder, _ = kept
+    (folder / "checkpoint.safetensors").write_text("of a run before")
     assert store.load_into(fresh(), folder, keep=lambda card: card["run"] == "a")
-    assert store.load_into(fresh(), folder, keep=lambda card: card["run"] == "b") is None
-    assert store.load_into(fresh(), folder) is None
+    untouched = fresh(0.25)
+    before = weights_sha256(untouched)
+    assert store.load_into(untouched, folder, keep=lambda card: card["run"] == "b") is None
+    assert weights_sha256(untouched) == before
+    assert not (folder / "checkpoint.safetensors").exists()
+    assert store.load_into(fresh(), folder)
 
 
-def test_what_is_forgotten_is_gone(kept):
+def test_a_population_is_not_damaged_because_its_parent_cannot_be_had(kept):
     store, folder, _ = kept
-    store.forget(folder)
-    assert store.load_into(fresh(), folder) is None
+
+    def keep(card):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        store.load_into(fresh(), folder, keep=keep)
+    assert store.load_into(fresh(), folder)
+
+
+def test_weights_of_another_architecture_are_not_copied_in_part(kept):
+    store, folder, _ = kept
+    other = Population([nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))] * 2)
+    before = weights_sha256(other)
+    with pytest.warns(UserWarning, match="another architecture"):
+        assert store.load_into(other, folder) is None
+    assert weights_sha256(other) == before
+
+
+def test_a_checkpoint_from_another_parent_is_not_resumed(tmp_path):
+    def optimizer(population):
+        return torch.optim.SGD(population.parameters(), 0.1)
+
+    first, second = fresh(0.5), fresh(0.25)
+    writing = FileCheckpoint(tmp_path, {"ulm": "aa"})
+    writing.restore(first, optimizer(first), 3)
+    writing.save(first, optimizer(first), 2)
+    assert FileCheckpoint(tmp_path, {"ulm": "aa"}).restore(second, optimizer(second), 3) == 2
+    with pytest.warns(UserWarning, match="it started from other populations"):
+        assert FileCheckpoint(tmp_path, {"ulm": "bb"}).restore(second, optimizer(second), 3) == 0
+
+
+def test_a_link_is_neither_followed_nor_pruned(kept, capsys, tmp_path):
+    store, _, _ = kept
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".secret").write_text("mine")
+    (store.root / "populations" / "x").symlink_to(home)
+    (store.root / "unfinished").symlink_to(home)
+    assert ".secret" not in listed(store, capsys, "ls")[1]
+    listed(store, capsys, "prune")
+    assert (home / ".secret").read_text() == "mine"
 
 
 def test_the_store_holds_no_pickle(kept):

@@ -37,7 +37,18 @@ def depthwise(channels, classes=10):
     )
 
 
-CASES = [(lenet5, 1), (cifar_resnet18, 3), (mlp, 1), (depthwise, 3)]
+def grouped(channels, classes=10):
+    """The images meet a convolution with groups first."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 2 * channels, 5, stride=3, groups=channels),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(2 * channels, classes),
+    )
+
+
+CASES = [(lenet5, 1), (cifar_resnet18, 3), (mlp, 1), (depthwise, 3), (grouped, 3)]
 
 
 def experienced(build, channels, n=3):
@@ -160,6 +171,8 @@ def hooked():
         [lenet5(1), lenet5(3)],
         [nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(), nn.Flatten(), nn.Linear(1800, 3))],
         [nn.Sequential(nn.Linear(32, 10), nn.Flatten())],
+        [nn.Sequential(nn.BatchNorm2d(1, momentum=None), nn.Flatten())],
+        [nn.Sequential(nn.Flatten(), nn.Linear(1024, 3), nn.Softmax(dim=0))],
         [nn.Sequential(nn.BatchNorm2d(1, affine=False), nn.Flatten())],
         [nn.Sequential(nn.Conv2d(1, 2, 3, padding="same", padding_mode="reflect"), nn.Flatten())],
     ],

@@ -228,6 +228,23 @@ class Custom(nn.Module):
         return self.layers(images)
 
 
+@pytest.mark.parametrize("stacked", [True, False])
+def test_what_is_frozen_or_hooked_stays_so(stacked):
+    population = initialise(tiny, 2, seed=0)
+    for submodel in population.submodels:
+        submodel[0].weight.requires_grad_(False)
+        submodel[4].weight.register_hook(torch.zeros_like)
+    before = copy.deepcopy(population.state_dict())
+    plan = Plan(stacked=stacked, chunk=5, dtype="float32")
+    train(population, replace(task(), plan=plan), replace(RECIPE, epochs=1))
+    after = population.state_dict()
+    for i in range(2):
+        for name in ("0.weight", "4.weight"):
+            key = f"submodels.{i}.{name}"
+            assert torch.equal(before[key], after[key])
+        assert not torch.equal(before[f"submodels.{i}.4.bias"], after[f"submodels.{i}.4.bias"])
+
+
 @pytest.mark.parametrize("defense", ["ulm", "clm"])
 def test_a_stack_learns_what_a_loop_learns(defense):
     # Not with Adam: it blows rounding errors up to the learning rate where a gradient is zero.

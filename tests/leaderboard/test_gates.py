@@ -93,3 +93,15 @@ def test_a_plug_in_stronger_than_the_cascade_does_not_cost_the_rank():
     (row,) = rows([*sound(), stronger], "Linf", 0.3)
     assert gates.passed(gates.check(row))
     assert row.worst.value == 0
+
+
+def test_a_seed_of_which_only_the_clean_images_were_measured_breaks_nothing():
+    partial = [
+        record(19, attack="none", seed=0),
+        record(5, attack="worst-case", seed=0),
+        record(5, attack="worst-case", protocol="doubled", seed=0),
+        record(19, attack="none", seed=1),
+    ]
+    (row,) = rows(partial, "Linf", 0.3)
+    assert row.seeds == [0, 1]
+    assert not gates.passed(gates.check(row))

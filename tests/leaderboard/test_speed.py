@@ -18,7 +18,7 @@ TIMING = Timing(
     growth={"n = 1": 0.1},
     note="stacked",
     measured_at="2026-01-02T03:04:05+00:00",
-    environment={"device": "NVIDIA H200", "torch": "2.9"},
+    environment={"device": "NVIDIA H200", "torch": "2.9", "processor": "X", "threads": "2"},
 )
 
 
@@ -30,7 +30,7 @@ def test_what_is_written_is_read(tmp_path):
 
 def test_each_device_keeps_its_own_and_a_later_one_replaces(tmp_path):
     speed.write(TIMING, tmp_path)
-    speed.write(replace(TIMING, environment={"device": "cpu"}), tmp_path)
+    speed.write(replace(TIMING, environment={**TIMING.environment, "device": "cpu"}), tmp_path)
     speed.write(replace(TIMING, ours=1.0), tmp_path)
     assert [timing.ours for timing in speed.read_all(tmp_path)] == [20_000.0, 1.0]
 
@@ -47,6 +47,9 @@ def test_no_folder_no_timings(tmp_path):
         ("ours", -1.0, "0 or more"),
         ("others", {"x": -1.0}, "0 or more"),
         ("surprise", 1, "surprise"),
+        ("environment", {"device": "cpu"}, "lacks processor, threads, torch"),
+        ("environment", [], "expected Mapping"),
+        ("growth", {"n": "x"}, "expected Mapping"),
     ],
 )
 def test_what_is_no_timing_is_refused_by_name(tmp_path, field, value, words):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from workers import options
+from workers import options, populations
 
 from benchmarks.housekeeping import main
 from benchmarks.session import Session
@@ -72,7 +72,7 @@ def test_a_damaged_population_is_set_aside(sound, tmp_path, tries, name):
     folder, _ = sound
     session = Session(options(folder))
     fresh = session.prepare("digits", "ulm").population
-    (original,) = (folder / "store" / "populations").iterdir()
+    (original,) = populations(folder / "store")
     tried = 0
     for number in range(tries["damages"]):
         root = tmp_path / str(number)
@@ -85,7 +85,7 @@ def test_a_damaged_population_is_set_aside(sound, tmp_path, tries, name):
         assert main(["--store", str(root), "verify"]) == 1
         with pytest.warns(UserWarning, match=f"{original.name}.*[Ss]et aside"):
             assert Store(root).load_into(fresh, copy) is None
-        left = sorted(path.name for path in copy.iterdir() if path.name != ".lock")
+        left = sorted(path.name for path in copy.iterdir())
         assert left == ["card.json.unusable", "weights.safetensors.unusable"]
         shutil.rmtree(root)
     assert tried > tries["damages"] / 2
@@ -93,7 +93,7 @@ def test_a_damaged_population_is_set_aside(sound, tmp_path, tries, name):
 
 def test_a_card_of_other_weights_is_not_believed(sound, tmp_path):
     folder, _ = sound
-    (original,) = (folder / "store" / "populations").iterdir()
+    (original,) = populations(folder / "store")
     copy = tmp_path / "populations" / original.name
     shutil.copytree(original, copy)
     fresh = Session(options(folder)).prepare("digits", "ulm").population
@@ -107,7 +107,7 @@ def test_a_card_of_other_weights_is_not_believed(sound, tmp_path):
 def test_a_damaged_population_is_trained_again_to_the_same_weights(sound, tmp_path):
     folder, sha256 = sound
     shutil.copytree(folder, tmp_path / "copy")
-    (population,) = (tmp_path / "copy" / "store" / "populations").iterdir()
+    (population,) = populations(tmp_path / "copy" / "store")
     (population / "weights.safetensors").write_bytes(b"")
     with pytest.warns(UserWarning, match="trained again"):
         prepared = Session(options(tmp_path / "copy")).prepare("digits", "ulm")
@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path, tries):
         optimizer = torch.optim.Adam(population.parameters())
         population(torch.rand(2, 40)).sum().backward()
         optimizer.step()
-        writing = FileCheckpoint(folder)
+        writing = FileCheckpoint(folder, {})
         writing.restore(population, optimizer, 3)
         writing.save(population, optimizer, 2)
         if not damaged(folder / "checkpoint.safetensors", number):
@@ -134,7 +134,7 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path, tries):
         other = small()
         before = weights_sha256(other)
         with pytest.warns(UserWarning, match="Set aside as checkpoint.safetensors.unusable"):
-            assert FileCheckpoint(folder).restore(other, optimizer, 3) == 0
+            assert FileCheckpoint(folder, {}).restore(other, optimizer, 3) == 0
         assert weights_sha256(other) == before
 
 

@@ -29,7 +29,7 @@ def files(folder):
     return {
         path.relative_to(folder): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.suffix != ".lock"
     }
 
 

@@ -1,5 +1,6 @@
 """Input that means harm, or does it by mistake."""
 
+import json
 import os
 import pickle
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from workers import options
+from workers import options, populations
 
 from attacks import AttackError, ThreatModel, parse_eps
 from attacks.registry import ATTACKS, Attack
@@ -26,7 +27,7 @@ from benchmarks.store import DamagedError, Store, StoreError, read_card, read_te
 from defenses import DEFENSES, Population
 from defenses.registry import Defense
 from leaderboard import baselines, records
-from leaderboard.files import MOST_BYTES
+from leaderboard.files import MOST_BYTES, write_sealed
 from leaderboard.render import render
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,7 @@ def test_names_that_would_leave_their_folder_are_refused(name):
 def test_a_link_out_of_the_store_is_not_followed(tmp_path):
     session = Session(options(tmp_path / "other"))
     session.prepare("digits", "single")
-    (elsewhere,) = (tmp_path / "other" / "store" / "populations").iterdir()
+    (elsewhere,) = populations(tmp_path / "other" / "store")
     mine = Session(options(tmp_path / "mine"))
     (tmp_path / "mine" / "store" / "populations").mkdir(parents=True)
     link = tmp_path / "mine" / "store" / "populations" / elsewhere.name
@@ -91,7 +92,7 @@ def test_a_link_out_of_the_store_is_not_followed(tmp_path):
 def test_weights_that_are_a_link_are_not_read(tmp_path):
     session = Session(options(tmp_path))
     population = session.prepare("digits", "single").population
-    (folder,) = (tmp_path / "store" / "populations").iterdir()
+    (folder,) = populations(tmp_path / "store")
     (folder / "weights.safetensors").rename(tmp_path / "elsewhere")
     (folder / "weights.safetensors").symlink_to(tmp_path / "elsewhere")
     with pytest.warns(UserWarning, match="leads out of the store"):
@@ -314,6 +315,30 @@ def test_the_run_goes_on_with_the_others_and_the_exit_code_tells(tmp_path):
     assert "| single " in (tmp_path / "LEADERBOARD.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("norm", "<img src=x>"),
+        ("sha256", "<script>" + "0" * 56),
+        ("sha256", "/../../a"),
+        ("dataset", "../../x"),
+        ("protocol", "other"),
+    ],
+)
+def test_a_record_that_would_name_a_file_or_markup_is_refused(tmp_path, part, value):
+    session = Session(options(tmp_path))
+    record, _ = session.measure(session.prepare("digits", "single"), "fgsm", 0.25)
+    cell = replace(record.cell, **{part: value})
+    path = records.write(replace(record, cell=record.cell), tmp_path / "bad")
+    content = json.loads(path.read_text())
+    content.pop("seal")
+    content["cell"][part] = value
+    named = tmp_path / "bad" / f"{cell.key.replace('/', '')}.json"
+    write_sealed(named, content)
+    with pytest.raises(records.RecordError, match=re.escape(repr(value))):
+        records.read(named)
+
+
 def test_markup_that_came_in_with_a_record_stays_text(tmp_path):
     session = Session(options(tmp_path))
     prepared = session.prepare("digits", "single")
@@ -321,7 +346,7 @@ def test_markup_that_came_in_with_a_record_stays_text(tmp_path):
     evil = "<script>alert(1)</script> [x](javascript:y) | `z` | ![i](http://i) *b* _c_ \n# H"
     marked = replace(
         record,
-        cell=replace(record.cell, source=evil, defense_parameters={evil: evil}),
+        cell=replace(record.cell, source=evil, norm=evil, defense_parameters={evil: evil}),
         environment={"device": evil, "torch": evil, "commit": evil},
     )
     clean, _ = session.measure(prepared, "none", 0.0)

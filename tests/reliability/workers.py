@@ -33,7 +33,12 @@ def options(folder: Path, **changes) -> Options:
     )
 
 
-def work(folder: Path) -> None:
+def populations(store: Path) -> list[Path]:
+    """The folders of a store's populations."""
+    return [path for path in (store / "populations").iterdir() if path.is_dir()]
+
+
+def work(folder: Path, trained=None) -> None:
     """Train a counter-linked population from an unlinked one, and attack it, in small steps."""
     torch.set_num_threads(1)
     recipe = replace(SMOKE.recipes["default"], epochs=4)
@@ -51,6 +56,8 @@ def work(folder: Path) -> None:
     prepared = session.prepare("digits", "clm")
     for attack in ATTACKS:
         session.measure(prepared, attack, 0.25)
+    if trained is not None:
+        trained.put(session.trained)
 
 
 def prepare_only(folder: Path, outcome, limit: int | None = None, user: int | None = None) -> None:
