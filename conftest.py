@@ -200,7 +200,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     lines = config.stash[SUMMARY]
     interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
     if interrupted and any(_is_benchmark(item.nodeid) for item in getattr(session, "items", [])):
-        lines.append("interrupted: the same command goes on where this one stopped")
+        without = (
+            ""
+            if not (config.option.rerun or config.option.retrain)
+            else (", without --rerun and --retrain")
+        )
+        lines.append(f"interrupted: the same command{without} goes on where this one stopped")
     elif not reports:
         return
     if reports and all(report.skipped for report in reports):
@@ -226,6 +231,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     except (RecordError, OSError) as error:
         lines.append(f"ERROR: the leaderboard was not rebuilt: {error}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    except KeyboardInterrupt:
+        lines.append(
+            "ERROR: interrupted while the leaderboard was rebuilt; python -m leaderboard rebuilds it"
+        )
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
 
 
 def pytest_terminal_summary(

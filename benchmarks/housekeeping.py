@@ -167,7 +167,10 @@ def main(arguments: list[str] | None = None) -> int:
     for entry in gone:
         print(f"removed {entry.name} ({entry.state})")
     if not found:
-        print(f"nothing in {options.store}" + (" matches" if options.command == "prune" else ""))
+        matching = " matches" if options.command == "prune" and options.names else ""
+        print(f"nothing in {options.store}{matching}")
         return 2 if options.command == "prune" and options.names else 0
     damaged = [entry for entry in found if entry.state.startswith("damaged")]
+    if options.command == "verify":
+        print(f"{len(found) - len(damaged)} sound, {len(damaged)} damaged")
     return 1 if options.command == "verify" and damaged else 0

@@ -70,7 +70,7 @@ def measure_plan(population: Population, images: Tensor) -> Plan:
 
     Networks whose code is not known are not called: they may count their calls.
     """
-    if not stackable([population.submodels[0]]):
+    if not all(stackable([submodel]) for submodel in population.submodels):
         return Plan(stacked=False, chunk=CHUNKS[2], dtype="float32")
     best, best_rate = Plan(stacked=False, chunk=CHUNKS[0], dtype="float32"), 0.0
     alike = len(population) > 1 and stackable(list(population.submodels))
@@ -123,8 +123,7 @@ def _describe(population: Population, images: Tensor) -> str:
     device = images.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     printed = sorted({repr(submodel) for submodel in population.submodels})
-    alike = stackable(list(population.submodels))
-    network = hashlib.sha256(f"{alike} {printed}".encode()).hexdigest()[:12]
+    network = hashlib.sha256(str(printed).encode()).hexdigest()[:12]
     shape = "x".join(map(str, images.shape[1:]))
     return (
         f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}: "

@@ -39,7 +39,7 @@ def _verdicts(verdicts: Sequence[tuple[str, Row]]) -> str:
     body = []
     for setting, row in verdicts:
         cascade = row.by_attack.get(CASCADE, {}).values()
-        seconds = f"{sum(record.attack_seconds for record in cascade):.0f}" if cascade else "–"
+        seconds = f"{sum(record.attack_seconds for record in cascade):.1f}" if cascade else "–"
         figures = [f"{row.training_seconds:.0f}", seconds, f"{row.attack_seconds:.0f}"]
         body.append([escape(setting), escape(row.label), str(row.submodels), *figures])
     headers = ["on", "defense", "n", "training (s)", f"`{CASCADE}` (s)", "all attacks (s)"]
@@ -63,10 +63,11 @@ def _comparisons(timings: Sequence[Timing]) -> str:
         return ""
     headers = ["work", "how", "this suite", "beside", "its figure", "ratio"]
     return (
-        "**Beside others**, in turn in one run; medians. A gradient is that of one network in one "
-        "image; an image trained on counts once for each network. The last rows of each are the "
-        "rate at which the machine multiplies large matrices, over the operations that the work "
-        f"must do.\n\n{markdown_table(headers, body)}"
+        "**Beside others**: medians, all timed in turn in one run but where the row says otherwise. "
+        "A gradient is that of one network in one image; an image trained on counts once for each "
+        "network. *Matrix products* are a limit: how many gradients or images a second there would "
+        "be if all the arithmetic they need ran as fast as this machine multiplies large matrices "
+        f"of that type.\n\n{markdown_table(headers, body)}"
     )
 
 
