@@ -233,7 +233,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     except KeyboardInterrupt:
         lines.append(
-            "ERROR: interrupted while the leaderboard was rebuilt; python -m leaderboard rebuilds it"
+            "ERROR: interrupted before the leaderboard was rebuilt: python -m leaderboard does it"
         )
         session.exitstatus = pytest.ExitCode.INTERRUPTED
 

@@ -63,7 +63,7 @@ def _comparisons(timings: Sequence[Timing]) -> str:
         return ""
     headers = ["work", "how", "this suite", "beside", "its figure", "ratio"]
     return (
-        "**Beside others**: medians, all timed in turn in one run but where the row says otherwise. "
+        "**Beside others**: medians, timed in turn in one run where the row says nothing else. "
         "A gradient is that of one network in one image; an image trained on counts once for each "
         "network. *Matrix products* are a limit: how many gradients or images a second there would "
         "be if all the arithmetic they need ran as fast as this machine multiplies large matrices "
