@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from tabulate import tabulate
 
 from benchmarks.paths import cache_folder
-from benchmarks.store import DamagedError, digest_of, inside, lock_of, read_card, read_tensors
+from benchmarks.store import inside, lock_of, read_card, read_tensors, read_weights
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,7 @@ def _population(folder: Path, thorough: bool) -> Entry:
         details = f"n = {identity['submodels']}, clean {100 * card['metrics']['clean_mra']:.1f}%"
         details += f", trained in {card['training_seconds']:.0f} s"
         if thorough:
-            tensors, _ = read_tensors(inside(folder / "weights.safetensors"))
-            if digest_of(tensors) != card["weights_sha256"]:
-                raise DamagedError("the weights are not those of the card")
+            read_weights(folder / "weights.safetensors", card)
     except (OSError, ValueError, KeyError, TypeError) as error:
         return Entry(folder, f"damaged: {error}")
     return Entry(folder, "finished", details)

@@ -132,9 +132,7 @@ class Store:
             return None
         try:
             card = read_card(card_path)
-            tensors, _ = read_tensors(inside(weights_path))
-            if digest_of(tensors) != card["weights_sha256"]:
-                raise DamagedError("the weights are not those of the card")
+            tensors = read_weights(weights_path, card)
             _check_fit(population, tensors)
         except (ValueError, KeyError, FileNotFoundError) as error:
             aside = [set_aside(path) for path in (card_path, weights_path) if path.exists()]
@@ -216,6 +214,19 @@ def read_card(path: Path) -> dict[str, Any]:
     if card.get("card_version") != CARD_VERSION:
         raise ValueError(f"card version {card.get('card_version')}, expected {CARD_VERSION}")
     return card
+
+
+def read_weights(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights that a card speaks of.
+
+    Raises:
+        OSError: they cannot be read.
+        ValueError: damaged, or not those of the card.
+    """
+    tensors, _ = read_tensors(inside(path))
+    if digest_of(tensors) != card["weights_sha256"]:
+        raise DamagedError("the weights are not those of the card")
+    return tensors
 
 
 class FileCheckpoint:

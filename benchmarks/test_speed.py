@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -125,36 +126,23 @@ def test_crafting(session: Session, network: str, sizes: SpeedTest, report: Repo
         for i, submodel in enumerate(ordinary.submodels):
             attack = torchattacks.PGD(submodel, RADIUS, RADIUS / 4, sizes.steps)
             mine = surrogates == i
-            batches = zip(
-                images[mine].split(batch_size), labels[mine].split(batch_size), strict=True
-            )
-            for batch in batches:
+            for batch in _batches(images[mine], labels[mine], batch_size):
                 attack(*batch)
 
-    own_share = len(images) // len(population)
-    candidates = {
-        f"torchattacks {torchattacks.__version__}, its best batch size: {size}": (
-            lambda size=size: torchattacks_pgd(size)
-        )
-        for size in {min(size, own_share) for size in BATCH_SIZES}
-    }
-    fastest = timing.best(candidates, device=device)
-    jobs = {"ours": ours, fastest: candidates[fastest]}
-    gradients = sizes.steps * len(images)
-    rates = {
-        name: gradients / taken
-        for name, taken in timing.seconds(jobs, rounds=sizes.rounds, device=device).items()
-    }
+    theirs = _at_its_best(
+        f"torchattacks {torchattacks.__version__}",
+        torchattacks_pgd,
+        most=len(images) // len(population),
+        device=device,
+    )
+    rates = _rates({"ours": ours, **theirs}, sizes.steps * len(images), sizes.rounds, device)
     operations = timing.gradient_operations(ordinary.submodels[0], images[0])
     report(
         name=f"crafting-{network}",
         work=f"PGD-{sizes.steps} on one of {len(population)} {network}, {len(images):,} images",
         unit="gradients/s",
-        ours=rates["ours"],
-        others={
-            fastest: rates[fastest],
-            **_limits(operations, {plan.dtype, "float32"}, device),
-        },
+        ours=rates.pop("ours"),
+        others={**rates, **_limits(operations, {plan.dtype, "float32"}, device)},
         note=f"batch norm folded, channels last, {plan.dtype}",
     )
 
@@ -184,13 +172,13 @@ def test_population_crafting(session: Session, sizes: SpeedTest, report: Report)
 
     def torchattacks_pgd(batch_size: int) -> None:
         attack = torchattacks.PGD(average, RADIUS, RADIUS / 4, sizes.steps)
-        for batch in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        for batch in _batches(images, labels, batch_size):
             attack(*batch)
 
     def foolbox_pgd(batch_size: int) -> None:
         model = foolbox.PyTorchModel(average, bounds=(0, 1), device=device)
         attack = foolbox.attacks.LinfPGD(abs_stepsize=RADIUS / 4, steps=sizes.steps)
-        for batch in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        for batch in _batches(images, labels, batch_size):
             attack(model, *batch, epsilons=RADIUS)
 
     jobs: dict[str, timing.Job] = {"ours": ours}
@@ -198,17 +186,9 @@ def test_population_crafting(session: Session, sizes: SpeedTest, report: Report)
         (f"torchattacks {torchattacks.__version__}", torchattacks_pgd),
         (f"foolbox {foolbox.__version__}", foolbox_pgd),
     ):
-        candidates = {
-            f"{tool}, its best batch size: {size}": (lambda run=run, size=size: run(size))
-            for size in {min(size, len(images)) for size in BATCH_SIZES}
-        }
-        fastest = timing.best(candidates, device=device)
-        jobs[fastest] = candidates[fastest]
+        jobs |= _at_its_best(tool, run, most=len(images), device=device)
     gradients = len(population) * len(images) * sizes.steps
-    rates = {
-        name: gradients / taken
-        for name, taken in timing.seconds(jobs, rounds=sizes.rounds, device=device).items()
-    }
+    rates = _rates(jobs, gradients, sizes.rounds, device)
     operations = timing.gradient_operations(copy.deepcopy(population.submodels[0]), images[0])
     report(
         name="crafting-population",
@@ -266,20 +246,17 @@ def test_training(session: Session, network: str, sizes: SpeedTest, report: Repo
         "ours": lambda: train(population, task, recipe),
         "a plain PyTorch loop in float32": loop,
     }
-    rates = {
-        name: n * count / taken
-        for name, taken in timing.seconds(jobs, rounds=sizes.rounds, device=device).items()
-    }
+    rates = _rates(jobs, n * count, sizes.rounds, device)
+    ours = rates.pop("ours")
     operations = timing.training_operations(build(channels).to(device), images[:16])
-    others = {name: rate for name, rate in rates.items() if name != "ours"}
     if network == "lenet5" and device.type == "cpu":
-        others["the authors' released script, timed once on two cores"] = RELEASED_SCRIPT
+        rates["the authors' released script, timed once on two cores"] = RELEASED_SCRIPT
     report(
         name=f"training-{network}",
         work=f"Training {n} {network}, batches of {recipe.batch_size}",
         unit="images/s",
-        ours=rates["ours"],
-        others={**others, **_limits(operations, {recipe.dtype}, device)},
+        ours=ours,
+        others={**rates, **_limits(operations, {recipe.dtype}, device)},
         note=f"{'stacked' if plan.stacked else 'one by one'}, {recipe.dtype}",
     )
 
@@ -378,6 +355,30 @@ def test_low_precision_loses_nothing(session: Session, report: Report) -> None:
         others={f"in float32, standard error {standard_error:.3f}": metrics.mra(exact)},
         note="scored in float32 in either case",
     )
+
+
+def _batches(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(images.split(size), labels.split(size), strict=True)
+
+
+def _at_its_best(
+    tool: str, run: Callable[[int], None], *, most: int, device: torch.device
+) -> dict[str, timing.Job]:
+    """A tool's job at the batch size, of at most `most`, at which it is fastest, by its name."""
+    candidates: dict[str, timing.Job] = {
+        f"{tool}, its best batch size: {size}": partial(run, size)
+        for size in {min(size, most) for size in BATCH_SIZES}
+    }
+    fastest = timing.best(candidates, device=device)
+    return {fastest: candidates[fastest]}
+
+
+def _rates(
+    jobs: dict[str, timing.Job], work: int, rounds: int, device: torch.device
+) -> dict[str, float]:
+    """Units of work a second by job."""
+    taken = timing.seconds(jobs, rounds=rounds, device=device)
+    return {name: work / seconds for name, seconds in taken.items()}
 
 
 def _limits(operations: float, dtypes: set[str], device: torch.device) -> dict[str, float]:
