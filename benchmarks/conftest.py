@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -72,15 +72,29 @@ def population(
 ) -> Prepared:
     """One population, trained or loaded; freed before the next is set up."""
     dataset, defense = request.param
+    with (
+        failures_told("the store cannot be used: {}; --store names another"),
+        terminal(),
+        time_limit(session.time_limit, f"training {defense} on {dataset}"),
+    ):
+        return session.prepare(dataset, defense)
+
+
+@contextmanager
+def failures_told(no_access: str) -> Iterator[None]:
+    """Turn what may go wrong in a case into one line that tells; missing data skips it.
+
+    Args:
+        no_access: what to say of a file that cannot be read or written, with {} for the error.
+    """
     try:
-        with terminal(), time_limit(session.time_limit, f"training {defense} on {dataset}"):
-            return session.prepare(dataset, defense)
+        yield
     except DatasetMissingError as error:
         pytest.skip(str(error))
-    except (DatasetError, DefenseError, StoreError, TimeLimitError) as error:
+    except (AttackError, DatasetError, DefenseError, StoreError, TimeLimitError) as error:
         pytest.fail(str(error), pytrace=False)
     except OSError as error:
-        pytest.fail(f"the store cannot be used: {error}; --store names another", pytrace=False)
+        pytest.fail(no_access.format(error), pytrace=False)
 
 
 @pytest.fixture
@@ -101,31 +115,28 @@ def measure(
                     found.append(session.measure(population, attack, eps, protocol))
             return found
 
-        try:
-            with terminal():
-                measured = benchmark.pedantic(measure_all, rounds=1, iterations=1)
-        except (AttackError, TimeLimitError) as error:
-            pytest.fail(str(error), pytrace=False)
-        except OSError as error:
-            pytest.fail(
-                f"the record cannot be written: {error}; --results names another folder",
-                pytrace=False,
-            )
+        with (
+            failures_told("the record cannot be written: {}; --results names another folder"),
+            terminal(),
+        ):
+            measured = benchmark.pedantic(measure_all, rounds=1, iterations=1)
         reused = sum(was_there for _, was_there in measured)
         records = [record for record, _ in measured]
         benchmark.extra_info["budget"] = session.options.budget
         benchmark.extra_info["protocol"] = protocol
         benchmark.extra_info["mra"] = {f"{r.cell.attack} {r.cell.eps:g}": r.mra for r in records}
         benchmark.extra_info["reused"] = reused
-        record_property(
-            "cells",
-            {
-                "measured": len(measured) - reused,
-                "reused": reused,
-                "trained": list(session.trained),
-                "process": os.getpid(),
-            },
-        )
+        record_property("cells", summary(session, len(measured) - reused, reused))
         return records
 
     return run
+
+
+def summary(session: Session, measured: int, reused: int) -> dict[str, object]:
+    """What a case did, for the end of the run."""
+    return {
+        "measured": measured,
+        "reused": reused,
+        "trained": list(session.trained),
+        "process": os.getpid(),
+    }

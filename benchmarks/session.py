@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from attacks import ATTACKS, ThreatModel
 from attacks.seeding import derive_seed
@@ -25,7 +26,8 @@ from benchmarks.store import FileCheckpoint, Store
 from benchmarks.tuning import fastest_plan
 from defenses import DEFENSES, Population, Task
 from defenses.architectures import cifar_resnet18, lenet5
-from defenses.training import initialise
+from defenses.surrogate import Plan
+from defenses.training import BeforeStep, initialise
 from leaderboard import records
 from leaderboard.files import set_aside
 from leaderboard.records import Cell, Record, RecordError
@@ -44,6 +46,7 @@ class Options:
         clm_from_scratch: train `clm` from scratch instead of from `ulm`.
         time_limit: seconds, in place of the budget's, or None.
         run: identifies the run, the same for all its processes.
+        plan: how to compute; None: as is fastest on this machine.
     """
 
     data_root: Path
@@ -60,6 +63,7 @@ class Options:
     images_per_draw: int = 1
     clm_from_scratch: bool = False
     time_limit: float | None = None
+    plan: Plan | None = None
 
 
 def resolve_device(name: str) -> torch.device:
@@ -156,34 +160,23 @@ class Session:
         """
         data = self.dataset(dataset)
         chosen = DEFENSES[defense]
-        numbers = self.experiment(dataset)
-        size = numbers.population_size(defense)
-        if self.options.submodels and size > 1:
-            size = self.options.submodels
-        recipe = numbers.recipe(defense)
-        overrides = dict(numbers.defenses.get(defense, {}))
-        if defense == "clm":
-            overrides["from_scratch"] = self.options.clm_from_scratch
-        arguments = chosen.parameters(overrides)
+        arguments = self._arguments(dataset, defense)
         parameters = {
             **arguments,
-            "recipe": asdict(recipe),
+            "recipe": asdict(self.experiment(dataset).recipe(defense)),
             "train_images": len(data.train_images),
         }
+        population = self._untrained(data, defense)
         identity = {
             "dataset": dataset,
             "sha256": data.sha256,
             "defense": defense,
             "version": chosen.version,
-            "submodels": size,
+            "submodels": len(population),
             "seed": self.options.seed,
             **parameters,
         }
         folder = self.store.folder(f"{dataset}-{defense}-s{self.options.seed}", identity)
-        build = chosen.build or (cifar_resnet18 if data.channels == 3 else lenet5)
-        population = initialise(
-            lambda: build(data.channels, data.classes), size, seed=self.options.seed
-        ).to(self.options.device)
 
         with self.store.lock(folder):
             card = self.store.load_into(population, folder, keep=self._still_valid(dataset))
@@ -198,15 +191,7 @@ class Session:
                     parents[other] = parent.sha256
                     return parent.population
 
-                task = Task(
-                    images=data.train_images.to(self.options.device),
-                    labels=data.train_labels.to(self.options.device),
-                    recipe=recipe,
-                    seed=self.options.seed,
-                    load=load,
-                    checkpoint=checkpoint,
-                    plan=fastest_plan(population, data.train_images[:1].to(self.options.device)),
-                )
+                task = self._task(data, defense, population, load, checkpoint=checkpoint)
                 chosen.train(population, task, **arguments)
                 self._check_contract(defense, population, data)
                 card = self.store.save(
@@ -229,6 +214,76 @@ class Session:
             training_seconds=card["training_seconds"],
             trained=card["run"] == self.options.run,
         )
+
+    def _arguments(self, dataset: str, defense: str) -> dict[str, Any]:
+        """The keyword arguments that a defense is trained with."""
+        overrides = dict(self.experiment(dataset).defenses.get(defense, {}))
+        if defense == "clm":
+            overrides["from_scratch"] = self.options.clm_from_scratch
+        return DEFENSES[defense].parameters(overrides)
+
+    def _untrained(self, data: datasets.Dataset, defense: str) -> Population:
+        size = self.experiment(data.name).population_size(defense)
+        if self.options.submodels and size > 1:
+            size = self.options.submodels
+        build = DEFENSES[defense].build or (cifar_resnet18 if data.channels == 3 else lenet5)
+        population = initialise(
+            lambda: build(data.channels, data.classes), size, seed=self.options.seed
+        )
+        return population.to(self.options.device)
+
+    def _task(
+        self,
+        data: datasets.Dataset,
+        defense: str,
+        population: Population,
+        load: Callable[[str], Population],
+        *,
+        checkpoint: FileCheckpoint | None = None,
+        observe: BeforeStep | None = None,
+    ) -> Task:
+        device = self.options.device
+        return Task(
+            images=data.train_images.to(device),
+            labels=data.train_labels.to(device),
+            recipe=self.experiment(data.name).recipe(defense),
+            seed=self.options.seed,
+            load=load,
+            checkpoint=checkpoint,
+            plan=self.plan(population, data.train_images[:1].to(device)),
+            observe=observe,
+        )
+
+    def watch_training(
+        self, dataset: str, defense: str, observe: BeforeStep, **overrides: Any
+    ) -> Population:
+        """Train a population once more, as it was trained, and keep nothing.
+
+        Args:
+            observe: called with (submodels, epoch, step) before each step.
+            overrides: keyword arguments of the defense, such as fewer epochs.
+
+        Returns:
+            The population, in evaluation mode; without overrides the same as from `prepare`.
+
+        Raises:
+            As `prepare`.
+        """
+        data = self.dataset(dataset)
+        population = self._untrained(data, defense)
+
+        def load(other: str) -> Population:
+            return self.prepare(dataset, other).population
+
+        task = self._task(data, defense, population, load, observe=observe)
+        DEFENSES[defense].train(
+            population, task, **{**self._arguments(dataset, defense), **overrides}
+        )
+        return population.eval()
+
+    def plan(self, population: Population, images: Tensor) -> Plan:
+        """How to compute with a population on such images."""
+        return self.options.plan or fastest_plan(population, images)
 
     def _check_contract(self, defense: str, population: Population, data: datasets.Dataset) -> None:
         """Refuse what a defense must not build, and its training function not leave behind.
@@ -322,7 +377,7 @@ class Session:
         fresh = (options.rerun or prepared.trained) and path not in self._measured
         images = data.test_images[:count].to(options.device, memory_format=torch.channels_last)
         labels = data.test_labels[:count].to(options.device)
-        plan = fastest_plan(prepared.population, images)
+        plan = self.plan(prepared.population, images)
         about = {**environment(options.device), "computation": str(plan)}
         bits = "".join([prepared.sha256, about["device"], about["torch"], str(plan)])
         key = f"{cell.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"

@@ -6,6 +6,7 @@ stacked network where that is faster. What is scored is the population itself, n
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,18 @@ class Plan:
 
     def __str__(self) -> str:
         return f"{'stacked' if self.stacked else 'one by one'}, {self.chunk} at once, {self.dtype}"
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """The plan that `str` gave.
+
+        Raises:
+            ValueError: it gave no such text.
+        """
+        found = re.fullmatch(r"(stacked|one by one), (\d+) at once, (float32|bfloat16)", text)
+        if not found:
+            raise ValueError(f"{text!r} is no plan")
+        return cls(stacked=found[1] == "stacked", chunk=int(found[2]), dtype=found[3])
 
     @property
     def low_precision(self) -> torch.dtype:

@@ -78,6 +78,7 @@ class Task:
         load: another defense's population on the same data, budget and seed, trained if need be.
         checkpoint: where the run survives being killed.
         plan: how to compute.
+        observe: called with (submodels, epoch, step) before each step; it may look, not touch.
     """
 
     images: Tensor
@@ -87,6 +88,7 @@ class Task:
     load: Callable[[str], Population]
     checkpoint: Checkpoint | None = None
     plan: Plan = Plan(stacked=False, chunk=100, dtype="float32")  # noqa: RUF009
+    observe: BeforeStep | None = None
 
 
 def train(
@@ -129,8 +131,9 @@ def train(
         for parameters in optimizer.param_groups:
             parameters["lr"] = learning_rate(recipe, epoch)
         for step, (images, labels) in enumerate(batches(task, recipe, len(submodels), epoch)):
-            if before_step:
-                before_step(submodels, epoch, step)
+            for hook in (task.observe, before_step):
+                if hook:
+                    hook(submodels, epoch, step)
             optimizer.zero_grad(set_to_none=True)
             for group in groups:
                 own_images, own_labels = images[group.members], labels[group.members]

@@ -1,0 +1,318 @@
+"""What the paper's figures show, measured on a run's populations."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from itertools import count
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attacks import ATTACKS, ThreatModel
+from attacks.freezing import frozen
+from attacks.seeding import derive_seed
+from benchmarks.budgets import CASCADE, Study
+from benchmarks.evaluation import evaluate
+from benchmarks.session import Prepared, Session, environment
+from defenses import Population
+from defenses.counter_linking import draw_mask, first_weight
+from leaderboard import evidence, metrics
+from leaderboard.evidence import QUANTILES, Array, Evidence
+from leaderboard.files import set_aside
+from leaderboard.metrics import Correct
+from leaderboard.records import RecordError
+
+Arrays = dict[str, Array]
+# The defenses that the paper's figures compare.
+COMPARED = ("ulm", "clm")
+# The paper's attacker, and one who knows the population at the same price.
+CLAIMED, INFORMED = "pgd", "pgd-clipped-margin"
+
+
+class Scene:
+    """One dataset in one run: what a measurement looks at.
+
+    Attributes:
+        prepared: the populations of `COMPARED`.
+        images: the first test images, as many as the budget studies, (N, C, H, W).
+        labels: (N,).
+    """
+
+    def __init__(self, session: Session, dataset: str) -> None:
+        self.session, self.dataset = session, dataset
+        self.prepared: dict[str, Prepared] = {
+            defense: session.prepare(dataset, defense) for defense in COMPARED
+        }
+        data = session.dataset(dataset)
+        device = session.options.device
+        self.images = data.test_images[: self.study.images].to(
+            device, memory_format=torch.channels_last
+        )
+        self.labels = data.test_labels[: self.study.images].to(device)
+
+    @property
+    def study(self) -> Study:
+        """The budget's numbers for evidence."""
+        return self.session.experiment(self.dataset).study
+
+    @property
+    def eps(self) -> float:
+        """The smallest radius that defenses are ranked at."""
+        return min(self.session.radii(self.dataset))
+
+    def populations(self) -> dict[str, Population]:
+        """Those of `COMPARED`, by name."""
+        return {defense: prepared.population for defense, prepared in self.prepared.items()}
+
+    def perturb(
+        self, population: Population, attack: str, eps: float, protocol: str = "draw"
+    ) -> tuple[Tensor, Correct]:
+        """Perturbed images, and which submodels answer them correctly."""
+        numbers = self.session.experiment(self.dataset)
+        found = evaluate(
+            population,
+            self.images,
+            self.labels,
+            attack,
+            ThreatModel("Linf", eps),
+            parameters=ATTACKS[attack].parameters(numbers.attacks.get(attack, {})),
+            seed=derive_seed(self.session.options.seed, "attack", attack),
+            batch_size=numbers.batch_size,
+            protocol=protocol,
+            plan=self.session.plan(self.prepared["clm"].population, self.images),
+        )
+        return found.images, found.correct
+
+
+def masks(scene: Scene) -> Arrays:
+    """The link tensor (Fig. 3)."""
+    weight = first_weight(scene.populations()["clm"].submodels[0])
+    return {"mask": draw_mask(weight, seed=scene.session.options.seed).cpu().numpy()}
+
+
+def weights(scene: Scene) -> Arrays:
+    """All first-layer weights (Fig. 4)."""
+    return {name: _numpy(_first_weights(p).flatten(2)) for name, p in scene.populations().items()}
+
+
+def trajectory(scene: Scene) -> Arrays:
+    """One counter-linked and one free weight in all submodels while they are retrained (Fig. 5).
+
+    The first of each in the first filter, read before every similarity examination and at the end.
+    """
+    arguments = scene.session.experiment(scene.dataset).defenses["clm"]
+    period, epochs = arguments["period"], min(arguments["epochs"], scene.study.watched_epochs)
+    mask = torch.from_numpy(masks(scene)["mask"]).flatten()
+    places = {"linked": int(mask.int().argmax()), "free": int((~mask).int().argmax())}
+    steps: list[int] = []
+    seen: dict[str, list[Tensor]] = {name: [] for name in places}
+    taken = count()
+
+    def look(submodels: Iterable[nn.Module], step: int) -> None:
+        steps.append(step)
+        filters = [first_weight(submodel)[0].flatten() for submodel in submodels]
+        for name, place in places.items():
+            seen[name].append(torch.stack([one[place] for one in filters]).detach().clone())
+
+    def observe(submodels: Sequence[nn.Module], _epoch: int, step: int) -> None:
+        total = next(taken)
+        if total == 0 or (step + 1) % period == 0:
+            look(submodels, total)
+
+    trained = scene.session.watch_training(scene.dataset, "clm", observe, epochs=epochs)
+    look(trained.submodels, next(taken))
+    return {
+        "step": np.asarray(steps, np.float32),
+        **{name: _numpy(torch.stack(values, dim=1)) for name, values in seen.items()},
+    }
+
+
+def saliency(scene: Scene) -> Arrays:
+    """Cosine similarity of saliency maps, for all pairs of submodels (Fig. 6, Eq. 7 and 8)."""
+    arrays: Arrays = {}
+    for name, population in scene.populations().items():
+        similarities = pairwise_cosines(saliency_maps(population, scene.images, scene.labels))
+        quantiles = similarities.quantile(torch.tensor(QUANTILES, device=similarities.device), 1)
+        arrays[f"{name} quantiles"] = _numpy(quantiles.T)
+        arrays[f"{name} mean"] = _numpy(similarities.mean(1))
+    return arrays
+
+
+def size(scene: Scene) -> Arrays:
+    """The first k submodels deployed alone, under the paper's attacker and the cascade."""
+    arrays: Arrays = {}
+    for name, population in scene.populations().items():
+        sizes = [k for k in scene.study.sizes if k <= len(population)]
+        arrays["sizes"] = np.asarray(sizes, np.float32)
+        for column, attack in (("claimed", CLAIMED), ("worst", CASCADE)):
+            arrays[f"{name} {column} s"] = np.stack(
+                [
+                    metrics.expected_correctness(scene.perturb(part, attack, scene.eps)[1])
+                    for part in (Population(population.submodels[:k]) for k in sizes)
+                ]
+            ).astype(np.float32)
+    return arrays
+
+
+def conformity(scene: Scene) -> Arrays:
+    """Several CLMs, each with its own ULM: every submodel's accuracy, clean and under PGD."""
+    options = scene.session.options
+    seeds = range(options.seed, options.seed + scene.study.conformity)
+    accuracies: dict[str, list[Array]] = {"clean": [], "claimed": []}
+    for seed in seeds:
+        session = Session(replace(options, seed=seed)) if seed != options.seed else scene.session
+        prepared = session.prepare(scene.dataset, "clm")
+        for name, attack, eps in (("clean", "none", 0.0), ("claimed", CLAIMED, scene.eps)):
+            record, _ = session.measure(prepared, attack, eps)
+            accuracies[name].append(metrics.submodel_accuracies(record.correct))
+    return {
+        "seeds": np.asarray(seeds, np.float32),
+        **{name: np.asarray(values, np.float32) for name, values in accuracies.items()},
+    }
+
+
+def examples(scene: Scene) -> Arrays:
+    """One image of each class under the attacker who knows the CLM, at growing radii."""
+    population = scene.populations()["clm"]
+    radii = (0.0, *scene.study.shown_eps)
+    labels = scene.labels.cpu()
+    columns = [int((labels == label).int().argmax()) for label in labels.unique()]
+    images, right, answers = [], [], []
+    for eps in radii:
+        perturbed, correct = scene.perturb(population, INFORMED if eps else "none", eps)
+        shown = perturbed[columns]
+        with frozen(population), torch.no_grad():
+            votes = population.logits(shown).argmax(-1).mode(0).values
+        images.append((shown.clamp(0, 1) * 255).round().byte().cpu().contiguous().numpy())
+        right.append(metrics.expected_correctness(correct)[columns])
+        answers.append(votes.byte().cpu().numpy())
+    return {
+        "images": np.stack(images),
+        "eps": np.asarray(radii, np.float32),
+        "s": np.asarray(right, np.float32),
+        "labels": labels[columns].byte().numpy(),
+        "answers": np.stack(answers),
+    }
+
+
+def diversity(scene: Scene) -> Arrays:
+    """Pairs of submodels as populations of two: how they differ, and what attacks leave of them.
+
+    *Claimed* is MRA under the paper's PGD, *worst* the worst case over it and PGD on the clipped
+    margin of both. At a radius below the paper's, where the worst case still differs.
+    """
+    arrays: Arrays = {}
+    eps = scene.study.pair_eps
+    for name, whole in scene.populations().items():
+        population = Population(whole.submodels[: scene.study.pair_submodels])
+        first, second = evidence.pairs(len(population))
+        _, carried = scene.perturb(population, CLAIMED, eps, "transfer")
+        claimed, worst = [], []
+        for a, b in zip(first, second, strict=True):
+            pair = Population([population.submodels[a], population.submodels[b]])
+            _, informed = scene.perturb(pair, INFORMED, eps)
+            through = [carried[source][[a, b]] for source in (a, b)]
+            claimed.append(np.mean([metrics.mra(correct) for correct in through]))
+            worst.append(metrics.mra(metrics.worst_case([informed, *through])))
+        arrays[f"{name} claimed"] = np.asarray(claimed, np.float32)
+        arrays[f"{name} worst"] = np.asarray(worst, np.float32)
+        arrays[f"{name} measures"] = _differences(scene, population)
+    return arrays
+
+
+def _differences(scene: Scene, population: Population) -> Array:
+    """How the submodels of each pair differ, by `leaderboard.evidence.DIVERSITY`."""
+    first, second = evidence.pairs(len(population))
+    maps = saliency_maps(population, scene.images, scene.labels)
+    parameters = _first_weights(population).flatten(1)
+    noise, _ = scene.perturb(population, "noise", scene.study.pair_eps)
+    rows = [
+        1 - pairwise_cosines(maps).mean(1),
+        (parameters[first] - parameters[second]).abs().mean(1),
+    ]
+    for images in (scene.images, noise):
+        with frozen(population), torch.no_grad():
+            answers = population.logits(images).argmax(-1)
+        rows.append((answers[first] != answers[second]).float().mean(1))
+    return _numpy(torch.stack([row.cpu() for row in rows]))
+
+
+def saliency_maps(population: Population, images: Tensor, labels: Tensor) -> Tensor:
+    """d f_i(x)[y] / dx for every submodel i (Eq. 8), flattened: (n, N, C * H * W)."""
+    maps = []
+    with frozen(population):
+        for submodel in population.submodels:
+            leaf = images.clone().requires_grad_()
+            score = submodel(leaf).gather(1, labels.unsqueeze(1)).sum()
+            maps.append(torch.autograd.grad(score, leaf)[0].flatten(1))
+    return torch.stack(maps)
+
+
+def pairwise_cosines(maps: Tensor) -> Tensor:
+    """Eq. 7 for all pairs: (n, N, D) -> (pairs, N), ordered as `leaderboard.evidence.pairs`."""
+    first, second = evidence.pairs(len(maps))
+    return F.cosine_similarity(maps[first], maps[second], dim=-1)
+
+
+def _first_weights(population: Population) -> Tensor:
+    """(n, filters, ...)."""
+    return torch.stack([first_weight(submodel).detach() for submodel in population.submodels])
+
+
+def _numpy(tensor: Tensor) -> Array:
+    return tensor.detach().float().cpu().contiguous().numpy()
+
+
+KINDS: dict[str, Callable[[Scene], Arrays]] = {
+    "masks": masks,
+    "weights": weights,
+    "trajectory": trajectory,
+    "saliency": saliency,
+    "size": size,
+    "conformity": conformity,
+    "examples": examples,
+    "diversity": diversity,
+}
+
+
+def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
+    """Measure one kind of evidence; return it, and whether it was on disk already.
+
+    As with records, what was measured on these very weights is re-used, unless this run trained
+    them or was asked to measure again.
+
+    Raises:
+        As `Session.prepare` and `evaluate`.
+    """
+    scene = Scene(session, dataset)
+    data = session.dataset(dataset)
+    found = Evidence(
+        kind=kind,
+        dataset=dataset,
+        source=data.source,
+        sha256=data.sha256,
+        budget=session.options.budget,
+        seed=session.options.seed,
+        parameters={**asdict(scene.study), "eps": scene.eps},
+        populations={name: prepared.sha256 for name, prepared in scene.prepared.items()},
+        arrays={},
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=environment(session.options.device),
+    )
+    path = evidence.folder_of(session.options.results) / f"{found.key}.json"
+    fresh = session.options.rerun or any(one.trained for one in scene.prepared.values())
+    if path.exists() and not fresh:
+        try:
+            kept = evidence.read(path)
+            if kept.populations == found.populations:
+                return kept, True
+        except RecordError as error:
+            warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=2)
+    found = replace(found, arrays=KINDS[kind](scene))
+    evidence.write(found, session.options.results)
+    return found, False

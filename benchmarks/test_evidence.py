@@ -1,0 +1,37 @@
+"""The paper's figures from our populations: the data is measured here, drawn with the page."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.conftest import failures_told, summary
+from benchmarks.datasets import DATASETS
+from benchmarks.evidence import KINDS, gather
+from benchmarks.limits import time_limit
+from benchmarks.session import Session
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("dataset", list(DATASETS))
+def test_evidence(
+    session: Session,
+    dataset: str,
+    kind: str,
+    terminal: Callable[[], AbstractContextManager[Any]],
+    benchmark: BenchmarkFixture,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Measure one kind of evidence on the populations that the paper compares."""
+    with (
+        failures_told("the evidence cannot be kept: {}; --store and --results name other folders"),
+        terminal(),
+        time_limit(session.time_limit, f"evidence {kind} on {dataset}"),
+    ):
+        found, reused = benchmark.pedantic(
+            gather, args=(session, dataset, kind), rounds=1, iterations=1
+        )
+    record_property("cells", summary(session, int(not reused), int(reused)))
+    assert found.kind == kind

@@ -1,0 +1,204 @@
+"""Evidence: what the paper's figures show beyond `correct[n, N]`, as arrays, one file each."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from leaderboard.files import read_sealed, write_sealed
+from leaderboard.records import NAME, RecordError, check_types
+
+SCHEMA_VERSION = 1
+
+Array = npt.NDArray[Any]
+
+# How two submodels may differ; the rows of the "diversity" arrays.
+DIVERSITY = (
+    "saliency (1 - cosine)",
+    "first-layer weights (mean distance)",
+    "answers to clean images (share that differ)",
+    "answers to noise (share that differ)",
+)
+# The quantiles of the "saliency" arrays.
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+# The arrays of each kind, with the meaning of their axes. n submodels, N images; pairs (a, b) with
+# a < b in the order of `numpy.triu_indices`; s is s_j, the share of submodels that answer right.
+KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "masks": {"mask": ("channels", "height", "width")},
+    "weights": {"ulm": ("n", "filters", "elements"), "clm": ("n", "filters", "elements")},
+    "trajectory": {"step": ("steps",), "linked": ("n", "steps"), "free": ("n", "steps")},
+    "saliency": {
+        f"{defense} {what}": axes
+        for defense in ("ulm", "clm")
+        for what, axes in (("quantiles", ("pairs", "quantiles")), ("mean", ("pairs",)))
+    },
+    "size": {
+        "sizes": ("k",),
+        **{f"{d} {a} s": ("k", "N") for d in ("ulm", "clm") for a in ("claimed", "worst")},
+    },
+    "conformity": {"seeds": ("k",), "clean": ("k", "n"), "claimed": ("k", "n")},
+    "examples": {
+        "images": ("eps", "columns", "channels", "height", "width"),
+        "eps": ("eps",),
+        "s": ("eps", "columns"),
+        "labels": ("columns",),
+        "answers": ("eps", "columns"),
+    },
+    "diversity": {
+        name: axes
+        for defense in ("ulm", "clm")
+        for name, axes in (
+            (f"{defense} measures", ("measures", "pairs")),
+            (f"{defense} claimed", ("pairs",)),
+            (f"{defense} worst", ("pairs",)),
+        )
+    },
+}
+_DTYPES = ("float32", "uint8", "bool")
+# More than any figure shows.
+_MOST_BYTES = 2**28
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """What one figure is drawn from.
+
+    Attributes:
+        kind: one of `KINDS`, which says what the arrays hold.
+        source: where the images came from; sha256 is of the decoded pixels and labels.
+        budget: the budget's name.
+        parameters: what else determines the arrays: numbers of images, radii.
+        populations: the SHA-256 of the weights looked at, by defense.
+        arrays: float32, uint8 or bool.
+        measured_at: UTC, ISO 8601.
+        environment: versions, device, commit.
+    """
+
+    kind: str
+    dataset: str
+    source: str
+    sha256: str
+    budget: str
+    seed: int
+    parameters: Mapping[str, Any]
+    populations: Mapping[str, str]
+    arrays: Mapping[str, Array]
+    measured_at: str
+    environment: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """A readable name, different where the data, budget, seed or parameters are."""
+        identity = json.dumps([self.source, self.sha256, dict(self.parameters)], sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        return f"{self.kind}-{self.dataset}-{self.budget}-s{self.seed}-{digest}"
+
+
+def folder_of(results: Path) -> Path:
+    """Where the evidence of a folder of records lies."""
+    return results / "evidence"
+
+
+def write(evidence: Evidence, results: Path) -> Path:
+    """Write evidence under its key, in place of an older one, and return the file's path."""
+    path = folder_of(results) / f"{evidence.key}.json"
+    others = {f.name: getattr(evidence, f.name) for f in fields(evidence) if f.name != "arrays"}
+    arrays = {name: _encode(array) for name, array in evidence.arrays.items()}
+    write_sealed(path, {"schema_version": SCHEMA_VERSION, **others, "arrays": arrays})
+    return path
+
+
+def read(path: Path) -> Evidence:
+    """Read one file.
+
+    Raises:
+        RecordError: it is no evidence, or not of this version.
+    """
+    try:
+        data = read_sealed(path)
+        version = data.pop("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"schema version {version}, this version reads {SCHEMA_VERSION}")
+        arrays = {name: _decode(packed) for name, packed in data.pop("arrays").items()}
+        evidence = Evidence(**data, arrays=arrays)
+        _check(evidence)
+        if path.stem != evidence.key:
+            raise ValueError(f"it holds {evidence.key}")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
+        raise RecordError(f"{path}: not usable evidence ({error})") from error
+    return evidence
+
+
+def read_all(results: Path) -> list[Evidence]:
+    """All evidence, in the order of the file names.
+
+    Raises:
+        RecordError: a file that cannot be used.
+    """
+    return [read(path) for path in sorted(folder_of(results).glob("*.json"))]
+
+
+def pairs(submodels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The pairs (a, b) with a < b, in the order of the arrays."""
+    a, b = np.triu_indices(submodels, 1)
+    return a, b
+
+
+def _encode(array: Array) -> dict[str, Any]:
+    if array.dtype.name not in _DTYPES:
+        raise ValueError(f"an array of {array.dtype}, expected one of {', '.join(_DTYPES)}")
+    raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    return {
+        "shape": list(array.shape),
+        "dtype": array.dtype.name,
+        "encoding": "base64(zlib(little endian))",
+        "data": base64.b64encode(zlib.compress(raw, 9)).decode(),
+    }
+
+
+def _decode(packed: Mapping[str, Any]) -> Array:
+    if packed["dtype"] not in _DTYPES:
+        raise ValueError(f"an array of {packed['dtype']!r}")
+    dtype = np.dtype(packed["dtype"]).newbyteorder("<")
+    size = math.prod(packed["shape"]) * dtype.itemsize
+    if not 0 <= size <= _MOST_BYTES:
+        raise ValueError(f"an array of {size:,} bytes")
+    data = base64.b64decode(packed["data"], validate=True)
+    raw = zlib.decompressobj().decompress(data, size + 1)
+    if len(raw) != size:
+        raise ValueError(f"an array that does not hold {size:,} bytes")
+    array = np.frombuffer(raw, dtype).reshape(packed["shape"])
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError("an array with a value that is no finite number")
+    return array
+
+
+def _check(evidence: Evidence) -> None:
+    check_types(evidence)
+    if evidence.kind not in KINDS:
+        raise ValueError(f"kind {evidence.kind!r}, known: {', '.join(KINDS)}")
+    for name in (evidence.dataset, evidence.budget):
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
+    expected = KINDS[evidence.kind]
+    if evidence.arrays.keys() != expected.keys():
+        raise ValueError(f"arrays {sorted(evidence.arrays)}, expected {sorted(expected)}")
+    lengths: dict[str, int] = {}
+    for name, axes in expected.items():
+        shape = evidence.arrays[name].shape
+        if len(shape) != len(axes) or 0 in shape:
+            raise ValueError(f"{name} has shape {shape}, expected ({', '.join(axes)})")
+        for axis, length in zip(axes, shape, strict=True):
+            if lengths.setdefault(axis, length) != length:
+                raise ValueError(f"{name} has {length} {axis}, others have {lengths[axis]}")
