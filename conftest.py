@@ -169,9 +169,10 @@ def explain_empty_selection(expression: str) -> str:
     """One line for a `-k` expression that matches no case."""
     from attacks import ATTACKS
     from benchmarks.datasets import DATASETS
+    from benchmarks.evidence import KINDS
     from defenses import DEFENSES
 
-    known = [*DATASETS, *DEFENSES, *ATTACKS]
+    known = [*DATASETS, *DEFENSES, *ATTACKS, *KINDS]
     words = [w for w in re.findall(r"[\w-]+", expression) if w not in ("and", "or", "not")]
     hints = []
     for word in words:

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks import ATTACKS, ThreatModel
+from attacks import ATTACKS, Attack, ThreatModel, craft
 from attacks.freezing import frozen
 from attacks.seeding import derive_seed
-from benchmarks.budgets import CASCADE, Study
+from benchmarks.budgets import CASCADE, Study, Variant
 from benchmarks.evaluation import evaluate
 from benchmarks.session import Prepared, Session, environment
 from defenses import Population
@@ -70,14 +71,20 @@ class Scene:
         return {defense: prepared.population for defense, prepared in self.prepared.items()}
 
     def perturb(
-        self, population: Population, attack: str, eps: float, protocol: str = "draw"
+        self,
+        population: Population,
+        attack: str,
+        eps: float,
+        *,
+        protocol: str = "draw",
+        count: int | None = None,
     ) -> tuple[Tensor, Correct]:
-        """Perturbed images, and which submodels answer them correctly."""
+        """The first `count` images perturbed, and which submodels answer them correctly."""
         numbers = self.session.experiment(self.dataset)
         found = evaluate(
             population,
-            self.images,
-            self.labels,
+            self.images[:count],
+            self.labels[:count],
             attack,
             ThreatModel("Linf", eps),
             parameters=ATTACKS[attack].parameters(numbers.attacks.get(attack, {})),
@@ -159,6 +166,46 @@ def size(scene: Scene) -> Arrays:
     return arrays
 
 
+def variants(scene: Scene) -> Arrays:
+    """The paper's attacks as its authors may have run them."""
+    rows: dict[str, list[Array]] = {f"{name} s": [] for name in COMPARED}
+    for variant in scene.study.variants:
+        for name, population in scene.populations().items():
+            made = craft(
+                as_published(variant),
+                population,
+                scene.images,
+                scene.labels,
+                ThreatModel("Linf", scene.eps),
+                seed=derive_seed(scene.session.options.seed, "attack", variant.attack),
+                parameters=variant.parameters,
+                batch_size=100,
+                images_per_draw=variant.images_per_draw,
+            )
+            correct = population.correct(made.images, scene.labels, batch_size=100)
+            rows[f"{name} s"].append(metrics.expected_correctness(correct.numpy()))
+    return {name: np.stack(values).astype(np.float32) for name, values in rows.items()}
+
+
+def as_published(variant: Variant) -> Attack:
+    """A torchattacks attack as it is, without what the suite adds to it."""
+    import torchattacks
+
+    tool = getattr(torchattacks, variant.tool)
+
+    def run(
+        model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel, **own: Any
+    ) -> Tensor:
+        if variant.tool == "MIFGSM":
+            own["alpha"] = threat_model.eps / own["steps"]
+        attack = tool(model, eps=threat_model.eps, **own)
+        attack.set_device(images.device)
+        perturbed: Tensor = attack(images, labels).detach()
+        return torch.where(perturbed.isfinite(), perturbed, images)
+
+    return Attack(variant.attack, run, "submodel", ("Linf",), gradient_only=False, version=1)
+
+
 def conformity(scene: Scene) -> Arrays:
     """Several CLMs, each with its own ULM: every submodel's accuracy, clean and under PGD."""
     options = scene.session.options
@@ -207,15 +254,15 @@ def diversity(scene: Scene) -> Arrays:
     margin of both. At a radius below the paper's, where the worst case still differs.
     """
     arrays: Arrays = {}
-    eps = scene.study.pair_eps
+    eps, count = scene.study.pair_eps, scene.study.pair_images
     for name, whole in scene.populations().items():
         population = Population(whole.submodels[: scene.study.pair_submodels])
         first, second = evidence.pairs(len(population))
-        _, carried = scene.perturb(population, CLAIMED, eps, "transfer")
+        _, carried = scene.perturb(population, CLAIMED, eps, protocol="transfer", count=count)
         claimed, worst = [], []
         for a, b in zip(first, second, strict=True):
             pair = Population([population.submodels[a], population.submodels[b]])
-            _, informed = scene.perturb(pair, INFORMED, eps)
+            _, informed = scene.perturb(pair, INFORMED, eps, count=count)
             through = [carried[source][[a, b]] for source in (a, b)]
             claimed.append(np.mean([metrics.mra(correct) for correct in through]))
             worst.append(metrics.mra(metrics.worst_case([informed, *through])))
@@ -274,6 +321,7 @@ KINDS: dict[str, Callable[[Scene], Arrays]] = {
     "trajectory": trajectory,
     "saliency": saliency,
     "size": size,
+    "variants": variants,
     "conformity": conformity,
     "examples": examples,
     "diversity": diversity,

@@ -1,6 +1,6 @@
 """`python -m leaderboard`: rebuild the page from the records, or check that it is up to date.
 
-The README's copy of the page's first table is rebuilt and checked with it.
+The report on the paper and what the README says of the result are rebuilt and checked with it.
 """
 
 from __future__ import annotations

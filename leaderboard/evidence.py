@@ -47,6 +47,7 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "sizes": ("k",),
         **{f"{d} {a} s": ("k", "N") for d in ("ulm", "clm") for a in ("claimed", "worst")},
     },
+    "variants": {"ulm s": ("variants", "N"), "clm s": ("variants", "N")},
     "conformity": {"seeds": ("k",), "clean": ("k", "n"), "claimed": ("k", "n")},
     "examples": {
         "images": ("eps", "columns", "channels", "height", "width"),
@@ -78,7 +79,8 @@ class Evidence:
         kind: one of `KINDS`, which says what the arrays hold.
         source: where the images came from; sha256 is of the decoded pixels and labels.
         budget: the budget's name.
-        parameters: what else determines the arrays: numbers of images, radii.
+        parameters: what else determines the arrays: numbers of images, radii, and under
+            "variants", in the order of those arrays, what was run.
         populations: the SHA-256 of the weights looked at, by defense.
         arrays: float32, uint8 or bool.
         measured_at: UTC, ISO 8601.

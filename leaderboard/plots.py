@@ -1,19 +1,13 @@
-"""The page's figures, as SVG that reads on light and dark backgrounds."""
+"""The page's figures."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from leaderboard.drawing import COLORS, canvas, literal
 from leaderboard.records import Record
 from leaderboard.table import Setting, rows, settings
-
-# Okabe and Ito's colours, legible to the colour-blind and on both backgrounds.
-COLORS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2", "#999999")
-FOREGROUND = "#808080"
 
 Curves = dict[tuple[str, str], list[tuple[float, float]]]
 
@@ -53,36 +47,14 @@ def figures(records: Iterable[Record]) -> dict[str, str]:
     return drawn
 
 
-def digest(curves: Curves) -> str:
-    """Identifies the data of a figure, whatever version of the library drew it."""
-    points = [[*key, points] for key, points in curves.items()]
-    return hashlib.sha256(json.dumps(points).encode()).hexdigest()
-
-
 def draw_sweep(curves: Curves) -> str:
     """One panel an attack, one line a defense."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
     attacks = sorted({attack for _, attack in curves})
     defenses = sorted({defense for defense, _ in curves})
-    style: dict[Any, Any] = {
-        "svg.hashsalt": "randomized-defense-bench",
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "text.color": FOREGROUND,
-        "axes.labelcolor": FOREGROUND,
-        "axes.edgecolor": FOREGROUND,
-        "xtick.color": FOREGROUND,
-        "ytick.color": FOREGROUND,
-    }
-    with pyplot.rc_context(style):
-        figure, panels = pyplot.subplots(
-            1, len(attacks), sharey=True, squeeze=False, figsize=(4.4 * len(attacks) + 1.6, 3.6)
-        )
-        for panel, attack in zip(panels[0], attacks, strict=True):
+    data = json.dumps([[*key, points] for key, points in curves.items()]).encode()
+    grid = {"columns": len(attacks), "sharey": True}
+    with canvas(data, width=4.4 * len(attacks) + 1.6, height=3.6, **grid) as drawn:
+        for panel, attack in zip(drawn.panels[0], attacks, strict=True):
             for color, defense in zip(COLORS * len(defenses), defenses, strict=False):
                 points = curves.get((defense, attack), [])
                 panel.plot(
@@ -91,17 +63,10 @@ def draw_sweep(curves: Curves) -> str:
                     color=color,
                     marker="o",
                     markersize=3.5,
-                    label=defense.replace("$", r"\$"),
+                    label=literal(defense),
                 )
             panel.set(title=f"attack: {attack}", xlabel="eps (pixels in [0, 1])", ylim=(-3, 103))
-            panel.grid(color=FOREGROUND, alpha=0.25)
-            panel.spines[["top", "right"]].set_visible(False)
-        panels[0][0].set_ylabel("MRA (%)")
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="center right", frameon=False)
-        figure.tight_layout(rect=(0, 0, 1 - 1.6 / (4.4 * len(attacks) + 1.6), 1))
-        buffer = io.StringIO()
-        metadata = {"Date": None, "Creator": None, "Description": f"data {digest(curves)}"}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-        pyplot.close(figure)
-    return buffer.getvalue()
+        drawn.panels[0][0].set_ylabel("MRA (%)")
+        handles, labels = drawn.panels[0][0].get_legend_handles_labels()
+        drawn.figure.legend(handles, labels, loc="outside right center")
+    return drawn.svg

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
-from leaderboard import baselines, records, speed
+from leaderboard import baselines, evidence, gallery, records, speed
 from leaderboard.files import write_atomically
+from leaderboard.paper import render_paper, result
 from leaderboard.plots import figures
-from leaderboard.records import Record
-from leaderboard.render import first_table, render
+from leaderboard.render import render
+from leaderboard.studies import studies
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
-_README_BLOCK = re.compile(r"(?<=<!-- first table -->\n).*?(?=<!-- end of first table -->)", re.S)
+_README_BLOCK = re.compile(r"(?<=<!-- result -->\n).*?(?=<!-- end of result -->)", re.S)
 
 
 def page_path(results: Path) -> Path:
@@ -25,7 +25,7 @@ def page_path(results: Path) -> Path:
 
 
 def publish(results: Path) -> Path:
-    """Write the page, its figures and, for the official results, the README's table.
+    """Write the page, the report on the paper, their figures and the README's part.
 
     Returns:
         The page's path.
@@ -37,11 +37,17 @@ def publish(results: Path) -> Path:
         return _publish(results)
 
 
+def paper_path(results: Path) -> Path:
+    """The report on the paper: `PAPER.md` beside the page."""
+    return results.parent / "PAPER.md"
+
+
 def _publish(results: Path) -> Path:
     texts, drawn = _expected(results)
-    for old in (results.parent / "figures").glob("sweep-*.svg"):
-        if old not in drawn:
-            old.unlink(missing_ok=True)
+    for pattern in ("sweep-*.svg", *gallery.file_patterns()):
+        for old in (results.parent / "figures").glob(pattern):
+            if old not in drawn:
+                old.unlink(missing_ok=True)
     for path, text in {**drawn, **texts}.items():
         write_atomically(path, text.encode())
     return page_path(results)
@@ -63,17 +69,23 @@ def stale(results: Path) -> list[Path]:
 
 def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
     """The texts and the figures that the records ask for, by path."""
-    measured = records.read_all(results)
-    texts = {page_path(results): render(measured, speed.read_all(results), baselines.load())}
+    measured, seen = records.read_all(results), evidence.read_all(results)
+    published = baselines.load()
+    texts = {
+        page_path(results): render(measured, speed.read_all(results), published),
+        paper_path(results): render_paper(measured, seen, published),
+    }
     if results.resolve() == RESULTS.resolve() and README.exists():
-        texts[README] = with_first_table(README.read_text(), measured)
-    figure_folder = results.parent / "figures"
-    return texts, {figure_folder / name: svg for name, svg in figures(measured).items()}
+        texts[README] = with_result(README.read_text(), result(measured, seen))
+    drawn = figures(measured)
+    for study in studies(measured, seen).values():
+        drawn |= {figure.file: figure.draw() for figure in gallery.gallery(study)}
+    return texts, {results.parent / "figures" / name: svg for name, svg in drawn.items()}
 
 
-def with_first_table(readme: str, measured: Sequence[Record]) -> str:
-    """The README's text with the page's first table between its markers."""
-    return _README_BLOCK.sub(lambda _: f"\n{first_table(measured)}\n", readme)
+def with_result(readme: str, text: str) -> str:
+    """The README with what was found between its markers."""
+    return _README_BLOCK.sub(lambda _: f"\n{text}\n", readme)
 
 
 def _same(path: Path, text: str) -> bool:

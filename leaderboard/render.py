@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -11,9 +11,16 @@ import numpy as np
 from leaderboard import gates, metrics, table
 from leaderboard.baselines import Baselines
 from leaderboard.costs import costs
+from leaderboard.formats import (
+    describe,
+    format_eps,
+    format_parameters,
+    format_percent,
+    format_points,
+    format_score,
+)
 from leaderboard.gates import Gate
 from leaderboard.markdown import escape, markdown_table
-from leaderboard.metrics import Score
 from leaderboard.plots import sweep_file_name, sweep_points
 from leaderboard.records import Record
 from leaderboard.speed import Timing
@@ -83,26 +90,6 @@ def render(records: Iterable[Record], timings: Sequence[Timing], baselines: Base
         robustbench(baselines.robustbench),
     ]
     return "\n".join(part for part in parts if part).rstrip() + "\n"
-
-
-def first_table(records: Iterable[Record]) -> str:
-    """The page's first ranked table with its heading, for the README."""
-    for setting, measured in table.settings(records).items():
-        for norm, eps in headline_radii(measured):
-            heading = f"{describe(setting)}, {norm}, eps = {format_eps(setting.dataset, eps)}"
-            checked = [(row, gates.check(row)) for row in table.rows(measured, norm, eps)]
-            return f"**{heading}**\n\n{ranking(checked)}"
-    return "Nothing has been measured yet.\n"
-
-
-def describe(setting: Setting) -> str:
-    """A setting in words."""
-    drawn = "" if setting.images_per_draw == 1 else f", one draw per {setting.images_per_draw}"
-    return (
-        f"{escape(setting.dataset)}, {escape(setting.budget)} budget, "
-        f"{setting.images:,} test images{drawn} "
-        f"({escape(setting.source)}, sha256 {setting.sha256[:8]})"
-    )
 
 
 def headline_radii(records: Sequence[Record]) -> list[tuple[str, float]]:
@@ -403,36 +390,3 @@ def robustbench(figures: dict[str, Any]) -> str:
         f"`{figures['commit'][:12]}` of {figures['commit_date']}. Top ten, and all "
         f"{', '.join(ROBUSTBENCH_ARCHITECTURES)}.\n\n{markdown_table(headers, body)}"
     )
-
-
-def format_score(score: Score | None) -> str:
-    """`12.3 (10.4–14.2)` in percent, or an en dash."""
-    if score is None:
-        return "–"
-    return f"{100 * score.value:.1f} ({100 * score.low:.1f}–{100 * score.high:.1f})"
-
-
-def format_points(value: float | None) -> str:
-    """`+12.3` points, or an en dash."""
-    return "–" if value is None else f"{100 * value:+.1f}"
-
-
-def format_percent(value: float | None) -> str:
-    """`12.3`, or an en dash."""
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
-def format_eps(dataset: str, eps: float) -> str:
-    """`8/255` for colour images, as the field writes it; else `0.3`."""
-    if dataset.startswith("cifar"):
-        return f"{eps * 255:.3g}/255"
-    return f"{eps:.3g}"
-
-
-def format_parameters(parameters: Mapping[str, Any]) -> str:
-    """`alpha 0.1, recipe (optimizer adam, ...)`."""
-    parts = [
-        f"{name} ({format_parameters(value)})" if isinstance(value, Mapping) else f"{name} {value}"
-        for name, value in parameters.items()
-    ]
-    return ", ".join(parts)

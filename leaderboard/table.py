@@ -19,6 +19,8 @@ CASCADE = "worst-case"
 # A row is ranked once all of these were run on it.
 REQUIRED_ATTACKS = ("none", *PAPER_ATTACKS, CASCADE)
 NOT_ATTACKS = ("none", "noise")
+# From the least to the most thorough.
+BUDGETS = ("smoke", "quick", "paper")
 
 
 @dataclass(frozen=True, order=True)
@@ -87,17 +89,7 @@ class Row:
 
         On the images that all attacks were run on.
         """
-        tried = [
-            (seed, record.correct)
-            for attack, records in self.by_attack.items()
-            if attack not in NOT_ATTACKS
-            for seed, record in records.items()
-        ]
-        shared = metrics.on_shared_images([correct for _, correct in tried])
-        by_seed: dict[int, list[Correct]] = {}
-        for (seed, _), correct in zip(tried, shared, strict=True):
-            by_seed.setdefault(seed, []).append(correct)
-        return {seed: metrics.worst_case(each) for seed, each in sorted(by_seed.items())}
+        return worst_case_by_seed(self.by_attack)
 
     @property
     def worst_correct(self) -> list[Correct]:
@@ -160,8 +152,26 @@ class Row:
         return sum(record.attack_seconds for record in self.records)
 
 
+def worst_case_by_seed(by_attack: Mapping[str, BySeed]) -> dict[int, Correct]:
+    """Each attacked seed's `correct` under the best of several attacks, image by image.
+
+    On the images that all of them were run on.
+    """
+    tried = [
+        (seed, record.correct)
+        for attack, records in by_attack.items()
+        if attack not in NOT_ATTACKS
+        for seed, record in records.items()
+    ]
+    shared = metrics.on_shared_images([correct for _, correct in tried])
+    by_seed: dict[int, list[Correct]] = {}
+    for (seed, _), correct in zip(tried, shared, strict=True):
+        by_seed.setdefault(seed, []).append(correct)
+    return {seed: metrics.worst_case(each) for seed, each in sorted(by_seed.items())}
+
+
 def settings(records: Iterable[Record]) -> dict[Setting, list[Record]]:
-    """Records by setting, in the order of dataset and budget."""
+    """Records by setting: the largest budget first, then by dataset."""
     grouped: dict[Setting, list[Record]] = {}
     for record in records:
         cell = record.cell
@@ -174,7 +184,12 @@ def settings(records: Iterable[Record]) -> dict[Setting, list[Record]]:
             cell.images_per_draw,
         )
         grouped.setdefault(setting, []).append(record)
-    return dict(sorted(grouped.items()))
+    return dict(sorted(grouped.items(), key=lambda item: (-budget_rank(item[0].budget), item[0])))
+
+
+def budget_rank(budget: str) -> int:
+    """Higher for a larger budget; an unknown one is below all."""
+    return BUDGETS.index(budget) if budget in BUDGETS else -1
 
 
 def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:

@@ -39,7 +39,8 @@ def test_first_run_trains_and_measures_second_re_uses_and_rerun_measures(tmp_pat
     page = (tmp_path / "LEADERBOARD.md").read_text()
     assert "digits, smoke budget" in page
     assert "| single (n=1) " in page
-    assert len([*(tmp_path / "figures").iterdir()]) == 1
+    assert len([*(tmp_path / "figures").iterdir()]) == 2
+    assert (tmp_path / "PAPER.md").exists()
 
     timings = json.loads((tmp_path / "timings.json").read_text())["benchmarks"]
     info = {t["param"]: t["extra_info"] for t in timings if t["name"].startswith("test_mra")}

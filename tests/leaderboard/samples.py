@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from leaderboard.evidence import Evidence
 from leaderboard.records import Cell, Record
 
 CELL = Cell(
@@ -91,3 +92,86 @@ def gated(defense, minimum, **cell):
         )
     ]
     return [*row(defense, minimum, **cell), *more]
+
+
+def evidence(kind, *, seed=0, **changes):
+    """Evidence of two submodels, ten images and round numbers."""
+    n = 2
+    ramp = np.linspace(0.1, 0.5, 5, dtype=np.float32)
+    arrays = {
+        "masks": {"mask": np.eye(3, dtype=bool)[None]},
+        "weights": {
+            name: spread * np.linspace(-1, 1, n * 2 * 9, dtype=np.float32).reshape(n, 2, 9)
+            for name, spread in (("ulm", 0.1), ("clm", 0.3))
+        },
+        "trajectory": {
+            "step": np.arange(3, dtype=np.float32),
+            "linked": np.array([[0.0, 0.1, 0.2], [0.05, -0.1, -0.2]], np.float32),
+            "free": np.array([[0.0, 0.0, 0.0], [0.1, 0.1, 0.1]], np.float32),
+        },
+        "saliency": {
+            "ulm quantiles": ramp[None],
+            "clm quantiles": ramp[None] / 2,
+            "ulm mean": np.array([0.3], np.float32),
+            "clm mean": np.array([0.15], np.float32),
+        },
+        "size": {
+            "sizes": np.array([1, 2], np.float32),
+            **{
+                f"{name} {column} s": np.outer([low, high], np.ones(10)).astype(np.float32)
+                for name, column, low, high in (
+                    ("ulm", "claimed", 0, 0.25),
+                    ("clm", "claimed", 0, 0.5),
+                    ("ulm", "worst", 0, 0),
+                    ("clm", "worst", 0, 0),
+                )
+            },
+        },
+        "variants": {
+            f"{name} s": np.outer([low, high], np.ones(10)).astype(np.float32)
+            for name, low, high in (("ulm", 0.3, 0.4), ("clm", 0.5, 0.6))
+        },
+        "conformity": {
+            "seeds": np.arange(2, dtype=np.float32),
+            "clean": np.array([[0.98, 0.99], [0.985, 0.975]], np.float32),
+            "claimed": np.array([[0.4, 0.5], [0.5, 0.6]], np.float32),
+        },
+        "examples": {
+            "images": np.arange(2 * 2 * 16, dtype=np.uint8).reshape(2, 2, 1, 4, 4),
+            "eps": np.array([0, 0.3], np.float32),
+            "s": np.array([[1, 0.5], [0, 0.5]], np.float32),
+            "labels": np.array([0, 1], np.uint8),
+            "answers": np.array([[0, 1], [7, 1]], np.uint8),
+        },
+        "diversity": {
+            f"{name} {what}": values
+            for name in ("ulm", "clm")
+            for what, values in (
+                ("measures", np.array([[0.5], [0.1], [0.0], [0.2]], np.float32)),
+                ("claimed", np.array([0.5], np.float32)),
+                ("worst", np.array([0.25], np.float32)),
+            )
+        },
+    }
+    fields = {
+        "kind": kind,
+        "dataset": CELL.dataset,
+        "source": CELL.source,
+        "sha256": CELL.sha256,
+        "budget": CELL.budget,
+        "seed": seed,
+        "parameters": {
+            "images": 10,
+            "eps": 0.3,
+            "pair_eps": 0.1,
+            "variants": [
+                {"name": "as released", "attack": "pgd"},
+                {"name": "10 steps", "attack": "autoattack"},
+            ],
+        },
+        "populations": {"ulm": "0" * 64, "clm": "1" * 64},
+        "arrays": arrays[kind],
+        "measured_at": "2026-01-02T03:04:05+00:00",
+        "environment": {"device": "cpu"},
+    }
+    return Evidence(**{**fields, **changes})

@@ -4,11 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import samples
 from samples import record, row
 
-from leaderboard import records
+from leaderboard import evidence, records
 from leaderboard.__main__ import main
-from leaderboard.publish import page_path, publish, stale, with_first_table
+from leaderboard.publish import page_path, publish, stale, with_result
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,13 +62,23 @@ def test_a_folder_that_is_not_there_is_named(tmp_path, capsys):
     assert "nowhere" in capsys.readouterr().out
 
 
-def test_the_readme_s_table_is_replaced_between_its_markers(results):
-    readme = "a\n<!-- first table -->\nold\n<!-- end of first table -->\nb\n"
-    text = with_first_table(readme, list(records.read_all(results)))
-    assert text.startswith("a\n<!-- first table -->\n\n**mnist, quick budget")
-    assert text.endswith("<!-- end of first table -->\nb\n")
-    assert "old" not in text
-    assert with_first_table(text, list(records.read_all(results))) == text
+def test_what_the_readme_says_is_replaced_between_its_markers():
+    readme = "a\n<!-- result -->\nold\n<!-- end of result -->\nb\n"
+    text = with_result(readme, "It holds.\n")
+    assert text == "a\n<!-- result -->\n\nIt holds.\n\n<!-- end of result -->\nb\n"
+    assert with_result(text, "It holds.\n") == text
+
+
+def test_a_figure_that_nothing_asks_for_any_more_is_removed_and_a_user_s_own_stays(results):
+    figures = results.parent / "figures"
+    path = evidence.write(samples.evidence("masks"), results)
+    publish(results)
+    (figures / "mine.svg").write_text("")
+    assert (figures / "masks-mnist-quick.svg").exists()
+    path.unlink()
+    publish(results)
+    assert not (figures / "masks-mnist-quick.svg").exists()
+    assert (figures / "mine.svg").exists()
 
 
 def test_the_page_is_built_without_torch(results, tmp_path):

@@ -6,7 +6,7 @@ from samples import gated, record, row
 
 from leaderboard import baselines, plots
 from leaderboard.markdown import escape
-from leaderboard.render import FIRST_LINE, first_table, render
+from leaderboard.render import FIRST_LINE, render
 from leaderboard.speed import Timing
 from leaderboard.table import Setting
 
@@ -194,12 +194,6 @@ def test_markup_in_a_name_is_inert(hostile):
     widths = {len(r) for t in tables(text)[:1] for r in t}
     assert len(widths) == 1
     assert not re.search(r"[<>|`*\[\]\n]", escape(hostile))
-
-
-def test_the_first_table_names_its_setting():
-    text = first_table(measured_by_hand())
-    assert text.startswith("**digits, smoke budget, 20 test images")
-    assert "| ulm " in text
 
 
 def test_curves_start_at_the_clean_score_and_need_three_points():

@@ -1,0 +1,99 @@
+"""The numbers of the paper's tables beside ours, each with a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from leaderboard.metrics import Score
+from leaderboard.studies import Study
+from leaderboard.table import PAPER_ATTACKS
+
+# Differences of MRA up to this are put down to training another network.
+TOLERANCE = 0.05
+REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One published MRA beside ours, both in [0, 1].
+
+    Attributes:
+        submodels: n of ours.
+        verdict: one of the three words above.
+        reason: why it is not comparable, or empty.
+    """
+
+    table: str
+    dataset: str
+    eps: float
+    attack: str
+    defense: str
+    paper: float
+    ours: Score | None
+    submodels: int | None
+    verdict: str
+    reason: str
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        return None if self.ours is None else self.ours.value - self.paper
+
+
+def compare(tables: Mapping[str, Any], studies: Mapping[str, Study]) -> list[Comparison]:
+    """Every number of the paper's Tables 1 to 5, in their order."""
+    found = []
+    for number, table in sorted(tables.items()):
+        if "rows" in table:
+            eps = float(Fraction(str(table["eps"])))
+            for attack in (a for a in PAPER_ATTACKS if a in table["rows"]):
+                for defense, percent in table["rows"][attack].items():
+                    cell = (number, table["dataset"], eps, attack, defense, percent / 100)
+                    found.append(_one(*cell, studies))
+        else:
+            for dataset in (name for name in table if name != "attack"):
+                for defense, percent in table[dataset].items():
+                    cell = (number, dataset, 0.0, "none", defense, percent / 100)
+                    found.append(_one(*cell, studies))
+    return found
+
+
+def _one(
+    number: str,
+    dataset: str,
+    eps: float,
+    attack: str,
+    defense: str,
+    paper: float,
+    studies: Mapping[str, Study],
+) -> Comparison:
+    study = studies.get(dataset)
+    row = study.row(defense, eps) if study else None
+    ours = row.score(attack) if row else None
+    verdict, reason = _verdict(study, attack, paper, ours)
+    submodels = row.submodels if row else None
+    return Comparison(
+        number, dataset, eps, attack, defense, paper, ours, submodels, verdict, reason
+    )
+
+
+def _verdict(study: Study | None, attack: str, paper: float, ours: Score | None) -> tuple[str, str]:
+    if study is None or ours is None:
+        return NOT_COMPARABLE, "not measured"
+    if not study.setting.source.startswith("torchvision"):
+        return NOT_COMPARABLE, "other images"
+    if study.setting.budget != "paper":
+        return NOT_COMPARABLE, f"{study.setting.budget} budget"
+    if attack == "pgd-eot":
+        return NOT_COMPARABLE, "ours draws networks, the paper's ran on one"
+    near = abs(ours.value - paper) <= TOLERANCE or ours.low <= paper <= ours.high
+    return (REPRODUCED if near else NOT_REPRODUCED), ""
+
+
+def counts(comparisons: Sequence[Comparison]) -> dict[str, int]:
+    """How many numbers got each verdict."""
+    words = (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE)
+    return {word: sum(one.verdict == word for one in comparisons) for word in words}

@@ -1,0 +1,229 @@
+"""The figures of a study: each with what it shows, in a sentence with its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from leaderboard import paper_figures
+from leaderboard.curves import Curve, curves
+from leaderboard.drawing import NAMES
+from leaderboard.evidence import Evidence
+from leaderboard.formats import format_eps
+from leaderboard.paper_figures import COMPARED, TransferTables, size_scores, transfer_tables
+from leaderboard.studies import Study
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a report.
+
+    Attributes:
+        kind: its id.
+        file: its name under `figures/`.
+        caption: what it shows.
+        draw: makes the SVG text.
+    """
+
+    kind: str
+    file: str
+    title: str
+    caption: str
+    draw: Callable[[], str]
+
+
+def gallery(study: Study) -> list[Figure]:
+    """All figures that the study's records and evidence allow."""
+    found = []
+    for kind, title, data_of, caption, draw in _FIGURES:
+        if data := data_of(study):
+            file = f"{kind}-{study.setting.dataset}-{study.setting.budget}.svg"
+            found.append(Figure(kind, file, title, caption(data), partial(draw, data)))
+    return found
+
+
+def file_patterns() -> list[str]:
+    """Patterns that the names of all figures follow."""
+    return [f"{kind}-*.svg" for kind, *_ in _FIGURES]
+
+
+def _evidence(kind: str) -> Callable[[Study], Evidence | None]:
+    return lambda study: study.evidence.get(kind)
+
+
+def _curves(lines: Sequence[Curve]) -> str:
+    attacks = ", ".join(f"`{attack}`" for attack in lines[0].attacks)
+    return (
+        "Left: the lowest MRA under attacks on one network drawn for each image, as the paper "
+        "attacks. Right: the best of all attacks for each image, by an attacker who knows all "
+        f"networks. Out of the attacks that were run at every eps: {attacks}."
+    )
+
+
+def _size(evidence: Evidence) -> str:
+    sizes = evidence.arrays["sizes"]
+    parts = []
+    for name in COMPARED:
+        claimed, worst = (size_scores(evidence, name, column) for column in ("claimed", "worst"))
+        parts.append(
+            f"{NAMES[name]} with {int(sizes[-1])}: {100 * claimed[-1].value:.1f} claimed, "
+            f"{100 * worst[-1].value:.1f} in the worst case"
+        )
+    return (
+        "The first n networks of the population, deployed and attacked by themselves, at eps "
+        f"{format_eps(evidence.dataset, evidence.parameters['eps'])}. {'; '.join(parts)}. Bars: "
+        "95% intervals over images."
+    )
+
+
+def _transfer(tables: TransferTables) -> str:
+    parts = []
+    for name, table in tables.accuracies.items():
+        own, others = table.diagonal(), table[~np.eye(len(table), dtype=bool)]
+        parts.append(
+            f"{NAMES[name]}: {100 * own.mean():.1f} on the diagonal, {100 * others.min():.0f} to "
+            f"{100 * others.max():.0f} beside it"
+            if len(others)
+            else f"{NAMES[name]}: one network"
+        )
+    return (
+        "Accuracy of each network on PGD images crafted on each other; what is left beside the "
+        f"diagonal is what the draw lives on. {'; '.join(parts)}."
+    )
+
+
+def _diversity(evidence: Evidence) -> str:
+    eps = format_eps(evidence.dataset, evidence.parameters["pair_eps"])
+    return (
+        f"Pairs of networks as populations of two, at eps {eps}: how much the two differ, by four "
+        "measures, against what is left of the pair under the paper's PGD and in the worst case "
+        "(over it and PGD on the clipped margin of both). Above each panel Spearman's rank "
+        "correlation with claimed and with worst-case MRA, over all pairs."
+    )
+
+
+def _conformity(evidence: Evidence) -> str:
+    return (
+        f"{len(evidence.arrays['seeds'])} CLMs, each retrained from an ULM of its own: every "
+        "submodel a dot, their mean (the MRA) a bar."
+    )
+
+
+def _examples(_: Evidence) -> str:
+    return (
+        "Images of each class, perturbed by PGD on the clipped margin of the whole CLM. Above each "
+        "image the answer that most of its networks give, and the share of them that answer right; "
+        "framed in green where that is at least half."
+    )
+
+
+def _masks(evidence: Evidence) -> str:
+    mask = evidence.arrays["mask"]
+    return (
+        f"The link tensor: {int(mask.sum())} of {mask.size} weights of every first-layer filter "
+        "are counter-linked, the same in all filters and submodels."
+    )
+
+
+def _weights(evidence: Evidence) -> str:
+    ulm, clm = (float(evidence.arrays[name].std()) for name in COMPARED)
+    return f"First-layer weights: the spread of CLM's is {clm / ulm:.1f} times that of ULM's."
+
+
+def _trajectory(evidence: Evidence) -> str:
+    spread = {
+        kind: [f"{evidence.arrays[kind][:, at].std():.3f}" for at in (0, -1)]
+        for kind in ("linked", "free")
+    }
+    return (
+        "One counter-linked and one free weight of the first filter in all submodels while ULM is "
+        "retrained into CLM. Counter-linking pushes even submodels up and odd ones down. Standard "
+        "deviation over submodels at the start and at the end: "
+        + "; ".join(f"{kind} {' and '.join(values)}" for kind, values in spread.items())
+        + "."
+    )
+
+
+def _saliency(evidence: Evidence) -> str:
+    means = {name: float(evidence.arrays[f"{name} mean"].mean()) for name in COMPARED}
+    return (
+        "Cosine similarity of the saliency maps of all pairs of submodels over images: median, "
+        "quartiles, and the range from the 5th to the 95th percentile; dashed the mean over pairs, "
+        + " and ".join(f"{mean:.3f} for {NAMES[name]}" for name, mean in means.items())
+        + "."
+    )
+
+
+# Id, title, what it is drawn from, its caption, and how it is drawn.
+_FIGURES: tuple[
+    tuple[str, str, Callable[[Study], Any], Callable[[Any], str], Callable[[Any], str]], ...
+] = (
+    (
+        "curves",
+        "What is left at every eps",
+        lambda study: curves(study.records),
+        _curves,
+        paper_figures.draw_curves,
+    ),
+    (
+        "size",
+        "How many networks",
+        _evidence("size"),
+        _size,
+        paper_figures.draw_size,
+    ),
+    (
+        "transfer",
+        "From network to network (Section 4.2)",
+        lambda study: transfer_tables(study.records),
+        _transfer,
+        paper_figures.draw_transfer,
+    ),
+    (
+        "diversity",
+        "Does diversity buy robustness?",
+        _evidence("diversity"),
+        _diversity,
+        paper_figures.draw_diversity,
+    ),
+    (
+        "saliency",
+        "Saliency maps (Fig. 6)",
+        _evidence("saliency"),
+        _saliency,
+        paper_figures.draw_saliency,
+    ),
+    (
+        "conformity",
+        "Conformity of CLMs (Section 4)",
+        _evidence("conformity"),
+        _conformity,
+        paper_figures.draw_conformity,
+    ),
+    ("masks", "The mask (Fig. 3)", _evidence("masks"), _masks, paper_figures.draw_masks),
+    (
+        "weights",
+        "First-layer weights (Fig. 4)",
+        _evidence("weights"),
+        _weights,
+        paper_figures.draw_weights,
+    ),
+    (
+        "trajectory",
+        "A weight over the retraining (Fig. 5)",
+        _evidence("trajectory"),
+        _trajectory,
+        paper_figures.draw_trajectory,
+    ),
+    (
+        "examples",
+        "What eps means",
+        _evidence("examples"),
+        _examples,
+        paper_figures.draw_examples,
+    ),
+)

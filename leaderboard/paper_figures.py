@@ -1,0 +1,314 @@
+"""The paper's figures, and what they leave out, from our populations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from leaderboard import metrics
+from leaderboard.curves import Curve
+from leaderboard.drawing import COLORS, DEFENSE_COLORS, FOREGROUND, NAMES, canvas, literal
+from leaderboard.evidence import DIVERSITY, Array, Evidence
+from leaderboard.formats import format_eps
+from leaderboard.metrics import Score
+from leaderboard.records import Record
+
+COMPARED = ("ulm", "clm")
+
+
+def _data(evidence: Evidence) -> bytes:
+    parts = [
+        json.dumps([name, array.shape, str(array.dtype)]).encode() + array.tobytes()
+        for name, array in sorted(evidence.arrays.items())
+    ]
+    return b"".join(parts)
+
+
+def draw_masks(evidence: Evidence) -> str:
+    """Fig. 3: which elements of a filter are counter-linked, channel by channel."""
+    mask = evidence.arrays["mask"]
+    channels, height, width = mask.shape
+    data = _data(evidence)
+    with canvas(data, width=2.4 * channels + 0.4, height=2.9, columns=channels) as drawn:
+        for channel, panel in enumerate(drawn.panels[0]):
+            for row, column in np.ndindex(height, width):
+                linked = bool(mask[channel, row, column])
+                panel.add_patch(
+                    _square(column, row, color=DEFENSE_COLORS["clm"] if linked else "none")
+                )
+            panel.set(xlim=(-0.05, width + 0.05), ylim=(height + 0.05, -0.05), aspect="equal")
+            panel.set_axis_off()
+            if channels > 1:
+                panel.set_title(f"channel {channel + 1}")
+        drawn.figure.suptitle(f"counter-linked: {int(mask.sum())} of {mask.size}", fontsize=11)
+    return drawn.svg
+
+
+def _square(x: float, y: float, *, color: str) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, facecolor=color, edgecolor=FOREGROUND)
+
+
+def draw_weights(evidence: Evidence) -> str:
+    """Fig. 4: the distribution of first-layer weights, ULM beside CLM."""
+    arrays = {name: evidence.arrays[name].ravel() for name in COMPARED}
+    limit = max(float(np.abs(values).max()) for values in arrays.values())
+    edges = np.linspace(-limit, limit, 61)
+    with canvas(_data(evidence), width=6.4, height=3.4) as drawn:
+        (panel,) = drawn.panels[0]
+        for name, values in arrays.items():
+            label = f"{NAMES[name]}: standard deviation {values.std():.3f}"
+            weights = np.full(len(values), 100 / len(values))
+            style = {"color": DEFENSE_COLORS[name], "linewidth": 2, "label": label}
+            panel.hist(values, edges, weights=weights, histtype="step", **style)
+        panel.set(xlabel="weight in the first layer", ylabel="share of weights (%)")
+        _legend_above(panel)
+    return drawn.svg
+
+
+def draw_trajectory(evidence: Evidence) -> str:
+    """Fig. 5: one counter-linked and one free weight in all submodels over the retraining."""
+    steps = evidence.arrays["step"]
+    with canvas(_data(evidence), width=8.4, height=3.4, columns=2, sharey=True) as drawn:
+        for panel, kind in zip(drawn.panels[0], ("linked", "free"), strict=True):
+            for index, values in enumerate(evidence.arrays[kind]):
+                up = index % 2 == 0
+                panel.plot(
+                    steps,
+                    values,
+                    color=DEFENSE_COLORS["ulm" if up else "clm"],
+                    linewidth=1.2,
+                    label=None
+                    if index > 1
+                    else f"pushed {'up' if up else 'down'}"
+                    if kind == "linked"
+                    else f"{'even' if up else 'odd'} submodels",
+                )
+            panel.set(title=f"a {'counter-linked' if kind == 'linked' else 'free'} weight")
+            panel.set_xlabel("training step")
+            panel.legend(loc="upper left", fontsize=9)
+        drawn.panels[0][0].set_ylabel(f"weight, {len(evidence.arrays['linked'])} submodels")
+    return drawn.svg
+
+
+def draw_saliency(evidence: Evidence) -> str:
+    """Fig. 6: cosine similarity of saliency maps of all pairs, ULM beside CLM."""
+    with canvas(_data(evidence), width=8.4, height=3.6, columns=2, sharey=True) as drawn:
+        for panel, name in zip(drawn.panels[0], COMPARED, strict=True):
+            quantiles = evidence.arrays[f"{name} quantiles"]
+            quantiles = quantiles[np.argsort(quantiles[:, 2])]
+            mean = float(evidence.arrays[f"{name} mean"].mean())
+            at, color = np.arange(len(quantiles)), DEFENSE_COLORS[name]
+            panel.vlines(at, quantiles[:, 0], quantiles[:, 4], color=color, linewidth=1, alpha=0.6)
+            panel.vlines(at, quantiles[:, 1], quantiles[:, 3], color=color, linewidth=5)
+            panel.plot(at, quantiles[:, 2], "_", color=FOREGROUND, markersize=6)
+            panel.axhline(mean, color=color, linestyle="--", linewidth=1.2)
+            panel.set(title=f"{NAMES[name]}: mean {mean:.2f}", xticks=[])
+            panel.set_xlabel(f"{len(at)} pairs of submodels, by median")
+        drawn.panels[0][0].set_ylabel("cosine of saliency maps")
+    return drawn.svg
+
+
+@dataclass(frozen=True)
+class TransferTables:
+    """T[a, b] of each of `COMPARED`: accuracy of b on images crafted on a, at one eps in words."""
+
+    accuracies: Mapping[str, Array]
+    eps: str
+
+
+def draw_transfer(tables: TransferTables) -> str:
+    """Section 4.2: accuracy of submodel b on images crafted on submodel a, as heat maps."""
+    accuracies = tables.accuracies
+    data = b"".join(name.encode() + table.tobytes() for name, table in accuracies.items())
+    height = 1.2 + 0.36 * max(len(table) for table in accuracies.values())
+    columns = len(accuracies)
+    width = 1.4 + columns + 0.42 * sum(map(len, accuracies.values()))
+    with canvas(data, width=width, height=height, columns=columns) as drawn:
+        for panel, (name, table) in zip(drawn.panels[0], accuracies.items(), strict=True):
+            percent = 100 * table
+            image = panel.imshow(percent, vmin=0, vmax=100, cmap="cividis", aspect="auto")
+            for (a, b), value in np.ndenumerate(percent):
+                color = "black" if value > 55 else "white"
+                panel.text(b, a, f"{value:.0f}", ha="center", va="center", color=color, fontsize=8)
+            numbers = range(len(table))
+            panel.set(title=NAMES[name], xlabel="answered by", xticks=numbers, yticks=numbers)
+            panel.grid(visible=False)
+        drawn.panels[0][0].set_ylabel("crafted on")
+        bar = drawn.figure.colorbar(image, ax=list(drawn.panels[0]), pad=0.02)
+        bar.set_label(f"accuracy (%), PGD, eps {tables.eps}")
+    return drawn.svg
+
+
+def draw_curves(curves: Sequence[Curve]) -> str:
+    """All defenses, under the claimed and under the worst-case attacker."""
+    data = json.dumps([asdict(curve) for curve in curves]).encode()
+    with canvas(data, width=9.2, height=3.8, columns=2, sharey=True) as drawn:
+        titles = ("claimed: the attacker hopes", "worst case: the attacker knows all networks")
+        for panel, title, column in zip(drawn.panels[0], titles, ("claimed", "worst"), strict=True):
+            for curve in curves:
+                panel.plot(
+                    [point.eps for point in curve.points],
+                    [100 * getattr(point, column) for point in curve.points],
+                    color=DEFENSE_COLORS.get(curve.defense, FOREGROUND),
+                    marker="o",
+                    markersize=4,
+                    linewidth=1.8,
+                    label=literal(f"{curve.label} (n={curve.submodels})"),
+                )
+            panel.set(title=title, xlabel="eps (pixels in [0, 1])", ylim=(-3, 103))
+        drawn.panels[0][0].set_ylabel("MRA (%)")
+        handles, labels = drawn.panels[0][0].get_legend_handles_labels()
+        drawn.figure.legend(handles, labels, loc="outside right center")
+    return drawn.svg
+
+
+def draw_size(evidence: Evidence) -> str:
+    """MRA and the worst case against the number of submodels."""
+    sizes = evidence.arrays["sizes"]
+    with canvas(_data(evidence), width=6.4, height=3.6) as drawn:
+        (panel,) = drawn.panels[0]
+        for name in COMPARED:
+            for column, line, words in (
+                ("claimed", "--", "claimed (PGD)"),
+                ("worst", "-", "worst case"),
+            ):
+                scores = size_scores(evidence, name, column)
+                values = np.array([100 * score.value for score in scores])
+                spread = np.array([[100 * s.low, 100 * s.high] for s in scores]).T
+                panel.errorbar(
+                    sizes,
+                    values,
+                    np.abs(spread - values),
+                    color=DEFENSE_COLORS[name],
+                    linestyle=line,
+                    marker="o",
+                    markersize=4,
+                    capsize=3,
+                    label=f"{NAMES[name]}, {words}",
+                )
+        panel.set(xlabel="n, networks in the population", ylabel="MRA (%)", xticks=sizes)
+        panel.set_ylim(bottom=-2)
+        _legend_above(panel)
+    return drawn.svg
+
+
+def size_scores(evidence: Evidence, defense: str, column: str) -> list[Score]:
+    """MRA with its interval for each n, "claimed" or "worst"."""
+    return [metrics.score([s[np.newaxis]]) for s in evidence.arrays[f"{defense} {column} s"]]
+
+
+def draw_conformity(evidence: Evidence) -> str:
+    """Every submodel of several CLMs: its accuracy, clean and under PGD."""
+    with canvas(_data(evidence), width=8.4, height=3.2, columns=2) as drawn:
+        titles = {"clean": "clean images", "claimed": "under PGD on one drawn network"}
+        for panel, (name, title) in zip(drawn.panels[0], titles.items(), strict=True):
+            table = 100 * evidence.arrays[name]
+            for at, accuracies in enumerate(table, 1):
+                shift = np.linspace(-0.22, 0.22, len(accuracies))
+                panel.plot(at + shift, accuracies, "o", color=DEFENSE_COLORS["clm"], markersize=4)
+                panel.hlines(accuracies.mean(), at - 0.3, at + 0.3, color=FOREGROUND, linewidth=2)
+            panel.set(title=title, xlabel="CLM, by training seed", xticks=range(1, len(table) + 1))
+            panel.set_xticklabels([f"{int(seed)}" for seed in evidence.arrays["seeds"]])
+        drawn.panels[0][0].set_ylabel("accuracy of each submodel (%)")
+    return drawn.svg
+
+
+def draw_examples(evidence: Evidence) -> str:
+    """Images of each class at growing eps, with how many submodels still answer right."""
+    images, right = evidence.arrays["images"], evidence.arrays["s"]
+    rows, columns = right.shape
+    width, height = 0.85 * columns + 1.1, 1.07 * rows + 0.3
+    grid = {"rows": rows, "columns": columns}
+    with canvas(_data(evidence), width=width, height=height, **grid) as drawn:
+        for (row, column), panel in np.ndenumerate(drawn.panels):
+            pixels = images[row, column].transpose(1, 2, 0)
+            panel.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            panel.set(xticks=[], yticks=[])
+            panel.grid(visible=False)
+            wrong = right[row, column] < 0.5
+            color = "#d55e00" if wrong else "#009e73"
+            for spine in panel.spines.values():
+                spine.set(visible=True, color=color, linewidth=2.5)
+            answer = int(evidence.arrays["answers"][row, column])
+            panel.set_title(f"{answer} ({100 * right[row, column]:.0f}%)", fontsize=8, pad=3)
+            if column == 0:
+                eps = format_eps(evidence.dataset, float(evidence.arrays["eps"][row]))
+                panel.set_ylabel(f"eps {eps}", fontsize=9)
+    return drawn.svg
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of one measure of diversity with what attacks leave of a pair."""
+
+    measure: str
+    among: str
+    claimed: float
+    worst: float
+
+
+def correlations(evidence: Evidence) -> list[Correlation]:
+    """For each measure: within ULM, within CLM, and over the pairs of both."""
+    found = []
+    for number, measure in enumerate(DIVERSITY):
+        for among in (("ulm",), ("clm",), COMPARED):
+            x = np.concatenate([evidence.arrays[f"{name} measures"][number] for name in among])
+            rho = {}
+            for column in ("claimed", "worst"):
+                y = np.concatenate([evidence.arrays[f"{name} {column}"] for name in among])
+                varies = len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0
+                rho[column] = float(stats.spearmanr(x, y).statistic) if varies else float("nan")
+            found.append(Correlation(measure, " and ".join(among), **rho))
+    return found
+
+
+def draw_diversity(evidence: Evidence) -> str:
+    """Each measure of diversity of a pair against what both attackers leave of it."""
+    with canvas(
+        _data(evidence), width=11.5, height=3.6, columns=len(DIVERSITY), sharey=True
+    ) as drawn:
+        both = {c.measure: c for c in correlations(evidence) if c.among == " and ".join(COMPARED)}
+        for number, (panel, measure) in enumerate(zip(drawn.panels[0], DIVERSITY, strict=True)):
+            for column, color in (("claimed", COLORS[0]), ("worst", COLORS[5])):
+                for name, marker in zip(COMPARED, ("o", "^"), strict=True):
+                    panel.plot(
+                        evidence.arrays[f"{name} measures"][number],
+                        100 * evidence.arrays[f"{name} {column}"],
+                        marker,
+                        color=color,
+                        markersize=4,
+                        alpha=0.8,
+                        label=f"{NAMES[name]}, {'worst case' if column == 'worst' else column}",
+                    )
+            rho = both[measure]
+            panel.set_title(f"rank corr.: {rho.claimed:+.2f}, {rho.worst:+.2f}", fontsize=10)
+            what, _, unit = measure.partition(" (")
+            panel.set_xlabel(f"{what}\n({unit}", fontsize=9)
+        drawn.panels[0][0].set_ylabel("MRA of the pair (%)")
+        handles, labels = drawn.panels[0][0].get_legend_handles_labels()
+        drawn.figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    return drawn.svg
+
+
+def transfer_tables(records: Iterable[Record]) -> TransferTables | None:
+    """Out of records of the protocol "transfer", at the smallest eps and of the lowest seed."""
+    found = [r for r in records if r.cell.protocol == "transfer" and r.cell.defense in COMPARED]
+    found.sort(key=lambda r: (-r.cell.eps, -r.cell.seed, r.cell.submodels, r.measured_at))
+    # Of each defense the last: the smallest eps, the lowest seed, most submodels, the newest.
+    chosen = {record.cell.defense: record for record in found}
+    if not chosen:
+        return None
+    tables = {n: metrics.transfer(chosen[n].correct).accuracies for n in COMPARED if n in chosen}
+    cell = found[-1].cell
+    return TransferTables(tables, format_eps(cell.dataset, cell.eps))
+
+
+def _legend_above(panel: Any) -> None:
+    panel.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2, borderaxespad=0, fontsize=9)

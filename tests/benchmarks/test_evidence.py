@@ -1,0 +1,133 @@
+"""The data of the paper's figures, by hand and on digits at the smoke budget."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.evidence import KINDS, Scene, gather, pairwise_cosines, saliency_maps
+from benchmarks.session import Options, Session
+from defenses import Population
+from defenses.counter_linking import first_weight
+from leaderboard import evidence
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("evidence")
+
+
+@pytest.fixture
+def options(folder):
+    return Options(
+        budget="smoke",
+        data_root=folder / "data",
+        store=folder / "store",
+        results=folder / "results",
+        run="first",
+    )
+
+
+def linear(*rows):
+    layer = nn.Linear(len(rows[0]), len(rows), bias=False)
+    layer.weight.data = torch.tensor(rows)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def test_a_saliency_map_is_the_gradient_of_the_right_class():
+    first, second = linear([1.0, 2.0], [3.0, 4.0]), linear([0.0, 1.0], [-4.0, 3.0])
+    images = torch.rand(2, 1, 1, 2)
+    maps = saliency_maps(Population([first, second]), images, torch.tensor([0, 1]))
+    expected = [[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [-4.0, 3.0]]]
+    torch.testing.assert_close(maps, torch.tensor(expected))
+    # (1, 2).(0, 1) / sqrt(5) and (3, 4).(-4, 3) = 0.
+    torch.testing.assert_close(pairwise_cosines(maps), torch.tensor([[2 / math.sqrt(5), 0.0]]))
+
+
+def test_cosines_come_in_the_order_of_pairs():
+    maps = torch.eye(3).unsqueeze(1) + torch.tensor([[[0.0, 1.0, 0.0]]])
+    found = pairwise_cosines(maps).flatten()
+    a, b = evidence.pairs(3)
+    for value, i, j in zip(found, a, b, strict=True):
+        expected = maps[i, 0] @ maps[j, 0] / maps[i, 0].norm() / maps[j, 0].norm()
+        assert value == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_each_kind_is_measured_once_and_can_be_read(options, kind):
+    found, _ = gather(Session(options), "digits", kind)
+    again, reused = gather(Session(replace(options, run="second")), "digits", kind)
+    assert reused
+    assert again.key == found.key
+    assert found.arrays.keys() == set(evidence.KINDS[kind])
+    fresh, reused = gather(Session(replace(options, rerun=True, run="second")), "digits", kind)
+    assert not reused
+    for name, array in again.arrays.items():
+        np.testing.assert_array_equal(fresh.arrays[name], array, err_msg=name)
+
+
+def test_what_was_measured_on_other_weights_is_measured_again(options):
+    found, _ = gather(Session(options), "digits", "masks")
+    other = replace(found, populations={**found.populations, "clm": "f" * 64})
+    evidence.write(other, options.results)
+    again, reused = gather(Session(replace(options, run="second")), "digits", "masks")
+    assert not reused
+    assert again.populations == found.populations
+
+
+def test_what_is_damaged_is_set_aside_and_measured_again(options):
+    found, _ = gather(Session(options), "digits", "masks")
+    path = evidence.folder_of(options.results) / f"{found.key}.json"
+    path.write_text("{")
+    with pytest.warns(UserWarning, match="Set aside as"):
+        _, reused = gather(Session(replace(options, run="second")), "digits", "masks")
+    assert not reused
+    assert path.with_name(f"{path.name}.unusable").read_text() == "{"
+
+
+def test_watched_retraining_ends_as_the_stored_population(options):
+    session = Session(options)
+    stored = session.prepare("digits", "clm").population
+    found, _ = gather(session, "digits", "trajectory")
+    mask = KINDS["masks"](Scene(session, "digits"))["mask"].ravel()
+    ulm = session.prepare("digits", "ulm").population
+    for kind, place in (("linked", mask.argmax()), ("free", (~mask).argmax())):
+        for column, population in ((0, ulm), (-1, stored)):
+            weights = [first_weight(one)[0].flatten()[place].item() for one in population.submodels]
+            np.testing.assert_array_equal(found.arrays[kind][:, column], np.float32(weights))
+    assert list(found.arrays["step"]) == sorted(found.arrays["step"])
+
+
+def test_sizes_are_of_the_first_submodels(options):
+    found, _ = gather(Session(options), "digits", "size")
+    assert list(found.arrays["sizes"]) == [1, 2]
+    for name in ("ulm", "clm"):
+        worst = found.arrays[f"{name} worst s"]
+        assert set(np.unique(worst[0])) <= {0.0, 1.0}
+        assert set(np.unique(worst[1])) <= {0.0, 0.5, 1.0}
+
+
+def test_examples_stay_in_their_ball_and_the_first_are_clean(options):
+    found, _ = gather(Session(options), "digits", "examples")
+    images = found.arrays["images"].astype(float) / 255
+    for eps, row in zip(found.arrays["eps"], images, strict=True):
+        assert np.abs(row - images[0]).max() <= eps + 1 / 255
+    assert list(found.arrays["labels"]) == sorted(set(found.arrays["labels"]))
+
+
+def test_a_pair_is_never_worse_off_than_its_claim(options):
+    found, _ = gather(Session(options), "digits", "diversity")
+    for name in ("ulm", "clm"):
+        claimed, worst = found.arrays[f"{name} claimed"], found.arrays[f"{name} worst"]
+        assert (worst <= claimed + 1e-6).all()
+        assert found.arrays[f"{name} measures"].shape == (4, 1)
+
+
+def test_the_conformity_test_trains_other_seeds(options):
+    found, _ = gather(Session(options), "digits", "conformity")
+    assert list(found.arrays["seeds"]) == [0, 1]
+    folders = [p.name for p in (options.store / "populations").iterdir() if p.is_dir()]
+    assert sum(name.startswith("digits-clm-s1") for name in folders) == 1

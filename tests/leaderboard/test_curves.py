@@ -1,0 +1,30 @@
+import numpy as np
+from samples import record
+
+from leaderboard.curves import curves
+
+
+def swept(attack, rights, **cell):
+    return [record(right, attack=attack, eps=eps, **cell) for eps, right in rights]
+
+
+def test_every_point_is_under_the_same_attacks_and_the_worst_is_image_by_image():
+    clean = record(20, attack="none")
+    fgsm = swept("fgsm", [(0.1, 16), (0.2, 12)])
+    pgd = swept("pgd", [(0.1, 18), (0.2, 10)])
+    known = swept("pgd-clipped-margin", [(0.1, 11), (0.2, 3)])
+    only_once = swept("autoattack", [(0.2, 1)])
+    (curve,) = curves([clean, *fgsm, *pgd, *known, *only_once])
+    assert curve.attacks == ("fgsm", "pgd", "pgd-clipped-margin")
+    # Of two submodels the second is right on one image less.
+    expected = [(0.0, 39 / 40, 39 / 40), (0.1, 31 / 40, 21 / 40), (0.2, 19 / 40, 5 / 40)]
+    found = [(point.eps, point.claimed, point.worst) for point in curve.points]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_without_two_radii_or_without_both_attackers_there_is_no_curve():
+    clean = record(20, attack="none")
+    assert curves([clean, *swept("pgd", [(0.1, 9), (0.2, 5)])]) == []
+    once = [*swept("pgd", [(0.1, 9)]), *swept("pgd-clipped-margin", [(0.1, 9)])]
+    assert curves([clean, *once]) == []
+    assert curves([*swept("pgd", [(0.1, 9), (0.2, 5)]), *swept("arc", [(0.1, 9), (0.2, 5)])]) == []

@@ -1,0 +1,105 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import samples
+
+from leaderboard import evidence
+from leaderboard.evidence import KINDS
+from leaderboard.files import write_sealed
+from leaderboard.records import RecordError
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_what_is_written_is_read(tmp_path, kind):
+    written = samples.evidence(kind)
+    path = evidence.write(written, tmp_path)
+    assert path.parent == tmp_path / "evidence"
+    (read,) = evidence.read_all(tmp_path)
+    assert read.arrays.keys() == written.arrays.keys()
+    for name, array in written.arrays.items():
+        assert read.arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(read.arrays[name], array)
+    assert replace(read, arrays={}).__dict__ == replace(written, arrays={}).__dict__
+
+
+def test_a_file_is_named_by_what_determines_its_content():
+    one = samples.evidence("masks")
+    assert one.key.startswith("masks-mnist-quick-s0-")
+    assert replace(one, measured_at="later", populations={}).key == one.key
+    for change in ({"seed": 1}, {"budget": "paper"}, {"parameters": {}}, {"sha256": "f" * 64}):
+        assert replace(one, **change).key != one.key
+
+
+def array(**changes):
+    whole = evidence._encode(np.zeros((2, 3), np.float32))
+    return {"arrays": {**samples_arrays(), "free": {**whole, **changes}}}
+
+
+def samples_arrays():
+    arrays = samples.evidence("trajectory").arrays
+    return {name: evidence._encode(values) for name, values in arrays.items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"schema_version": 2}, "schema version 2, this version reads 1"),
+        ({"kind": "dreams"}, "kind 'dreams', known: masks"),
+        ({"dataset": "../x"}, "'../x' is no name"),
+        ({"seed": "0"}, "expected int"),
+        ({"arrays": {}}, "expected ['free', 'linked', 'step']"),
+        (array(dtype="object"), "an array of 'object'"),
+        (array(shape=[2, 4]), "does not hold 32 bytes"),
+        (array(shape=[2**40, 2**40]), "an array of"),
+        (array(shape=[-1, 3]), "an array of"),
+        (array(data="!"), "not usable"),
+        (
+            {"arrays": {**samples_arrays(), "free": evidence._encode(np.zeros((2, 4), "f4"))}},
+            "4 steps",
+        ),
+        (
+            {"arrays": {**samples_arrays(), "free": evidence._encode(np.zeros((0, 3), "f4"))}},
+            "shape",
+        ),
+        (
+            {
+                "arrays": {
+                    **samples_arrays(),
+                    "free": evidence._encode(np.full((2, 3), np.nan, "f4")),
+                }
+            },
+            "no finite number",
+        ),
+        ({"surprise": 1}, "surprise"),
+        ({"budget": "paper"}, "it holds trajectory-mnist-paper"),
+    ],
+)
+def test_what_is_no_evidence_is_refused_by_name(tmp_path, changes, words):
+    path = evidence.write(samples.evidence("trajectory"), tmp_path)
+    content = {**json.loads(path.read_text()), **changes}
+    content.pop("seal")
+    write_sealed(path, content)
+    with pytest.raises(RecordError, match="trajectory-mnist-quick") as error:
+        evidence.read_all(tmp_path)
+    assert words in str(error.value)
+
+
+def test_a_broken_seal_is_refused(tmp_path):
+    path = evidence.write(samples.evidence("masks"), tmp_path)
+    path.write_text(path.read_text().replace("cpu", "gpu"))
+    with pytest.raises(RecordError, match="seal is broken"):
+        evidence.read(path)
+
+
+def test_other_types_are_not_written(tmp_path):
+    wrong = samples.evidence("masks", arrays={"mask": np.zeros((1, 2, 2))})
+    with pytest.raises(ValueError, match="an array of float64"):
+        evidence.write(wrong, tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_pairs_come_in_order():
+    first, second = evidence.pairs(3)
+    assert list(zip(first, second, strict=True)) == [(0, 1), (0, 2), (1, 2)]

@@ -1,0 +1,134 @@
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import samples
+from samples import gated, record
+
+from leaderboard import paper_figures
+from leaderboard.drawing import FOREGROUND
+from leaderboard.evidence import KINDS
+from leaderboard.gallery import file_patterns, gallery
+from leaderboard.paper_figures import correlations, size_scores, transfer_tables
+from leaderboard.studies import studies
+
+
+def study():
+    measured = [*gated("ulm", 3), *gated("clm", 5)]
+    pgd = [
+        record(right, defense=name, attack="fgsm", eps=eps)
+        for name in ("ulm", "clm")
+        for eps, right in ((0.3, 9), (0.35, 8), (0.5, 4))
+    ]
+    return studies([*measured, *pgd], [samples.evidence(kind) for kind in KINDS])["mnist"]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return {figure.kind: (figure, figure.draw()) for figure in gallery(study())}
+
+
+def texts(svg):
+    root = ElementTree.fromstring(svg)
+    return " ".join("".join(node.itertext()) for node in root.iter() if node.tag.endswith("text"))
+
+
+def test_all_evidence_but_a_table_has_a_figure(drawn):
+    assert drawn.keys() == {*KINDS, "curves", "transfer"} - {"variants"}
+    for figure, svg in drawn.values():
+        assert figure.file == f"{figure.kind}-mnist-quick.svg"
+        assert any(re.fullmatch(p.replace("*", ".*"), figure.file) for p in file_patterns())
+        assert svg.startswith("<?xml")
+        assert figure.caption.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("curves", ["claimed", "worst case", "eps", "MRA (%)", "clm (n=2)", "ulm (n=2)"]),
+        ("size", ["networks in the population", "ULM, worst case", "CLM, claimed (PGD)"]),
+        ("transfer", ["answered by", "crafted on", "accuracy (%), PGD, eps 0.3"]),
+        ("diversity", ["MRA of the pair (%)", "saliency", "first-layer weights", "rank corr."]),
+        ("conformity", ["clean images", "CLM, by training seed", "accuracy of each submodel (%)"]),
+        ("examples", ["eps 0.3", "7 (0%)", "1 (50%)"]),
+        ("masks", ["counter-linked: 3 of 9"]),
+        ("weights", ["weight in the first layer", "share of weights (%)", "ULM: standard"]),
+        ("trajectory", ["training step", "pushed up", "pushed down", "a free weight"]),
+        ("saliency", ["cosine of saliency maps", "ULM: mean 0.30", "CLM: mean 0.15"]),
+    ],
+)  # fmt: skip
+def test_labels_and_units_are_there(drawn, kind, words):
+    shown = texts(drawn[kind][1])
+    assert not [word for word in words if word not in shown], shown
+
+
+def test_figures_have_no_background_and_no_ink_of_one_theme(drawn):
+    """What is black or white on its own would be lost on one of the backgrounds."""
+    for kind, (_, svg) in drawn.items():
+        body = svg.split("</metadata>")[1]
+        inks = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{3,6})", body))
+        if kind == "transfer":
+            # Numbers on the cells of a heat map stand on the map's own colours.
+            inks -= {"#ffffff"}
+        assert FOREGROUND in inks, kind
+        assert not inks & {"#000000", "#ffffff"}, kind
+
+
+def test_the_same_data_give_the_same_figure(drawn):
+    for figure in gallery(study()):
+        assert figure.draw() == drawn[figure.kind][1], figure.kind
+
+
+def test_captions_have_the_numbers(drawn):
+    assert "3 of 9" in drawn["masks"][0].caption
+    assert "3.0 times" in drawn["weights"][0].caption
+    assert "0.300 for ULM and 0.150 for CLM" in drawn["saliency"][0].caption
+    assert "ULM with 2: 25.0 claimed, 0.0 in the worst case" in drawn["size"][0].caption
+    assert "linked 0.025 and 0.200" in drawn["trajectory"][0].caption
+
+
+def test_the_transfer_map_is_that_of_the_smallest_eps_and_lowest_seed():
+    def tensor(right, **cell):
+        return record(right, attack="pgd", protocol="transfer", **cell)
+
+    tables = transfer_tables([tensor(9, eps=0.4), tensor(5), tensor(7, seed=1)])
+    assert tables.eps == "0.3"
+    # The first submodel is right on 5 of 20, the second on 4, whoever is attacked.
+    np.testing.assert_allclose(tables.accuracies["ulm"], [[0.25, 0.2], [0.25, 0.2]])
+    assert transfer_tables([record(5)]) is None
+
+
+def test_scores_of_sizes_have_intervals_over_images():
+    evidence = samples.evidence("size")
+    s = np.zeros((2, 10), np.float32)
+    s[1, :5] = 1
+    changed = samples.evidence("size", arrays={**evidence.arrays, "ulm claimed s": s})
+    small, large = size_scores(changed, "ulm", "claimed")
+    assert (small.value, large.value) == (0, 0.5)
+    # Standard error of ten halves and nothings: sqrt(0.2778 / 10).
+    assert large.low == pytest.approx(0.5 - 1.96 * 0.16667, abs=1e-3)
+
+
+def test_correlation_is_of_ranks_and_undefined_where_nothing_varies():
+    measures = np.array([[1, 2, 3], [3, 2, 1], [1, 1, 1], [1, 3, 2]], np.float32)
+    arrays = {}
+    for name in ("ulm", "clm"):
+        arrays[f"{name} measures"] = measures
+        arrays[f"{name} claimed"] = np.array([0.1, 0.2, 0.9], np.float32)
+        arrays[f"{name} worst"] = np.array([0.0, 0.0, 0.0], np.float32)
+    found = correlations(samples.evidence("diversity", arrays=arrays))
+    ulm = [one for one in found if one.among == "ulm"]
+    assert [round(one.claimed, 3) for one in ulm[:2]] == [1.0, -1.0]
+    assert np.isnan(ulm[2].claimed)
+    assert ulm[3].claimed == pytest.approx(0.5)
+    assert all(np.isnan(one.worst) for one in found)
+    assert [one.among for one in found[:3]] == ["ulm", "clm", "ulm and clm"]
+
+
+def test_a_name_with_mathematics_in_it_is_drawn_as_it_is():
+    from leaderboard.curves import Curve, Point
+
+    points = tuple(Point(eps, 0.5, 0.1) for eps in (0.0, 0.1, 0.2))
+    svg = paper_figures.draw_curves([Curve("$x^2$", "mine", 2, ("pgd",), points)])
+    assert "$x^2$ (n=2)" in texts(svg)
