@@ -198,6 +198,9 @@ def as_published(variant: Variant) -> Attack:
     ) -> Tensor:
         if variant.tool == "MIFGSM":
             own["alpha"] = threat_model.eps / own["steps"]
+        if variant.tool == "AutoAttack":
+            # Left to itself it takes the time of day.
+            own["seed"] = int(torch.randint(2**31, ()))
         attack = tool(model, eps=threat_model.eps, **own)
         attack.set_device(images.device)
         perturbed: Tensor = attack(images, labels).detach()
