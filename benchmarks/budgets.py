@@ -11,16 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from defenses.training import Recipe
+from leaderboard.table import BUDGETS, CASCADE
 
-BUDGETS = ("smoke", "quick", "paper")
 # Seconds that one training or one attack may take, so that code that hangs does not stop a run.
 TIME_LIMITS = {"smoke": 600.0, "quick": 4 * 3600.0, "paper": 7 * 24 * 3600.0}
 # The attacks whose curves against eps are drawn.
 SWEEP_ATTACKS = ("fgsm", "pgd", "pgd-clipped-margin")
 # What is measured on all test images: the clean images and the paper's attacks.
 ALL_IMAGES = ("none", "noise", "fgsm", "mifgsm", "pgd", "autoattack", "pgd-eot")
-# The strongest attack: what every other deployment of the submodels is attacked with.
-CASCADE = "worst-case"
 # The attack that each protocol beside the draw is measured under.
 PROTOCOL_ATTACKS = {"alone": CASCADE, "average": CASCADE, "transfer": "pgd", "doubled": CASCADE}
 DOUBLED = ("steps", "apgd_steps", "arc_steps", "queries")
@@ -54,7 +52,7 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class Figures:
     """How much is measured for the paper's figures.
 
     Attributes:
@@ -95,7 +93,7 @@ class Experiment:
         batch_size: most images attacked or classified at once.
         population_images: test images, the first, for what costs n times as much: attacks on the
             population that are not the paper's, and all protocols; None: all.
-        study: for the paper's figures.
+        figures: how much is measured for the paper's figures.
     """
 
     train_images: int | None = None
@@ -108,7 +106,7 @@ class Experiment:
     eps: tuple[float, ...]
     sweep_eps: tuple[float, ...]
     batch_size: int = 250
-    study: Study
+    figures: Figures
 
     def population_size(self, defense: str) -> int:
         """n for a defense."""
@@ -199,29 +197,26 @@ def _paper_attacks(step_size: float) -> dict[str, Parameters]:
     )
 
 
-def _variants(step_size: float, default_step: float = 2 / 255) -> tuple[Variant, ...]:
+def _variants(eps: float, step_size: float) -> tuple[Variant, ...]:
     """What the paper leaves open of its attacks: random start, steps, draws.
 
     Args:
-        step_size: the released code's, with 40 steps.
-        default_step: torchattacks' own.
+        eps: the paper's radius.
+        step_size: the released code's for PGD, with 40 steps.
     """
+    own = {"alpha": 2 / 255, "steps": 10}
     pgd = {"alpha": step_size, "steps": 40}
     listed: list[tuple[str, str, str, Parameters]] = [
         ("as in the released code", "pgd", "PGD", pgd),
         ("without a random start", "pgd", "PGD", {**pgd, "random_start": False}),
-        ("steps of 2/255", "pgd", "PGD", {**pgd, "alpha": default_step}),
+        ("steps of 2/255", "pgd", "PGD", {**pgd, "alpha": 2 / 255}),
         ("100 steps", "pgd", "PGD", {**pgd, "steps": 100}),
-        ("5 steps", "mifgsm", "MIFGSM", {"steps": 5}),
-        ("20 steps", "mifgsm", "MIFGSM", {"steps": 20}),
-        ("10 steps for each part, torchattacks' own setting", "autoattack", "AutoAttack", {}),
-        ("on one network, like PGD", "pgd-eot", "EOTPGD", {**pgd, "eot_iter": 2}),
-        (
-            "on one network, 10 steps of 2/255, torchattacks' own setting",
-            "pgd-eot",
-            "EOTPGD",
-            {"alpha": default_step, "steps": 10, "eot_iter": 2},
-        ),
+        ("10 steps of 2/255, the tool's own setting", "mifgsm", "MIFGSM", own),
+        ("5 steps of eps / 5", "mifgsm", "MIFGSM", {"alpha": eps / 5, "steps": 5}),
+        ("20 steps of eps / 20", "mifgsm", "MIFGSM", {"alpha": eps / 20, "steps": 20}),
+        ("10 steps for each part, the tool's own setting", "autoattack", "AutoAttack", {}),
+        ("like PGD", "pgd-eot", "EOTPGD", {**pgd, "eot_iter": 2}),
+        ("10 steps of 2/255, the tool's own setting", "pgd-eot", "EOTPGD", {**own, "eot_iter": 2}),
     ]
     found = [Variant(name=n, attack=a, tool=t, parameters=p) for n, a, t, p in listed]
     return (replace(found[0], name="one draw for every 100 images", images_per_draw=100), *found)
@@ -250,7 +245,7 @@ _MNIST_PAPER = Experiment(
     attacks=_paper_attacks(step_size=0.01),
     eps=(0.3, 0.4),
     sweep_eps=(0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5),
-    study=Study(
+    figures=Figures(
         images=1000,
         conformity=5,
         watched_epochs=5,
@@ -258,7 +253,7 @@ _MNIST_PAPER = Experiment(
         pair_images=500,
         pair_eps=0.1,
         shown_eps=(0.1, 0.2, 0.3, 0.4),
-        variants=_variants(step_size=0.01),
+        variants=_variants(eps=0.3, step_size=0.01),
     ),
 )
 
@@ -288,7 +283,7 @@ _CIFAR_PAPER = Experiment(
     eps=(8 / 255, 16 / 255),
     sweep_eps=tuple(k / 255 for k in (1, 2, 4, 6, 12, 24, 32)),
     batch_size=100,
-    study=Study(
+    figures=Figures(
         images=1000,
         conformity=5,
         watched_epochs=20,
@@ -296,7 +291,7 @@ _CIFAR_PAPER = Experiment(
         pair_images=500,
         pair_eps=2 / 255,
         shown_eps=(2 / 255, 4 / 255, 8 / 255, 16 / 255),
-        variants=_variants(step_size=2 / 255),
+        variants=_variants(eps=8 / 255, step_size=2 / 255),
     ),
 )
 
@@ -331,7 +326,9 @@ _MNIST_QUICK = replace(
     ),
     eps=(0.3,),
     sweep_eps=(0.1, 0.15, 0.2, 0.25, 0.4, 0.5),
-    study=replace(_MNIST_PAPER.study, images=500, conformity=1, watched_epochs=1, pair_submodels=5),
+    figures=replace(
+        _MNIST_PAPER.figures, images=500, conformity=1, watched_epochs=1, pair_submodels=5
+    ),
 )
 
 _DIGITS_PAPER = replace(
@@ -348,7 +345,7 @@ _DIGITS_PAPER = replace(
     # 8 x 8 pixels hold less than MNIST's: at 0.3 too little is left to learn.
     eps=(0.25,),
     sweep_eps=(0.05, 0.1, 0.15, 0.2, 0.3, 0.5),
-    study=replace(_MNIST_PAPER.study, images=200, watched_epochs=20, pair_eps=0.05),
+    figures=replace(_MNIST_PAPER.figures, images=200, watched_epochs=20, pair_eps=0.05),
 )
 
 _DIGITS_QUICK = replace(
@@ -366,7 +363,9 @@ _DIGITS_QUICK = replace(
         arc_steps=10,
         square_queries=100,
     ),
-    study=replace(_DIGITS_PAPER.study, images=80, conformity=1, watched_epochs=8, pair_submodels=5),
+    figures=replace(
+        _DIGITS_PAPER.figures, images=80, conformity=1, watched_epochs=8, pair_submodels=5
+    ),
 )
 
 _CIFAR_QUICK = replace(
@@ -384,7 +383,9 @@ _CIFAR_QUICK = replace(
         arc_steps=20,
         square_queries=500,
     ),
-    study=replace(_CIFAR_PAPER.study, images=200, conformity=1, watched_epochs=2, pair_submodels=4),
+    figures=replace(
+        _CIFAR_PAPER.figures, images=200, conformity=1, watched_epochs=2, pair_submodels=4
+    ),
 )
 
 
@@ -415,7 +416,7 @@ def _smoke(experiment: Experiment, *, train_images: int, test_images: int) -> Ex
             targets=1,
             square_queries=2,
         ),
-        study=replace(experiment.study, images=test_images, conformity=2, watched_epochs=1),
+        figures=replace(experiment.figures, images=test_images, conformity=2, watched_epochs=1),
     )
 
 

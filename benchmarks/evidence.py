@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -17,20 +18,19 @@ from torch.nn import functional as F
 from attacks import ATTACKS, Attack, ThreatModel, craft
 from attacks.freezing import frozen
 from attacks.seeding import derive_seed
-from benchmarks.budgets import CASCADE, Study, Variant
+from benchmarks.budgets import Figures, Variant
 from benchmarks.evaluation import evaluate
 from benchmarks.session import Prepared, Session, environment
 from defenses import Population
 from defenses.counter_linking import draw_mask, first_weight
 from leaderboard import evidence, metrics
-from leaderboard.evidence import QUANTILES, Array, Evidence
+from leaderboard.evidence import COMPARED, QUANTILES, Array, Evidence
 from leaderboard.files import set_aside
 from leaderboard.metrics import Correct
 from leaderboard.records import RecordError
+from leaderboard.table import CASCADE
 
 Arrays = dict[str, Array]
-# The defenses that the paper's figures compare.
-COMPARED = ("ulm", "clm")
 # The paper's attacker, and one who knows the population at the same price.
 CLAIMED, INFORMED = "pgd", "pgd-clipped-margin"
 
@@ -51,20 +51,49 @@ class Scene:
         }
         data = session.dataset(dataset)
         device = session.options.device
-        self.images = data.test_images[: self.study.images].to(
+        self.images = data.test_images[: self.figures.images].to(
             device, memory_format=torch.channels_last
         )
-        self.labels = data.test_labels[: self.study.images].to(device)
+        self.labels = data.test_labels[: self.figures.images].to(device)
+        self._conforming: dict[int, tuple[Session, Prepared]] = {}
 
     @property
-    def study(self) -> Study:
+    def figures(self) -> Figures:
         """The budget's numbers for evidence."""
-        return self.session.experiment(self.dataset).study
+        return self.session.experiment(self.dataset).figures
 
     @property
     def eps(self) -> float:
         """The smallest radius that defenses are ranked at."""
         return min(self.session.radii(self.dataset))
+
+    @property
+    def batch_size(self) -> int:
+        """Most images processed at once."""
+        return self.session.experiment(self.dataset).batch_size
+
+    def conforming(self) -> dict[int, tuple[Session, Prepared]]:
+        """CLMs of several seeds, by seed, each with a session of that seed."""
+        first = self.session.options.seed
+        for seed in range(first, first + self.figures.conformity):
+            if seed not in self._conforming:
+                options = replace(self.session.options, seed=seed)
+                session = self.session if seed == first else Session(options)
+                self._conforming[seed] = (session, session.prepare(self.dataset, "clm"))
+        return self._conforming
+
+    def answers(self, population: Population, images: Tensor) -> Tensor:
+        """The class that each submodel gives: (N, C, H, W) -> (n, N)."""
+        with frozen(population), torch.no_grad():
+            batches = images.split(self.batch_size)
+            return torch.cat([population.logits(batch).argmax(-1) for batch in batches], dim=1)
+
+    def saliency_maps(self, population: Population) -> Tensor:
+        """Of all the scene's images, on the CPU: (n, N, C * H * W)."""
+        batches = zip(
+            self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True
+        )
+        return torch.cat([saliency_maps(population, *batch).cpu() for batch in batches], dim=1)
 
     def populations(self) -> dict[str, Population]:
         """Those of `COMPARED`, by name."""
@@ -107,13 +136,17 @@ def weights(scene: Scene) -> Arrays:
     return {name: _numpy(_first_weights(p).flatten(2)) for name, p in scene.populations().items()}
 
 
+class _SeenEnough(Exception):  # noqa: N818
+    """No error: ends a training that was only watched."""
+
+
 def trajectory(scene: Scene) -> Arrays:
     """One counter-linked and one free weight in all submodels while they are retrained (Fig. 5).
 
-    The first of each in the first filter, read before every similarity examination and at the end.
+    The first of each in the first filter, read before every similarity examination and at the end
+    of what is watched.
     """
-    arguments = scene.session.experiment(scene.dataset).defenses["clm"]
-    period, epochs = arguments["period"], min(arguments["epochs"], scene.study.watched_epochs)
+    period = scene.session.experiment(scene.dataset).defenses["clm"]["period"]
     mask = torch.from_numpy(masks(scene)["mask"]).flatten()
     places = {"linked": int(mask.int().argmax()), "free": int((~mask).int().argmax())}
     steps: list[int] = []
@@ -126,13 +159,17 @@ def trajectory(scene: Scene) -> Arrays:
         for name, place in places.items():
             seen[name].append(torch.stack([one[place] for one in filters]).detach().clone())
 
-    def observe(submodels: Sequence[nn.Module], _epoch: int, step: int) -> None:
+    def observe(submodels: Sequence[nn.Module], epoch: int, step: int) -> None:
         total = next(taken)
-        if total == 0 or (step + 1) % period == 0:
+        over = epoch == scene.figures.watched_epochs
+        if over or total == 0 or (step + 1) % period == 0:
             look(submodels, total)
+        if over:
+            raise _SeenEnough
 
-    trained = scene.session.watch_training(scene.dataset, "clm", observe, epochs=epochs)
-    look(trained.submodels, next(taken))
+    with suppress(_SeenEnough):
+        trained = scene.session.watch_training(scene.dataset, "clm", observe)
+        look(trained.submodels, next(taken))
     return {
         "step": np.asarray(steps, np.float32),
         **{name: _numpy(torch.stack(values, dim=1)) for name, values in seen.items()},
@@ -143,33 +180,38 @@ def saliency(scene: Scene) -> Arrays:
     """Cosine similarity of saliency maps, for all pairs of submodels (Fig. 6, Eq. 7 and 8)."""
     arrays: Arrays = {}
     for name, population in scene.populations().items():
-        similarities = pairwise_cosines(saliency_maps(population, scene.images, scene.labels))
-        quantiles = similarities.quantile(torch.tensor(QUANTILES, device=similarities.device), 1)
+        cosines = pairwise_cosines(scene.saliency_maps(population))
+        quantiles = cosines.quantile(torch.tensor(QUANTILES, device=cosines.device), 1)
         arrays[f"{name} quantiles"] = _numpy(quantiles.T)
-        arrays[f"{name} mean"] = _numpy(similarities.mean(1))
+        arrays[f"{name} mean"] = _numpy(cosines.mean(1))
+        arrays[f"{name} absolute"] = _numpy(cosines.abs().mean(0))
     return arrays
 
 
 def size(scene: Scene) -> Arrays:
-    """The first k submodels deployed alone, under the paper's attacker and the cascade."""
+    """The first k submodels deployed alone: under the paper's PGD, and in the worst case.
+
+    The worst case is, image by image, over the cascade and the same PGD.
+    """
     arrays: Arrays = {}
     for name, population in scene.populations().items():
-        sizes = [k for k in scene.study.sizes if k <= len(population)]
+        sizes = [k for k in scene.figures.sizes if k <= len(population)]
         arrays["sizes"] = np.asarray(sizes, np.float32)
-        for column, attack in (("claimed", CLAIMED), ("worst", CASCADE)):
-            arrays[f"{name} {column} s"] = np.stack(
-                [
-                    metrics.expected_correctness(scene.perturb(part, attack, scene.eps)[1])
-                    for part in (Population(population.submodels[:k]) for k in sizes)
-                ]
-            ).astype(np.float32)
+        claimed, worst = [], []
+        for k in sizes:
+            part = Population(population.submodels[:k])
+            found = [scene.perturb(part, attack, scene.eps)[1] for attack in (CLAIMED, CASCADE)]
+            claimed.append(metrics.expected_correctness(found[0]))
+            worst.append(metrics.expected_correctness(metrics.worst_case(found)))
+        arrays[f"{name} claimed s"] = np.asarray(claimed, np.float32)
+        arrays[f"{name} worst s"] = np.asarray(worst, np.float32)
     return arrays
 
 
 def variants(scene: Scene) -> Arrays:
     """The paper's attacks as its authors may have run them."""
     rows: dict[str, list[Array]] = {f"{name} s": [] for name in COMPARED}
-    for variant in scene.study.variants:
+    for variant in scene.figures.variants:
         for name, population in scene.populations().items():
             made = craft(
                 as_published(variant),
@@ -179,16 +221,19 @@ def variants(scene: Scene) -> Arrays:
                 ThreatModel("Linf", scene.eps),
                 seed=derive_seed(scene.session.options.seed, "attack", variant.attack),
                 parameters=variant.parameters,
-                batch_size=100,
+                batch_size=scene.batch_size,
                 images_per_draw=variant.images_per_draw,
             )
-            correct = population.correct(made.images, scene.labels, batch_size=100)
+            correct = population.correct(made.images, scene.labels, batch_size=scene.batch_size)
             rows[f"{name} s"].append(metrics.expected_correctness(correct.numpy()))
     return {name: np.stack(values).astype(np.float32) for name, values in rows.items()}
 
 
 def as_published(variant: Variant) -> Attack:
-    """A torchattacks attack as it is, without what the suite adds to it."""
+    """A torchattacks attack without what the suite adds to it.
+
+    MI-FGSM returns NaN where a gradient is zero: such an image stays as it was.
+    """
     import torchattacks
 
     tool = getattr(torchattacks, variant.tool)
@@ -196,8 +241,6 @@ def as_published(variant: Variant) -> Attack:
     def run(
         model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel, **own: Any
     ) -> Tensor:
-        if variant.tool == "MIFGSM":
-            own["alpha"] = threat_model.eps / own["steps"]
         if variant.tool == "AutoAttack":
             # Left to itself it takes the time of day.
             own["seed"] = int(torch.randint(2**31, ()))
@@ -211,17 +254,13 @@ def as_published(variant: Variant) -> Attack:
 
 def conformity(scene: Scene) -> Arrays:
     """Several CLMs, each with its own ULM: every submodel's accuracy, clean and under PGD."""
-    options = scene.session.options
-    seeds = range(options.seed, options.seed + scene.study.conformity)
     accuracies: dict[str, list[Array]] = {"clean": [], "claimed": []}
-    for seed in seeds:
-        session = Session(replace(options, seed=seed)) if seed != options.seed else scene.session
-        prepared = session.prepare(scene.dataset, "clm")
+    for session, prepared in scene.conforming().values():
         for name, attack, eps in (("clean", "none", 0.0), ("claimed", CLAIMED, scene.eps)):
             record, _ = session.measure(prepared, attack, eps)
             accuracies[name].append(metrics.submodel_accuracies(record.correct))
     return {
-        "seeds": np.asarray(seeds, np.float32),
+        "seeds": np.asarray(list(scene.conforming()), np.float32),
         **{name: np.asarray(values, np.float32) for name, values in accuracies.items()},
     }
 
@@ -229,15 +268,14 @@ def conformity(scene: Scene) -> Arrays:
 def examples(scene: Scene) -> Arrays:
     """One image of each class under the attacker who knows the CLM, at growing radii."""
     population = scene.populations()["clm"]
-    radii = (0.0, *scene.study.shown_eps)
+    radii = (0.0, *scene.figures.shown_eps)
     labels = scene.labels.cpu()
     columns = [int((labels == label).int().argmax()) for label in labels.unique()]
     images, right, answers = [], [], []
     for eps in radii:
         perturbed, correct = scene.perturb(population, INFORMED if eps else "none", eps)
         shown = perturbed[columns]
-        with frozen(population), torch.no_grad():
-            votes = population.logits(shown).argmax(-1).mode(0).values
+        votes = scene.answers(population, shown).mode(0).values
         images.append((shown.clamp(0, 1) * 255).round().byte().cpu().contiguous().numpy())
         right.append(metrics.expected_correctness(correct)[columns])
         answers.append(votes.byte().cpu().numpy())
@@ -253,24 +291,25 @@ def examples(scene: Scene) -> Arrays:
 def diversity(scene: Scene) -> Arrays:
     """Pairs of submodels as populations of two: how they differ, and what attacks leave of them.
 
-    *Claimed* is MRA under the paper's PGD, *worst* the worst case over it and PGD on the clipped
-    margin of both. At a radius below the paper's, where the worst case still differs.
+    *Transfer* is the accuracy of one under the paper's PGD on the other, mean of both ways;
+    *claimed* MRA under that PGD; *worst* the worst case over it and PGD on the clipped margin of
+    both. At a radius below the paper's, where the worst case still differs.
     """
     arrays: Arrays = {}
-    eps, count = scene.study.pair_eps, scene.study.pair_images
+    eps, images = scene.figures.pair_eps, scene.figures.pair_images
     for name, whole in scene.populations().items():
-        population = Population(whole.submodels[: scene.study.pair_submodels])
-        first, second = evidence.pairs(len(population))
-        _, carried = scene.perturb(population, CLAIMED, eps, protocol="transfer", count=count)
-        claimed, worst = [], []
-        for a, b in zip(first, second, strict=True):
+        population = Population(whole.submodels[: scene.figures.pair_submodels])
+        _, carried = scene.perturb(population, CLAIMED, eps, protocol="transfer", count=images)
+        outcomes: dict[str, list[float]] = {"transfer": [], "claimed": [], "worst": []}
+        for a, b in zip(*evidence.pairs(len(population)), strict=True):
             pair = Population([population.submodels[a], population.submodels[b]])
-            _, informed = scene.perturb(pair, INFORMED, eps, count=count)
+            _, informed = scene.perturb(pair, INFORMED, eps, count=images)
             through = [carried[source][[a, b]] for source in (a, b)]
-            claimed.append(np.mean([metrics.mra(correct) for correct in through]))
-            worst.append(metrics.mra(metrics.worst_case([informed, *through])))
-        arrays[f"{name} claimed"] = np.asarray(claimed, np.float32)
-        arrays[f"{name} worst"] = np.asarray(worst, np.float32)
+            outcomes["transfer"].append(metrics.mra(np.stack([carried[a, b], carried[b, a]])))
+            outcomes["claimed"].append(metrics.mra(np.stack(through)))
+            outcomes["worst"].append(metrics.mra(metrics.worst_case([informed, *through])))
+        for outcome, values in outcomes.items():
+            arrays[f"{name} {outcome}"] = np.asarray(values, np.float32)
         arrays[f"{name} measures"] = _differences(scene, population)
     return arrays
 
@@ -278,16 +317,14 @@ def diversity(scene: Scene) -> Arrays:
 def _differences(scene: Scene, population: Population) -> Array:
     """How the submodels of each pair differ, by `leaderboard.evidence.DIVERSITY`."""
     first, second = evidence.pairs(len(population))
-    maps = saliency_maps(population, scene.images, scene.labels)
     parameters = _first_weights(population).flatten(1)
-    noise, _ = scene.perturb(population, "noise", scene.study.pair_eps)
+    noise, _ = scene.perturb(population, "noise", scene.figures.pair_eps)
     rows = [
-        1 - pairwise_cosines(maps).mean(1),
+        1 - pairwise_cosines(scene.saliency_maps(population)).mean(1),
         (parameters[first] - parameters[second]).abs().mean(1),
     ]
     for images in (scene.images, noise):
-        with frozen(population), torch.no_grad():
-            answers = population.logits(images).argmax(-1)
+        answers = scene.answers(population, images)
         rows.append((answers[first] != answers[second]).float().mean(1))
     return _numpy(torch.stack([row.cpu() for row in rows]))
 
@@ -318,16 +355,37 @@ def _numpy(tensor: Tensor) -> Array:
     return tensor.detach().float().cpu().contiguous().numpy()
 
 
-KINDS: dict[str, Callable[[Scene], Arrays]] = {
-    "masks": masks,
-    "weights": weights,
-    "trajectory": trajectory,
-    "saliency": saliency,
-    "size": size,
-    "variants": variants,
-    "conformity": conformity,
-    "examples": examples,
-    "diversity": diversity,
+@dataclass(frozen=True)
+class Kind:
+    """One kind of evidence, and what it depends on.
+
+    Attributes:
+        measure: from a scene to the arrays that `leaderboard.evidence.KINDS` describes.
+        numbers: fields of the budget's `Figures`.
+        attacks: registered attacks, with the budget's parameters.
+        at_eps: whether it is measured at the radius that defenses are ranked at.
+    """
+
+    measure: Callable[[Scene], Arrays]
+    numbers: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
+    at_eps: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    "masks": Kind(masks),
+    "weights": Kind(weights),
+    "trajectory": Kind(trajectory, ("watched_epochs",)),
+    "saliency": Kind(saliency, ("images",)),
+    "size": Kind(size, ("images", "sizes"), (CLAIMED, CASCADE), at_eps=True),
+    "variants": Kind(variants, ("images", "variants"), at_eps=True),
+    "conformity": Kind(conformity, ("conformity",), (CLAIMED,), at_eps=True),
+    "examples": Kind(examples, ("images", "shown_eps"), (INFORMED,)),
+    "diversity": Kind(
+        diversity,
+        ("images", "pair_submodels", "pair_images", "pair_eps"),
+        (CLAIMED, INFORMED),
+    ),
 }
 
 
@@ -340,30 +398,51 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
     Raises:
         As `Session.prepare` and `evaluate`.
     """
-    scene = Scene(session, dataset)
-    data = session.dataset(dataset)
+    scene, chosen = Scene(session, dataset), KINDS[kind]
+    data, options = session.dataset(dataset), session.options
+    looked_at = dict(scene.prepared)
+    if kind == "conformity":
+        looked_at |= {f"clm, seed {k}": one for k, (_, one) in scene.conforming().items()}
+    plan = session.plan(scene.prepared["clm"].population, scene.images)
     found = Evidence(
         kind=kind,
         dataset=dataset,
         source=data.source,
         sha256=data.sha256,
-        budget=session.options.budget,
-        seed=session.options.seed,
-        parameters={**asdict(scene.study), "eps": scene.eps},
-        populations={name: prepared.sha256 for name, prepared in scene.prepared.items()},
+        budget=options.budget,
+        seed=options.seed,
+        parameters=_parameters(scene, chosen),
+        populations={name: prepared.sha256 for name, prepared in looked_at.items()},
         arrays={},
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment=environment(session.options.device),
+        environment={**environment(options.device), "computation": str(plan)},
     )
-    path = evidence.folder_of(session.options.results) / f"{found.key}.json"
-    fresh = session.options.rerun or any(one.trained for one in scene.prepared.values())
-    if path.exists() and not fresh:
+    path = evidence.folder_of(options.results) / f"{found.key}.json"
+    if path.exists() and not options.rerun and not any(one.trained for one in looked_at.values()):
         try:
             kept = evidence.read(path)
             if kept.populations == found.populations:
                 return kept, True
         except RecordError as error:
             warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=2)
-    found = replace(found, arrays=KINDS[kind](scene))
-    evidence.write(found, session.options.results)
+    found = replace(found, arrays=chosen.measure(scene))
+    evidence.write(found, options.results)
     return found, False
+
+
+def _parameters(scene: Scene, kind: Kind) -> dict[str, Any]:
+    """All that determines the arrays beside the weights."""
+    numbers, budget = asdict(scene.figures), scene.session.experiment(scene.dataset)
+    found: dict[str, Any] = {name: numbers[name] for name in kind.numbers}
+    if kind.at_eps:
+        found["eps"] = scene.eps
+    found["submodels"] = {name: len(one.population) for name, one in scene.prepared.items()}
+    found["defenses"] = {name: one.parameters for name, one in scene.prepared.items()}
+    found["attacks"] = {
+        name: {
+            "version": ATTACKS[name].version,
+            **ATTACKS[name].parameters(budget.attacks.get(name, {})),
+        }
+        for name in kind.attacks
+    }
+    return found

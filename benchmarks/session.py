@@ -254,17 +254,15 @@ class Session:
             observe=observe,
         )
 
-    def watch_training(
-        self, dataset: str, defense: str, observe: BeforeStep, **overrides: Any
-    ) -> Population:
+    def watch_training(self, dataset: str, defense: str, observe: BeforeStep) -> Population:
         """Train a population once more, as it was trained, and keep nothing.
 
         Args:
-            observe: called with (submodels, epoch, step) before each step.
-            overrides: keyword arguments of the defense, such as fewer epochs.
+            observe: called with (submodels, epoch, step) before each step; what it raises ends the
+                training.
 
         Returns:
-            The population, in evaluation mode; without overrides the same as from `prepare`.
+            The population, in evaluation mode; the same as from `prepare`.
 
         Raises:
             As `prepare`.
@@ -276,9 +274,7 @@ class Session:
             return self.prepare(dataset, other).population
 
         task = self._task(data, defense, population, load, observe=observe)
-        DEFENSES[defense].train(
-            population, task, **{**self._arguments(dataset, defense), **overrides}
-        )
+        DEFENSES[defense].train(population, task, **self._arguments(dataset, defense))
         return population.eval()
 
     def plan(self, population: Population, images: Tensor) -> Plan:

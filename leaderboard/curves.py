@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from leaderboard.metrics import score
 from leaderboard.records import Record
-from leaderboard.table import CLAIM_ATTACKS, NOT_ATTACKS, BySeed, rows, worst_case_by_seed
+from leaderboard.table import CLAIM_ATTACKS, NOT_ATTACKS, BySeed, Row, rows, worst_case_by_seed
 
 
 @dataclass(frozen=True)
@@ -24,44 +24,68 @@ class Curve:
     """One defense from clean images to the largest eps.
 
     Attributes:
-        attacks: those behind every point: the ones that were run at all radii.
+        attacks, seeds: those behind every point: the ones that there are at all radii.
     """
 
     label: str
     defense: str
     submodels: int
     attacks: tuple[str, ...]
+    seeds: tuple[int, ...]
     points: tuple[Point, ...]
 
 
 def curves(records: Sequence[Record], norm: str = "Linf") -> list[Curve]:
     """The curves of a setting's defenses that have at least three points.
 
-    Every point of a curve is under the same attacks, so that it does not jump where more were run.
+    Every point of a curve is under the same attacks on the same populations, so that it does not
+    jump where more were run.
     """
     radii = sorted({r.cell.eps for r in records if r.cell.norm == norm and r.cell.eps > 0})
-    found = {row.label: row for eps in radii for row in rows(records, norm, eps)}
-    drawn = []
-    for row in found.values():
-        by_eps: dict[float, dict[str, BySeed]] = {}
-        for attack, sweep in row.sweep.items():
-            for eps, by_seed in sweep.items():
-                if eps > 0 and by_seed:
-                    by_eps.setdefault(eps, {})[attack] = by_seed
-        swept = {eps: by for eps, by in by_eps.items() if len(by) > 1}
-        common = set.intersection(*map(set, swept.values())) if swept else set()
-        attacks = sorted(common - {*NOT_ATTACKS})
-        claims = [attack for attack in attacks if attack in CLAIM_ATTACKS]
-        clean = row.score("none")
-        if not clean or not claims or len(claims) == len(attacks):
-            continue
-        points = [Point(0.0, clean.value, clean.value)]
-        for eps, by_attack in sorted(swept.items()):
-            claimed = min(score([r.correct for r in by_attack[a].values()]).value for a in claims)
-            worst = worst_case_by_seed({attack: by_attack[attack] for attack in attacks})
-            points.append(Point(eps, claimed, score(list(worst.values())).value))
-        if len(points) >= 3:
-            drawn.append(
-                Curve(row.label, row.defense, row.submodels, tuple(attacks), tuple(points))
-            )
-    return sorted(drawn, key=lambda curve: curve.label)
+    found: dict[tuple[str, int], Row] = {}
+    for eps in radii:
+        for row in rows(records, norm, eps):
+            known = found.setdefault((row.label, row.submodels), row)
+            if len(_swept(row)) > len(_swept(known)):
+                found[row.label, row.submodels] = row
+    drawn = (_curve(row) for _, row in sorted(found.items()))
+    return [curve for curve in drawn if curve]
+
+
+def _swept(row: Row) -> dict[float, dict[str, BySeed]]:
+    """The row's records by eps, where there is more than one attack."""
+    by_eps: dict[float, dict[str, BySeed]] = {}
+    for attack in row.sweep.keys() - {*NOT_ATTACKS}:
+        for eps, by_seed in row.sweep[attack].items():
+            if by_seed:
+                by_eps.setdefault(eps, {})[attack] = by_seed
+    return {eps: by_attack for eps, by_attack in sorted(by_eps.items()) if len(by_attack) > 1}
+
+
+def _curve(row: Row) -> Curve | None:
+    swept = _swept(row)
+    clean = row.by_attack.get("none", {})
+    if not swept or not clean:
+        return None
+    attacks = sorted(set.intersection(*map(set, swept.values())))
+    claims = [attack for attack in attacks if attack in CLAIM_ATTACKS]
+    seeds = set(clean).intersection(*(by[attack] for by in swept.values() for attack in attacks))
+    if not claims or len(claims) == len(attacks) or not seeds or len(swept) < 2:
+        return None
+
+    def chosen(by_seed: BySeed) -> BySeed:
+        return {seed: by_seed[seed] for seed in sorted(seeds)}
+
+    start = _mra(chosen(clean))
+    points = [Point(0.0, start, start)]
+    for eps, by_attack in swept.items():
+        mine: Mapping[str, BySeed] = {attack: chosen(by_attack[attack]) for attack in attacks}
+        worst = score(list(worst_case_by_seed(mine).values())).value
+        points.append(Point(eps, min(_mra(mine[attack]) for attack in claims), worst))
+    return Curve(
+        row.label, row.defense, row.submodels, tuple(attacks), tuple(sorted(seeds)), tuple(points)
+    )
+
+
+def _mra(by_seed: BySeed) -> float:
+    return score([record.correct for record in by_seed.values()]).value

@@ -23,6 +23,8 @@ DEFENSE_COLORS = {
 NAMES = {"ulm": "ULM", "clm": "CLM", "ulm-adv": "ULM-Adv", "clm-adv": "CLM-Adv"}
 NAMES |= {"single": "single", "single-adv": "single-adv"}
 FOREGROUND = "#808080"
+# Tells a figure of ours from others' files.
+MARK = "randomized-defense-bench"
 
 
 class Canvas:
@@ -42,7 +44,7 @@ class Canvas:
         """Write the text, with the digest of what was drawn."""
         buffer = io.StringIO()
         description = f"data {hashlib.sha256(data).hexdigest()}"
-        metadata = {"Date": None, "Creator": None, "Description": description}
+        metadata = {"Date": None, "Creator": MARK, "Description": description}
         self.figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
         self.svg = buffer.getvalue()
 
@@ -64,7 +66,7 @@ def canvas(
     from matplotlib import pyplot
 
     style: dict[Any, Any] = {
-        "svg.hashsalt": "randomized-defense-bench",
+        "svg.hashsalt": MARK,
         "svg.fonttype": "none",
         "font.family": "sans-serif",
         "font.size": 10,

@@ -22,32 +22,40 @@ SCHEMA_VERSION = 1
 
 Array = npt.NDArray[Any]
 
-# How two submodels may differ; the rows of the "diversity" arrays.
+# The defenses that the paper's figures compare.
+COMPARED = ("ulm", "clm")
+# How two submodels may differ; the rows of the "diversity" measures.
 DIVERSITY = (
     "saliency (1 - cosine)",
     "first-layer weights (mean distance)",
     "answers to clean images (share that differ)",
     "answers to noise (share that differ)",
 )
+# What is left of two submodels: `transfer`, the accuracy of one on images crafted on the other,
+# mean of both ways; and MRA of the pair as a population.
+OUTCOMES = ("transfer", "claimed", "worst")
 # The quantiles of the "saliency" arrays.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
+
+def _of_each(**arrays: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    return {
+        f"{defense} {name.replace('_', ' ')}": axes
+        for defense in COMPARED
+        for name, axes in arrays.items()
+    }
+
+
 # The arrays of each kind, with the meaning of their axes. n submodels, N images; pairs (a, b) with
-# a < b in the order of `numpy.triu_indices`; s is s_j, the share of submodels that answer right.
+# a < b as in `pairs`; s is s_j, the share of submodels that answer image j right.
 KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "masks": {"mask": ("channels", "height", "width")},
-    "weights": {"ulm": ("n", "filters", "elements"), "clm": ("n", "filters", "elements")},
+    "weights": dict.fromkeys(COMPARED, ("n", "filters", "elements")),
     "trajectory": {"step": ("steps",), "linked": ("n", "steps"), "free": ("n", "steps")},
-    "saliency": {
-        f"{defense} {what}": axes
-        for defense in ("ulm", "clm")
-        for what, axes in (("quantiles", ("pairs", "quantiles")), ("mean", ("pairs",)))
-    },
-    "size": {
-        "sizes": ("k",),
-        **{f"{d} {a} s": ("k", "N") for d in ("ulm", "clm") for a in ("claimed", "worst")},
-    },
-    "variants": {"ulm s": ("variants", "N"), "clm s": ("variants", "N")},
+    # Cosines: quantiles over images and their mean; and for each image the mean of |cosine|.
+    "saliency": _of_each(quantiles=("pairs", "quantiles"), mean=("pairs",), absolute=("N",)),
+    "size": {"sizes": ("k",), **_of_each(claimed_s=("k", "N"), worst_s=("k", "N"))},
+    "variants": _of_each(s=("variants", "N")),
     "conformity": {"seeds": ("k",), "clean": ("k", "n"), "claimed": ("k", "n")},
     "examples": {
         "images": ("eps", "columns", "channels", "height", "width"),
@@ -56,15 +64,7 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "labels": ("columns",),
         "answers": ("eps", "columns"),
     },
-    "diversity": {
-        name: axes
-        for defense in ("ulm", "clm")
-        for name, axes in (
-            (f"{defense} measures", ("measures", "pairs")),
-            (f"{defense} claimed", ("pairs",)),
-            (f"{defense} worst", ("pairs",)),
-        )
-    },
+    "diversity": _of_each(measures=("measures", "pairs"), **dict.fromkeys(OUTCOMES, ("pairs",))),
 }
 _DTYPES = ("float32", "uint8", "bool")
 # More than any figure shows.
@@ -81,7 +81,7 @@ class Evidence:
         budget: the budget's name.
         parameters: what else determines the arrays: numbers of images, radii, and under
             "variants", in the order of those arrays, what was run.
-        populations: the SHA-256 of the weights looked at, by defense.
+        populations: the SHA-256 of the weights looked at, by defense and seed.
         arrays: float32, uint8 or bool.
         measured_at: UTC, ISO 8601.
         environment: versions, device, commit.
@@ -113,7 +113,12 @@ def folder_of(results: Path) -> Path:
 
 
 def write(evidence: Evidence, results: Path) -> Path:
-    """Write evidence under its key, in place of an older one, and return the file's path."""
+    """Write evidence under its key, in place of an older one, and return the file's path.
+
+    Raises:
+        ValueError: arrays that are not what the kind says.
+    """
+    _check(evidence)
     path = folder_of(results) / f"{evidence.key}.json"
     others = {f.name: getattr(evidence, f.name) for f in fields(evidence) if f.name != "arrays"}
     arrays = {name: _encode(array) for name, array in evidence.arrays.items()}
@@ -146,9 +151,17 @@ def read_all(results: Path) -> list[Evidence]:
     """All evidence, in the order of the file names.
 
     Raises:
-        RecordError: a file that cannot be used.
+        RecordError: some cannot be used; the message names each.
     """
-    return [read(path) for path in sorted(folder_of(results).glob("*.json"))]
+    found, problems = [], []
+    for path in sorted(folder_of(results).glob("*.json")):
+        try:
+            found.append(read(path))
+        except RecordError as error:
+            problems.append(str(error))
+    if problems:
+        raise RecordError("\n".join(problems))
+    return found
 
 
 def pairs(submodels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -158,8 +171,6 @@ def pairs(submodels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 def _encode(array: Array) -> dict[str, Any]:
-    if array.dtype.name not in _DTYPES:
-        raise ValueError(f"an array of {array.dtype}, expected one of {', '.join(_DTYPES)}")
     raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
     return {
         "shape": list(array.shape),
@@ -180,10 +191,7 @@ def _decode(packed: Mapping[str, Any]) -> Array:
     raw = zlib.decompressobj().decompress(data, size + 1)
     if len(raw) != size:
         raise ValueError(f"an array that does not hold {size:,} bytes")
-    array = np.frombuffer(raw, dtype).reshape(packed["shape"])
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError("an array with a value that is no finite number")
-    return array
+    return np.frombuffer(raw, dtype).reshape(packed["shape"])
 
 
 def _check(evidence: Evidence) -> None:
@@ -198,7 +206,12 @@ def _check(evidence: Evidence) -> None:
         raise ValueError(f"arrays {sorted(evidence.arrays)}, expected {sorted(expected)}")
     lengths: dict[str, int] = {}
     for name, axes in expected.items():
-        shape = evidence.arrays[name].shape
+        array = evidence.arrays[name]
+        shape = array.shape
+        if array.dtype.name not in _DTYPES:
+            raise ValueError(f"{name} is of {array.dtype}, expected one of {', '.join(_DTYPES)}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} has a value that is no finite number")
         if len(shape) != len(axes) or 0 in shape:
             raise ValueError(f"{name} has shape {shape}, expected ({', '.join(axes)})")
         for axis, length in zip(axes, shape, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from leaderboard.findings import Correlation
 from leaderboard.markdown import escape
 from leaderboard.metrics import Score
 from leaderboard.table import Setting
@@ -35,6 +36,13 @@ def format_points(value: float | None) -> str:
 def format_percent(value: float | None) -> str:
     """`12.3`, or an en dash."""
     return "–" if value is None else f"{100 * value:.1f}"
+
+
+def format_correlation(correlation: Correlation) -> str:
+    """`+0.31 (p 0.042)`, or an en dash."""
+    if correlation.rho is None:
+        return "–"
+    return f"{correlation.rho:+.2f} (p {correlation.p:.3f})"
 
 
 def format_eps(dataset: str, eps: float) -> str:

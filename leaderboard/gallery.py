@@ -12,9 +12,10 @@ import numpy as np
 from leaderboard import paper_figures
 from leaderboard.curves import Curve, curves
 from leaderboard.drawing import NAMES
-from leaderboard.evidence import Evidence
+from leaderboard.evidence import COMPARED, Evidence
+from leaderboard.findings import SIGNIFICANT, size_scores
 from leaderboard.formats import format_eps
-from leaderboard.paper_figures import COMPARED, TransferTables, size_scores, transfer_tables
+from leaderboard.paper_figures import TransferTables, transfer_tables
 from leaderboard.studies import Study
 
 
@@ -46,32 +47,28 @@ def gallery(study: Study) -> list[Figure]:
     return found
 
 
-def file_patterns() -> list[str]:
-    """Patterns that the names of all figures follow."""
-    return [f"{kind}-*.svg" for kind, *_ in _FIGURES]
-
-
 def _evidence(kind: str) -> Callable[[Study], Evidence | None]:
     return lambda study: study.evidence.get(kind)
 
 
 def _curves(lines: Sequence[Curve]) -> str:
-    attacks = ", ".join(f"`{attack}`" for attack in lines[0].attacks)
+    attacks = sorted({attack for line in lines for attack in line.attacks})
     return (
         "Left: the lowest MRA under attacks on one network drawn for each image, as the paper "
         "attacks. Right: the best of all attacks for each image, by an attacker who knows all "
-        f"networks. Out of the attacks that were run at every eps: {attacks}."
+        "networks. Out of the attacks that were run at every eps: "
+        f"{', '.join(f'`{attack}`' for attack in attacks)}."
     )
 
 
 def _size(evidence: Evidence) -> str:
-    sizes = evidence.arrays["sizes"]
     parts = []
     for name in COMPARED:
         claimed, worst = (size_scores(evidence, name, column) for column in ("claimed", "worst"))
+        many = max(claimed)
         parts.append(
-            f"{NAMES[name]} with {int(sizes[-1])}: {100 * claimed[-1].value:.1f} claimed, "
-            f"{100 * worst[-1].value:.1f} in the worst case"
+            f"{NAMES[name]} with {many}: {100 * claimed[many].value:.1f} claimed, "
+            f"{100 * worst[many].value:.1f} in the worst case"
         )
     return (
         "The first n networks of the population, deployed and attacked by themselves, at eps "
@@ -102,7 +99,8 @@ def _diversity(evidence: Evidence) -> str:
         f"Pairs of networks as populations of two, at eps {eps}: how much the two differ, by four "
         "measures, against what is left of the pair under the paper's PGD and in the worst case "
         "(over it and PGD on the clipped margin of both). Above each panel Spearman's rank "
-        "correlation with claimed and with worst-case MRA, over all pairs."
+        f"correlation over the pairs of each population, with a star where p < {SIGNIFICANT} in a "
+        "test that relabels networks."
     )
 
 

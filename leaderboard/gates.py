@@ -100,12 +100,8 @@ def _no_weaker(row: Row, name: str, strong: str, weak: tuple[str, ...]) -> Gate:
 def _excess(first: Mapping[int, Record], second: Mapping[int, Record]) -> Score | None:
     """The paired difference over common seeds and images, or None where there is none."""
     common = sorted(first.keys() & second.keys())
-    if not common:
-        return None
-    shared = metrics.on_shared_images(
-        [by[seed].correct for by in (first, second) for seed in common]
-    )
-    return metrics.difference(shared[: len(common)], shared[len(common) :])
+    sides = ([by[seed].correct for seed in common] for by in (first, second))
+    return metrics.shared_difference(*sides)
 
 
 def _monotone(row: Row) -> Gate:

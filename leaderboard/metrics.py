@@ -143,6 +143,17 @@ def never_fooled(correct: Correct) -> float:
     return float((expected_correctness(correct) == 1).mean())
 
 
+def shared_difference(first: Sequence[Correct], second: Sequence[Correct]) -> Score | None:
+    """The paired difference on the first images that both sides were measured on.
+
+    None where a side has no seed.
+    """
+    if not first or not second:
+        return None
+    shared = on_shared_images([*first, *second])
+    return difference(shared[: len(first)], shared[len(first) :])
+
+
 def difference(first: Sequence[Correct], second: Sequence[Correct]) -> Score:
     """MRA of the first minus the second on the same images, paired, with its interval in [-1, 1].
 

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from leaderboard import gates, metrics
 from leaderboard.baselines import Baselines
-from leaderboard.claims import Claim, judge_claims, worst_difference
+from leaderboard.claims import (
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    Claim,
+    decide,
+    judge_claims,
+    worst_difference,
+)
 from leaderboard.comparison import TOLERANCE, Comparison, compare, counts
 from leaderboard.drawing import NAMES
-from leaderboard.evidence import Evidence
-from leaderboard.formats import describe, format_eps, format_points, format_score
+from leaderboard.evidence import COMPARED, OUTCOMES, Evidence
+from leaderboard.findings import correlations
+from leaderboard.formats import (
+    describe,
+    format_correlation,
+    format_eps,
+    format_points,
+    format_score,
+)
 from leaderboard.gallery import Figure, gallery
 from leaderboard.markdown import escape, markdown_table
 from leaderboard.metrics import Score
-from leaderboard.paper_figures import COMPARED, correlations
 from leaderboard.records import Record
 from leaderboard.studies import Study, studies
 from leaderboard.table import Row
@@ -65,20 +80,32 @@ def _introduction(found: Mapping[str, Study], compared: Sequence[Comparison]) ->
 
 def _claims(claims: Sequence[Claim]) -> str:
     body = [
-        [escape(claim.text), claim.where, f"**{claim.verdict}**", escape(claim.figures)]
+        [
+            *(escape(claim.text), claim.where, f"**{claim.verdict}**", escape(claim.figures)),
+            ", ".join(_link(section) for section in claim.support),
+        ]
         for claim in claims
     ]
-    headers = ["the paper's claim", "where", "verdict", "measured here"]
+    headers = ["the paper's claim", "where", "verdict", "measured here", "see"]
     return f"## Its claims\n\n{markdown_table(headers, body)}"
+
+
+def _link(section: str) -> str:
+    """To a section of the report, by the anchor that Markdown gives its heading."""
+    number = section.removeprefix("Table ")
+    heading = f"Table {number}: {TITLES[number]}" if number in TITLES else section
+    anchor = re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+    return f"[{section}](#{anchor})"
 
 
 def _tables_note() -> str:
     return (
-        f"MRA in percent. *Reproduced*: within {100 * TOLERANCE:.0f} points of the paper's number, "
-        "or the number lies in our 95% interval. A number is *not comparable* where ours is not "
-        "there, comes from a smaller budget or other images, or where the attack is another: the "
-        "paper's `pgd-eot` ran on one deterministic network, ours draws networks. Last in each "
-        "table stands what the paper does not have, the worst case.\n"
+        f"MRA in percent. *Reproduced*: within {100 * TOLERANCE:.0f} points of the paper's number. "
+        "A number is *not comparable* where ours is not there, comes from a smaller budget, other "
+        "images or another n, or where the attack is another: the paper's `pgd-eot` ran on one "
+        "deterministic network, ours draws networks. The paper does not print the n of its "
+        "adversarially trained populations; the released ones have 4. Last in each table stands "
+        "what the paper does not have, the worst case.\n"
     )
 
 
@@ -108,7 +135,7 @@ def _table(
 def _variants(study: Study, baselines: Baselines) -> str:
     """The paper's attacks as its authors may have run them, beside its numbers."""
     evidence = study.evidence.get("variants")
-    if evidence is None:
+    if evidence is None or study.obstacle:
         return ""
     eps, dataset = evidence.parameters["eps"], study.setting.dataset
     body, near = [], []
@@ -130,10 +157,10 @@ def _variants(study: Study, baselines: Baselines) -> str:
         headers += [NAMES[defense], "paper", "difference"]
     return (
         f"## How its attacks may have been run, {escape(dataset)}\n\nThe paper and its code leave "
-        "some of this open. torchattacks as it is, in float32, on the same populations, the first "
-        f"{evidence.parameters['images']:,} images, eps {format_eps(dataset, eps)}. Within "
-        f"{100 * TOLERANCE:.0f} points of the paper's numbers for both populations: "
-        f"{'; '.join(near) or 'none'}.\n\n{markdown_table(headers, body)}"
+        "some of this open. torchattacks in float32, each attack on one drawn network, on the same "
+        f"populations, the first {evidence.parameters['images']:,} images, eps "
+        f"{format_eps(dataset, eps)}. Within {100 * TOLERANCE:.0f} points of the paper's numbers "
+        f"for both populations: {'; '.join(near) or 'none'}.\n\n{markdown_table(headers, body)}"
     )
 
 
@@ -154,16 +181,27 @@ def _picture(figure: Figure, folder: str = "figures") -> str:
 
 
 def _correlations(evidence: Evidence) -> str:
-    body = [
-        [one.measure, one.among, _correlation(one.claimed), _correlation(one.worst)]
-        for one in correlations(evidence)
-    ]
-    headers = ["measure of diversity", "pairs of", "with claimed MRA", "with worst-case MRA"]
-    return markdown_table(headers, body)
-
-
-def _correlation(value: float) -> str:
-    return "–" if value != value else f"{value:+.2f}"
+    found = correlations(evidence)
+    body: dict[tuple[str, str], list[str]] = {}
+    for one in found:
+        body.setdefault((one.measure, NAMES[one.defense]), []).append(format_correlation(one))
+    outcomes = ["transfer between the two", "claimed MRA", "worst-case MRA"]
+    table = markdown_table(
+        ["measure of diversity", "pairs of", *outcomes],
+        [[*key, *values] for key, values in body.items()],
+    )
+    positive = {
+        outcome: sum(
+            one.significant and (one.rho or 0) > 0 for one in found if one.outcome == outcome
+        )
+        for outcome in OUTCOMES
+    }
+    of = len(found) // len(OUTCOMES)
+    return (
+        f"Of {of} correlations each, significantly positive are {positive['transfer']} with what "
+        f"is left after transfer, {positive['claimed']} with claimed and {positive['worst']} with "
+        f"worst-case MRA.\n\n{table}"
+    )
 
 
 def result(records: Iterable[Record], evidence: Iterable[Evidence]) -> str:
@@ -200,31 +238,31 @@ def _sentences(rows: Mapping[str, Row]) -> str:
     """The verdict in at most three sentences."""
     sentences = []
     ulm, clm = rows.get("ulm"), rows.get("clm")
-    before, after = (row.score("pgd") if row else None for row in (ulm, clm))
-    if before and after:
-        sentences.append(
-            "Under the paper's attacker, who runs PGD on one network drawn for each image, "
-            f"counter-linking takes a population's accuracy from {_percent(before)} to "
-            f"{_percent(after)}."
-        )
     gain = worst_difference(clm, ulm) if ulm and clm else None
-    if gain and ulm and clm:
-        left = " and ".join(_percent(row.worst) for row in (ulm, clm) if row.worst)
-        words = "the gain is gone" if gain.high < TOLERANCE else "a gain remains"
+    if ulm and clm and ulm.claimed and clm.claimed:
         sentences.append(
-            f"Under one who knows all networks and everything but the draw, {left} are left: "
-            f"{words}."
+            "Against the paper's attacker, who perturbs each image with one network drawn at "
+            "random, counter-linking takes what a population is claimed to keep from "
+            f"{_percent(ulm.claimed)} to {_percent(clm.claimed)}."
         )
-    trained = [
-        score
-        for name in ("ulm-adv", "clm-adv", "single-adv")
-        if name in rows and (score := rows[name].worst)
-    ]
-    if len(trained) == 3:
+    if gain and ulm and clm and ulm.worst and clm.worst:
+        verdict = {
+            HOLDS: "the gain remains",
+            FAILS: "the gain is gone",
+            UNDECIDED: "too few images to tell whether a gain remains",
+        }[decide(gain, TOLERANCE)]
         sentences.append(
-            f"What holds is adversarial training: {_percent(trained[0])} and "
-            f"{_percent(trained[1])} are left of ULM-Adv and CLM-Adv, {_percent(trained[2])} of "
-            "one network trained so."
+            "Against one who knows all networks and everything but the draw, "
+            f"{_percent(ulm.worst)} and {_percent(clm.worst)} are left: {verdict}."
+        )
+    trained = [rows[name].worst for name in ("ulm-adv", "clm-adv", "single-adv") if name in rows]
+    left = [score for score in trained if score]
+    if len(left) == 3:
+        helps = min(score.low for score in left) > TOLERANCE
+        sentences.append(
+            f"Adversarial training {'holds' if helps else 'does not help either'}: "
+            f"{_percent(left[0])} and {_percent(left[1])} are left of ULM-Adv and CLM-Adv, "
+            f"{_percent(left[2])} of one network trained so."
         )
     return " ".join(sentences)
 

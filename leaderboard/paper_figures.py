@@ -8,17 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from leaderboard import metrics
 from leaderboard.curves import Curve
 from leaderboard.drawing import COLORS, DEFENSE_COLORS, FOREGROUND, NAMES, canvas, literal
-from leaderboard.evidence import DIVERSITY, Array, Evidence
+from leaderboard.evidence import COMPARED, DIVERSITY, Array, Evidence
+from leaderboard.findings import Correlation, correlations, size_scores
 from leaderboard.formats import format_eps
-from leaderboard.metrics import Score
 from leaderboard.records import Record
-
-COMPARED = ("ulm", "clm")
 
 
 def _data(evidence: Evidence) -> bytes:
@@ -152,11 +149,12 @@ def draw_curves(curves: Sequence[Curve]) -> str:
     with canvas(data, width=9.2, height=3.8, columns=2, sharey=True) as drawn:
         titles = ("claimed: the attacker hopes", "worst case: the attacker knows all networks")
         for panel, title, column in zip(drawn.panels[0], titles, ("claimed", "worst"), strict=True):
+            others = iter(COLORS * len(curves))
             for curve in curves:
                 panel.plot(
                     [point.eps for point in curve.points],
                     [100 * getattr(point, column) for point in curve.points],
-                    color=DEFENSE_COLORS.get(curve.defense, FOREGROUND),
+                    color=DEFENSE_COLORS.get(curve.label) or next(others),
                     marker="o",
                     markersize=4,
                     linewidth=1.8,
@@ -171,37 +169,31 @@ def draw_curves(curves: Sequence[Curve]) -> str:
 
 def draw_size(evidence: Evidence) -> str:
     """MRA and the worst case against the number of submodels."""
-    sizes = evidence.arrays["sizes"]
     with canvas(_data(evidence), width=6.4, height=3.6) as drawn:
         (panel,) = drawn.panels[0]
-        for name in COMPARED:
+        for name, marker, shift in zip(COMPARED, ("o", "^"), (-0.06, 0.06), strict=True):
             for column, line, words in (
                 ("claimed", "--", "claimed (PGD)"),
                 ("worst", "-", "worst case"),
             ):
                 scores = size_scores(evidence, name, column)
-                values = np.array([100 * score.value for score in scores])
-                spread = np.array([[100 * s.low, 100 * s.high] for s in scores]).T
+                values = np.array([100 * score.value for score in scores.values()])
+                spread = np.array([[100 * s.low, 100 * s.high] for s in scores.values()]).T
                 panel.errorbar(
-                    sizes,
+                    np.array(list(scores)) + shift,
                     values,
                     np.abs(spread - values),
                     color=DEFENSE_COLORS[name],
                     linestyle=line,
-                    marker="o",
+                    marker=marker,
                     markersize=4,
                     capsize=3,
                     label=f"{NAMES[name]}, {words}",
                 )
-        panel.set(xlabel="n, networks in the population", ylabel="MRA (%)", xticks=sizes)
+        panel.set(xlabel="n, networks in the population", ylabel="MRA (%)", xticks=list(scores))
         panel.set_ylim(bottom=-2)
         _legend_above(panel)
     return drawn.svg
-
-
-def size_scores(evidence: Evidence, defense: str, column: str) -> list[Score]:
-    """MRA with its interval for each n, "claimed" or "worst"."""
-    return [metrics.score([s[np.newaxis]]) for s in evidence.arrays[f"{defense} {column} s"]]
 
 
 def draw_conformity(evidence: Evidence) -> str:
@@ -244,51 +236,29 @@ def draw_examples(evidence: Evidence) -> str:
     return drawn.svg
 
 
-@dataclass(frozen=True)
-class Correlation:
-    """Spearman's rank correlation of one measure of diversity with what attacks leave of a pair."""
-
-    measure: str
-    among: str
-    claimed: float
-    worst: float
-
-
-def correlations(evidence: Evidence) -> list[Correlation]:
-    """For each measure: within ULM, within CLM, and over the pairs of both."""
-    found = []
-    for number, measure in enumerate(DIVERSITY):
-        for among in (("ulm",), ("clm",), COMPARED):
-            x = np.concatenate([evidence.arrays[f"{name} measures"][number] for name in among])
-            rho = {}
-            for column in ("claimed", "worst"):
-                y = np.concatenate([evidence.arrays[f"{name} {column}"] for name in among])
-                varies = len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0
-                rho[column] = float(stats.spearmanr(x, y).statistic) if varies else float("nan")
-            found.append(Correlation(measure, " and ".join(among), **rho))
-    return found
-
-
 def draw_diversity(evidence: Evidence) -> str:
     """Each measure of diversity of a pair against what both attackers leave of it."""
-    with canvas(
-        _data(evidence), width=11.5, height=3.6, columns=len(DIVERSITY), sharey=True
-    ) as drawn:
-        both = {c.measure: c for c in correlations(evidence) if c.among == " and ".join(COMPARED)}
+    found = {(c.defense, c.measure, c.outcome): c for c in correlations(evidence)}
+    grid = {"columns": len(DIVERSITY), "sharey": True}
+    outcomes = {"claimed": COLORS[0], "worst": COLORS[5]}
+    with canvas(_data(evidence), width=11.5, height=4.0, **grid) as drawn:
         for number, (panel, measure) in enumerate(zip(drawn.panels[0], DIVERSITY, strict=True)):
-            for column, color in (("claimed", COLORS[0]), ("worst", COLORS[5])):
+            above = []
+            for outcome, color in outcomes.items():
+                words = "worst case" if outcome == "worst" else outcome
                 for name, marker in zip(COMPARED, ("o", "^"), strict=True):
                     panel.plot(
                         evidence.arrays[f"{name} measures"][number],
-                        100 * evidence.arrays[f"{name} {column}"],
+                        100 * evidence.arrays[f"{name} {outcome}"],
                         marker,
                         color=color,
                         markersize=4,
                         alpha=0.8,
-                        label=f"{NAMES[name]}, {'worst case' if column == 'worst' else column}",
+                        label=f"{NAMES[name]}, {words}",
                     )
-            rho = both[measure]
-            panel.set_title(f"rank corr.: {rho.claimed:+.2f}, {rho.worst:+.2f}", fontsize=10)
+                each = (found[name, measure, outcome] for name in COMPARED)
+                above.append(f"{words}: {', '.join(_rank_correlation(one) for one in each)}")
+            panel.set_title("\n".join(above), fontsize=9)
             what, _, unit = measure.partition(" (")
             panel.set_xlabel(f"{what}\n({unit}", fontsize=9)
         drawn.panels[0][0].set_ylabel("MRA of the pair (%)")
@@ -297,17 +267,23 @@ def draw_diversity(evidence: Evidence) -> str:
     return drawn.svg
 
 
+def _rank_correlation(one: Correlation) -> str:
+    """`CLM +0.31*`, with a star where it is significant."""
+    value = "–" if one.rho is None else f"{one.rho:+.2f}{'*' * one.significant}"
+    return f"{NAMES[one.defense]} {value}"
+
+
 def transfer_tables(records: Iterable[Record]) -> TransferTables | None:
-    """Out of records of the protocol "transfer", at the smallest eps and of the lowest seed."""
+    """Of the records of "transfer" at the smallest eps, the newest of the lowest seed."""
     found = [r for r in records if r.cell.protocol == "transfer" and r.cell.defense in COMPARED]
-    found.sort(key=lambda r: (-r.cell.eps, -r.cell.seed, r.cell.submodels, r.measured_at))
-    # Of each defense the last: the smallest eps, the lowest seed, most submodels, the newest.
-    chosen = {record.cell.defense: record for record in found}
-    if not chosen:
+    if not found:
         return None
-    tables = {n: metrics.transfer(chosen[n].correct).accuracies for n in COMPARED if n in chosen}
-    cell = found[-1].cell
-    return TransferTables(tables, format_eps(cell.dataset, cell.eps))
+    eps = min(record.cell.eps for record in found)
+    found = [record for record in found if record.cell.eps == eps]
+    found.sort(key=lambda r: (-r.cell.seed, r.cell.submodels, r.measured_at))
+    last = {record.cell.defense: record for record in found}
+    tables = {n: metrics.transfer(last[n].correct).accuracies for n in COMPARED if n in last}
+    return TransferTables(tables, format_eps(found[0].cell.dataset, eps))
 
 
 def _legend_above(panel: Any) -> None:

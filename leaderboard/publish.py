@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from leaderboard import baselines, evidence, gallery, records, speed
+from leaderboard.drawing import MARK
 from leaderboard.files import write_atomically
 from leaderboard.paper import render_paper, result
 from leaderboard.plots import figures
@@ -44,10 +45,9 @@ def paper_path(results: Path) -> Path:
 
 def _publish(results: Path) -> Path:
     texts, drawn = _expected(results)
-    for pattern in ("sweep-*.svg", *gallery.file_patterns()):
-        for old in (results.parent / "figures").glob(pattern):
-            if old not in drawn:
-                old.unlink(missing_ok=True)
+    for old in (results.parent / "figures").glob("*.svg"):
+        if old not in drawn and f"<dc:title>{MARK}" in old.read_text(errors="replace"):
+            old.unlink(missing_ok=True)
     for path, text in {**drawn, **texts}.items():
         write_atomically(path, text.encode())
     return page_path(results)

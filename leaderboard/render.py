@@ -152,11 +152,8 @@ def ranking(rows: Checked) -> str:
 
 def better(first: Row, second: Row) -> bool:
     """Whether the first row's worst case is significantly above the second's, image by image."""
-    ours, theirs = first.worst_correct, second.worst_correct
-    if not ours or not theirs:
-        return False
-    shared = metrics.on_shared_images([*ours, *theirs])
-    return metrics.difference(shared[: len(ours)], shared[len(ours) :]).low > 0
+    excess = metrics.shared_difference(first.worst_correct, second.worst_correct)
+    return excess is not None and excess.low > 0
 
 
 def draw(rows: Sequence[Row]) -> str:

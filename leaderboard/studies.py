@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from leaderboard.evidence import Evidence
 from leaderboard.records import Record
@@ -15,24 +16,49 @@ class Study:
     """One dataset under the largest budget that it was measured with.
 
     Attributes:
-        evidence: by kind, on the same data under the same budget.
+        evidence: by kind, of populations that the records are of.
     """
 
     setting: Setting
     records: tuple[Record, ...]
     evidence: Mapping[str, Evidence]
 
+    @property
+    def obstacle(self) -> str:
+        """Why the paper's numbers cannot be judged by this study, or nothing."""
+        if not self.setting.source.startswith("torchvision"):
+            return "other images"
+        return "" if self.setting.budget == "paper" else f"{self.setting.budget} budget"
+
+    @cached_property
+    def radii(self) -> list[float]:
+        """The Linf radii at which defenses are ranked, from small to large."""
+        return headline_radii(self.records)
+
     def row(self, defense: str, eps: float) -> Row | None:
         """A defense's row at an Linf radius; for clean images, at 0, the one at its smallest.
 
-        A complete one if there is one, and of those the one of most submodels.
+        Of several with other parameters or sizes: a complete one, retrained as the paper's is, of
+        most submodels, the newest.
         """
-        radii = sorted({r.cell.eps for r in self.records if r.cell.defense == defense} - {0.0})
-        near = [radius for radius in radii if eps == 0 or abs(radius - eps) < 1e-6]
+        attacked = {r.cell.eps for r in self.records if r.cell.defense == defense} - {0.0}
+        near = [radius for radius in self.radii if radius in attacked]
+        if eps > 0:
+            near = [radius for radius in near if abs(radius - eps) < 1e-6]
         if not near:
             return None
-        mine = [r for r in rows(self.records, "Linf", near[0]) if r.defense == defense]
-        return max(mine, key=lambda row: (row.complete, row.submodels), default=None)
+        found = [row for row in self._rows[near[0]] if row.defense == defense]
+        return max(found, key=_preference, default=None)
+
+    @cached_property
+    def _rows(self) -> dict[float, list[Row]]:
+        return {eps: rows(self.records, "Linf", eps) for eps in self.radii}
+
+
+def headline_radii(records: Iterable[Record]) -> list[float]:
+    """The Linf radii that records are ranked at, from small to large."""
+    cells = (r.cell for r in records if r.headline)
+    return sorted({cell.eps for cell in cells if cell.norm == "Linf" and cell.attack != "none"})
 
 
 def studies(records: Iterable[Record], evidence: Iterable[Evidence]) -> dict[str, Study]:
@@ -49,12 +75,7 @@ def studies(records: Iterable[Record], evidence: Iterable[Evidence]) -> dict[str
         dataset: Study(
             setting,
             tuple(measured),
-            {
-                one.kind: one
-                for one in listed
-                if (one.dataset, one.budget, one.sha256)
-                == (dataset, setting.budget, setting.sha256)
-            },
+            {one.kind: one for one in listed if _belongs(one, setting, measured)},
         )
         for dataset, (setting, measured) in by_dataset.items()
     }
@@ -62,3 +83,20 @@ def studies(records: Iterable[Record], evidence: Iterable[Evidence]) -> dict[str
 
 def _thoroughness(setting: Setting) -> tuple[int, int]:
     return budget_rank(setting.budget), setting.images
+
+
+def _belongs(evidence: Evidence, setting: Setting, measured: Sequence[Record]) -> bool:
+    """Whether evidence is of the same data, budget, weights and radius as the records."""
+    where = (evidence.dataset, evidence.budget, evidence.source, evidence.sha256)
+    weights = {record.population_sha256 for record in measured}
+    return (
+        where == (setting.dataset, setting.budget, setting.source, setting.sha256)
+        and set(evidence.populations.values()) <= weights
+        and evidence.parameters.get("eps") in (None, *headline_radii(measured)[:1])
+    )
+
+
+def _preference(row: Row) -> tuple[bool, bool, int, str]:
+    as_paper = not any(r.cell.defense_parameters.get("from_scratch") for r in row.records)
+    newest = max(record.measured_at for record in row.records)
+    return row.complete, as_paper, row.submodels, newest

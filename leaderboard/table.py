@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -197,7 +198,8 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
 
     Clean images have no eps: their records belong to every row of the same population. For each
     seed the newest weights count, and of two records that differ only in the attack's version or
-    parameters the newer one. Once a seed has all that a rank needs, only such seeds count.
+    parameters the newer one. Only seeds that have all that a rank needs count; while there is none,
+    those with the most attacks.
     """
     populations = _populations(records)
     names = _labels(populations)
@@ -216,14 +218,13 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
             if clean or cell.eps == eps:
                 here.setdefault((cell.protocol, cell.attack), {})[cell.seed] = record
         drawn = {attack: by for (protocol, attack), by in here.items() if protocol == "draw"}
-        complete = set.intersection(*(set(drawn.get(a, ())) for a in REQUIRED_ATTACKS))
-        if complete:
-            for by_seed in (
-                *here.values(),
-                *(by for curve in sweep.values() for by in curve.values()),
-            ):
-                for seed in by_seed.keys() - complete:
-                    del by_seed[seed]
+        counted = _counted_seeds(drawn)
+        for by_seed in (
+            *here.values(),
+            *(by for curve in sweep.values() for by in curve.values()),
+        ):
+            for seed in by_seed.keys() - counted:
+                del by_seed[seed]
         drawn = {attack: by for attack, by in drawn.items() if by}
         if drawn.keys() - {"none"}:
             others = {
@@ -234,6 +235,15 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
     return sorted(
         found, key=lambda r: (not r.complete, -(r.worst.value if r.worst else 0), r.label)
     )
+
+
+def _counted_seeds(drawn: Mapping[str, BySeed]) -> set[int]:
+    """The seeds behind a row: a worst case over a seed's few attacks would flatter the defense."""
+    complete = set.intersection(*(set(drawn.get(a, ())) for a in REQUIRED_ATTACKS))
+    if complete:
+        return complete
+    attacks = Counter(seed for by_seed in drawn.values() for seed in by_seed)
+    return {seed for seed, count in attacks.items() if count == max(attacks.values())}
 
 
 def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from attacks import ATTACKS
-from benchmarks.budgets import BUDGETS, SWEEP_ATTACKS, experiment
+from benchmarks.budgets import SWEEP_ATTACKS, experiment
 from benchmarks.datasets import DATASETS
 from defenses import DEFENSES
+from leaderboard.table import BUDGETS
 
 
 def test_mnist():

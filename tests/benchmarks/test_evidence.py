@@ -8,7 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.evidence import KINDS, Scene, gather, pairwise_cosines, saliency_maps
+from attacks import ThreatModel
+from benchmarks import budgets
+from benchmarks.budgets import Variant
+from benchmarks.evidence import (
+    KINDS,
+    Scene,
+    as_published,
+    gather,
+    masks,
+    pairwise_cosines,
+    saliency_maps,
+)
 from benchmarks.session import Options, Session
 from defenses import Population
 from defenses.counter_linking import first_weight
@@ -92,13 +103,54 @@ def test_watched_retraining_ends_as_the_stored_population(options):
     session = Session(options)
     stored = session.prepare("digits", "clm").population
     found, _ = gather(session, "digits", "trajectory")
-    mask = KINDS["masks"](Scene(session, "digits"))["mask"].ravel()
+    mask = masks(Scene(session, "digits"))["mask"].ravel()
     ulm = session.prepare("digits", "ulm").population
     for kind, place in (("linked", mask.argmax()), ("free", (~mask).argmax())):
         for column, population in ((0, ulm), (-1, stored)):
             weights = [first_weight(one)[0].flatten()[place].item() for one in population.submodels]
             np.testing.assert_array_equal(found.arrays[kind][:, column], np.float32(weights))
     assert list(found.arrays["step"]) == sorted(found.arrays["step"])
+
+
+def test_what_is_watched_ends_in_time_and_is_the_beginning_of_the_whole(options, monkeypatch):
+    """The cosine schedule of all epochs, of which only the first is seen."""
+    key = ("smoke", "digits")
+    experiment = budgets._EXPERIMENTS[key]
+    recipe = replace(experiment.recipes["default"], cosine=True)
+    longer = replace(
+        experiment,
+        recipes={**experiment.recipes, "default": recipe},
+        defenses={**experiment.defenses, "clm": {**experiment.defenses["clm"], "epochs": 3}},
+    )
+    found = {}
+    for watched in (1, 3):
+        figures = replace(longer.figures, watched_epochs=watched)
+        monkeypatch.setitem(budgets._EXPERIMENTS, key, replace(longer, figures=figures))
+        found[watched] = gather(Session(options), "digits", "trajectory")[0].arrays
+    steps = len(found[1]["step"])
+    assert found[1]["step"][-1] == found[3]["step"][-1] / 3
+    for name in ("linked", "free"):
+        np.testing.assert_array_equal(found[1][name][:, :-1], found[3][name][:, : steps - 1])
+
+
+def test_what_evidence_depends_on_is_in_its_name(options):
+    plain, _ = gather(Session(options), "digits", "masks")
+    more, _ = gather(Session(replace(options, submodels=3)), "digits", "masks")
+    assert plain.key != more.key
+    assert "attacks" in plain.parameters
+    size, _ = gather(Session(options), "digits", "size")
+    assert size.parameters["attacks"]["pgd"]["steps"] == 2
+
+
+def test_variants_are_the_tool_s_own_attacks():
+    network = linear([1.0, 2.0], [3.0, -4.0]).requires_grad_(False)
+    images, labels = torch.full((3, 1, 1, 2), 0.5), torch.tensor([0, 1, 0])
+    variant = Variant(name="", attack="pgd", tool="FGSM", parameters={})
+    attack = as_published(variant)
+    perturbed = attack.function(network, images, labels, threat_model=ThreatModel("Linf", 0.1))
+    # The loss of class 0 grows along the second row minus the first: (2, -6).
+    torch.testing.assert_close(perturbed[0].flatten(), torch.tensor([0.6, 0.4]))
+    torch.testing.assert_close(perturbed[1].flatten(), torch.tensor([0.4, 0.6]))
 
 
 def test_sizes_are_of_the_first_submodels(options):

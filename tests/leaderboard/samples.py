@@ -32,6 +32,11 @@ CELL = Cell(
 )
 
 
+def weights_sha256(defense, submodels=2, seed=0, parameters=CELL.defense_parameters):
+    """What stands for a population's weights."""
+    return hashlib.sha256(f"{defense}{submodels}{seed}{parameters}".encode()).hexdigest()
+
+
 def record(right=10, *, headline=True, measured_at="2026-01-02T03:04:05+00:00", **cell):
     """A record whose first submodel is right on `right` of the images, the others on one less."""
     cell = {"test_images": cell.get("images", CELL.images), **cell}
@@ -42,11 +47,12 @@ def record(right=10, *, headline=True, measured_at="2026-01-02T03:04:05+00:00", 
     correct = np.ones(changed.shape, dtype=bool)
     correct &= np.arange(changed.images) < right
     correct[..., 1:, :] &= np.arange(changed.images) < right - 1
-    weights = f"{changed.defense}{changed.submodels}{changed.seed}{changed.defense_parameters}"
     return Record(
         cell=changed,
         correct=correct,
-        population_sha256=hashlib.sha256(weights.encode()).hexdigest(),
+        population_sha256=weights_sha256(
+            changed.defense, changed.submodels, changed.seed, changed.defense_parameters
+        ),
         training_seconds=12.0,
         attack_seconds=1.5,
         unperturbed=0.0,
@@ -114,6 +120,8 @@ def evidence(kind, *, seed=0, **changes):
             "clm quantiles": ramp[None] / 2,
             "ulm mean": np.array([0.3], np.float32),
             "clm mean": np.array([0.15], np.float32),
+            "ulm absolute": np.linspace(0.3, 0.32, 10, dtype=np.float32),
+            "clm absolute": np.linspace(0.15, 0.17, 10, dtype=np.float32),
         },
         "size": {
             "sizes": np.array([1, 2], np.float32),
@@ -148,6 +156,7 @@ def evidence(kind, *, seed=0, **changes):
             for name in ("ulm", "clm")
             for what, values in (
                 ("measures", np.array([[0.5], [0.1], [0.0], [0.2]], np.float32)),
+                ("transfer", np.array([0.6], np.float32)),
                 ("claimed", np.array([0.5], np.float32)),
                 ("worst", np.array([0.25], np.float32)),
             )
@@ -169,7 +178,7 @@ def evidence(kind, *, seed=0, **changes):
                 {"name": "10 steps", "attack": "autoattack"},
             ],
         },
-        "populations": {"ulm": "0" * 64, "clm": "1" * 64},
+        "populations": {name: weights_sha256(name) for name in ("ulm", "clm")},
         "arrays": arrays[kind],
         "measured_at": "2026-01-02T03:04:05+00:00",
         "environment": {"device": "cpu"},

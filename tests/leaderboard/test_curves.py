@@ -28,3 +28,32 @@ def test_without_two_radii_or_without_both_attackers_there_is_no_curve():
     once = [*swept("pgd", [(0.1, 9)]), *swept("pgd-clipped-margin", [(0.1, 9)])]
     assert curves([clean, *once]) == []
     assert curves([*swept("pgd", [(0.1, 9), (0.2, 5)]), *swept("arc", [(0.1, 9), (0.2, 5)])]) == []
+
+
+def test_seeds_with_fewer_attacks_do_not_raise_the_worst_case():
+    """A conformity test leaves clean and PGD records of more seeds."""
+    clean = [record(20, attack="none", seed=seed) for seed in (0, 1)]
+    pgd = swept("pgd", [(0.1, 18), (0.2, 10)])
+    known = swept("pgd-clipped-margin", [(0.1, 11), (0.2, 3)])
+    more = swept("pgd", [(0.1, 19)], seed=1)
+    (curve,) = curves([*clean, *pgd, *known, *more])
+    assert curve.seeds == (0,)
+    assert curve.points[1].worst == 21 / 40
+    assert curve.points[1].claimed == 35 / 40
+
+
+def test_sizes_are_curves_of_their_own():
+    cells = [{"submodels": 1}, {"submodels": 2}]
+    measured = [
+        one
+        for cell in cells
+        for one in (
+            record(20, attack="none", **cell),
+            *swept("pgd", [(0.1, 18), (0.2, 10)], **cell),
+            *swept("arc", [(0.1, 11), (0.2, 3)], **cell),
+        )
+    ]
+    assert [(curve.label, curve.submodels) for curve in curves(measured)] == [
+        ("ulm", 1),
+        ("ulm", 2),
+    ]

@@ -14,15 +14,18 @@ README_GOLDEN = Path(__file__).parent / "golden_result.md"
 
 
 def measured_by_hand():
-    many = {"images": 200, "submodels": 2, "budget": "paper"}
-    plain = [*gated("ulm", 3, **many), *gated("clm", 5, **many)]
+    many = {"images": 200, "budget": "paper"}
+    plain = [
+        *gated("ulm", 3, submodels=10, **many),
+        *gated("clm", 5, submodels=10, **many),
+    ]
     trained = [
-        *gated("ulm-adv", 150, **many),
-        *gated("clm-adv", 151, **many),
-        *gated("single-adv", 149, **{**many, "submodels": 1}),
+        *gated("ulm-adv", 150, submodels=2, **many),
+        *gated("clm-adv", 151, submodels=2, **many),
+        *gated("single-adv", 149, submodels=1, **many),
     ]
     curve = [
-        record(right, defense=name, attack="fgsm", eps=eps, headline=False, **many)
+        record(right, defense=name, attack="fgsm", eps=eps, headline=False, submodels=10, **many)
         for name, right in (("ulm", 9), ("clm", 80))
         for eps in (0.35, 0.5)
     ]
@@ -30,13 +33,18 @@ def measured_by_hand():
 
 
 def seen_by_hand():
-    return [samples.evidence(kind, budget="paper") for kind in KINDS]
+    return [seen(kind) for kind in KINDS]
 
 
-def report(records=None, seen=None):
+def seen(kind, **changes):
+    weights = {name: samples.weights_sha256(name, 10) for name in ("ulm", "clm")}
+    return samples.evidence(kind, budget="paper", populations=weights, **changes)
+
+
+def report(records=None, evidence=None):
     return render_paper(
         measured_by_hand() if records is None else records,
-        seen_by_hand() if seen is None else seen,
+        seen_by_hand() if evidence is None else evidence,
         baselines.load(),
     )
 
@@ -70,8 +78,8 @@ def test_variants_stand_beside_the_paper_and_near_ones_are_named():
         f"{name} s": np.full((2, 10), value, np.float32)
         for name, value in (("ulm", 0.36), ("clm", 0.54))
     }
-    seen = [samples.evidence("variants", budget="paper", arrays=arrays)]
-    assert "both populations: `pgd` as released." in report(seen=seen)
+    text = report(evidence=[seen("variants", arrays=arrays)])
+    assert "both populations: `pgd` as released." in text
 
 
 def test_the_result_is_one_table_one_plot_and_three_sentences():
@@ -86,7 +94,34 @@ def test_the_result_is_one_table_one_plot_and_three_sentences():
 def test_a_gain_that_remains_is_said_to_remain():
     many = {"images": 200, "budget": "paper"}
     text = result([*gated("ulm", 3, **many), *gated("clm", 90, **many)], [])
-    assert "a gain remains" in text
+    assert "the gain remains" in text
+
+
+def test_too_few_images_decide_nothing():
+    text = result([*gated("ulm", 3), *gated("clm", 7)], [])
+    assert "too few images to tell whether a gain remains" in text
+
+
+def test_adversarial_training_that_keeps_nothing_is_not_praised():
+    names = {"ulm-adv": 2, "clm-adv": 2, "single-adv": 1}
+    text = result([r for name, n in names.items() for r in gated(name, 0, submodels=n)], [])
+    assert "Adversarial training does not help either" in text
+
+
+def test_a_verdict_needs_the_paper_s_budget():
+    quick = [*gated("ulm", 3, images=200), *gated("clm", 5, images=200)]
+    text = report(quick, [])
+    assert "**not judged: quick budget**" in text
+    assert "does not hold" not in text
+
+
+def test_every_claim_links_to_sections_that_exist():
+    text = report()
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in headings}
+    links = set(re.findall(r"\]\(#([^)]*)\)", text))
+    assert links
+    assert links <= anchors
 
 
 if __name__ == "__main__":

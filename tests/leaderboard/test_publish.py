@@ -71,6 +71,7 @@ def test_what_the_readme_says_is_replaced_between_its_markers():
 
 def test_a_figure_that_nothing_asks_for_any_more_is_removed_and_a_user_s_own_stays(results):
     figures = results.parent / "figures"
+    records.write(record(9, defense="clm"), results)
     path = evidence.write(samples.evidence("masks"), results)
     publish(results)
     (figures / "mine.svg").write_text("")

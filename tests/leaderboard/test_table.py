@@ -115,3 +115,13 @@ def test_the_newer_of_two_versions_of_an_attack_counts():
     for order in ([old, new], [new, old]):
         (only,) = rows(order, "Linf", 0.3)
         assert only.score("pgd").value == 5 / 40
+
+
+def test_while_no_seed_is_complete_those_with_the_most_attacks_count():
+    """A seed that only PGD was run on has no worst case."""
+    first = [record(5, attack="pgd"), record(2, attack="pgd-clipped-margin")]
+    second = [record(19, attack="pgd", seed=1)]
+    clean = [record(20, attack="none", seed=seed) for seed in (0, 1)]
+    (one,) = rows([*first, *second, *clean], "Linf", 0.3)
+    assert one.seeds == [0]
+    assert one.worst.value == 3 / 40

@@ -1,0 +1,96 @@
+"""What evidence says: scores and correlations computed from its arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from leaderboard import metrics
+from leaderboard.evidence import COMPARED, DIVERSITY, OUTCOMES, Array, Evidence, pairs
+from leaderboard.metrics import QUANTILE, Score
+
+# Relabelings of submodels tried for a p-value; the first of a fixed sequence.
+PERMUTATIONS = 9999
+SIGNIFICANT = 0.05
+
+
+def mean_score(values: Array) -> Score:
+    """The mean of independent values with its 95% interval; endless for a single value."""
+    value = float(np.mean(values, dtype=np.float64))
+    if len(values) < 2:
+        return Score(value, -np.inf, np.inf)
+    half = QUANTILE * float(np.std(values, ddof=1, dtype=np.float64)) / len(values) ** 0.5
+    return Score(value, value - half, value + half)
+
+
+def size_scores(evidence: Evidence, defense: str, column: str) -> dict[int, Score]:
+    """MRA with its interval by n, "claimed" or "worst"."""
+    rows = evidence.arrays[f"{defense} {column} s"]
+    sizes = [int(k) for k in evidence.arrays["sizes"]]
+    return {k: metrics.score([s[np.newaxis]]) for k, s in zip(sizes, rows, strict=True)}
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation over the pairs of one population's submodels.
+
+    Attributes:
+        measure: of diversity, one of `DIVERSITY`.
+        outcome: one of `OUTCOMES`.
+        rho: None where one side does not vary.
+        p: of a permutation test, two-sided: pairs share submodels and are not independent, so
+            submodels are relabeled (Mantel, 1967). None with `rho`.
+    """
+
+    defense: str
+    measure: str
+    outcome: str
+    rho: float | None
+    p: float | None
+
+    @property
+    def significant(self) -> bool:
+        """Whether p is below 5%."""
+        return self.p is not None and self.p < SIGNIFICANT
+
+
+def correlations(evidence: Evidence) -> list[Correlation]:
+    """Every measure of diversity with every outcome, within each population."""
+    found = []
+    for defense in COMPARED:
+        for number, measure in enumerate(DIVERSITY):
+            x = evidence.arrays[f"{defense} measures"][number]
+            for outcome in OUTCOMES:
+                rho, p = mantel(x, evidence.arrays[f"{defense} {outcome}"])
+                found.append(Correlation(defense, measure, outcome, rho, p))
+    return found
+
+
+def mantel(x: Array, y: Array) -> tuple[float | None, float | None]:
+    """Spearman's rho of two values for each pair of submodels, and its p by relabeling submodels.
+
+    Args:
+        x, y: (pairs,), in the order of `leaderboard.evidence.pairs`.
+    """
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None, None
+    ranks_x, ranks_y = (_standard(stats.rankdata(values)) for values in (x, y))
+    submodels = round((1 + (1 + 8 * len(x)) ** 0.5) / 2)
+    first, second = pairs(submodels)
+    square = np.zeros((submodels, submodels))
+    square[first, second] = square[second, first] = ranks_x
+    random = np.random.default_rng(0)
+    orders = random.permuted(np.tile(np.arange(submodels), (PERMUTATIONS, 1)), axis=1)
+    by_chance = square[orders[:, first], orders[:, second]] @ ranks_y
+    rho = float(ranks_x @ ranks_y)
+    as_extreme = int((np.abs(by_chance) >= abs(rho) - 1e-12).sum())
+    return rho, (1 + as_extreme) / (1 + PERMUTATIONS)
+
+
+def _standard(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Centred, of length one."""
+    centred = values - values.mean()
+    return np.asarray(centred / np.linalg.norm(centred))

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import samples
+
+from leaderboard.findings import correlations, mantel, mean_score, size_scores
+
+
+def test_a_mean_has_an_interval_over_its_values():
+    found = mean_score(np.array([0.0, 1.0] * 50))
+    # Standard deviation 0.5025 over 100 values.
+    assert found.value == 0.5
+    assert found.low == pytest.approx(0.5 - 1.96 * 0.05025, abs=1e-4)
+    single = mean_score(np.array([0.3]))
+    assert (single.low, single.high) == (-np.inf, np.inf)
+
+
+def test_scores_of_sizes_have_intervals_over_images():
+    evidence = samples.evidence("size")
+    s = np.zeros((2, 10), np.float32)
+    s[1, :5] = 1
+    changed = samples.evidence("size", arrays={**evidence.arrays, "ulm claimed s": s})
+    found = size_scores(changed, "ulm", "claimed")
+    assert {k: score.value for k, score in found.items()} == {1: 0, 2: 0.5}
+    # Standard error of ten halves and nothings: sqrt(0.2778 / 10).
+    assert found[2].low == pytest.approx(0.5 - 1.96 * 0.16667, abs=1e-3)
+
+
+def test_ranks_are_correlated_not_values():
+    rho, _ = mantel(np.array([1.0, 2.0, 3.0]), np.array([0.0, 0.1, 9.0]))
+    assert rho == pytest.approx(1.0)
+    rho, _ = mantel(np.array([1.0, 3.0, 2.0]), np.array([1.0, 2.0, 3.0]))
+    assert rho == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("values", [np.array([1.0, 1.0, 1.0]), np.array([1.0])])
+def test_what_does_not_vary_correlates_with_nothing(values):
+    assert mantel(values, values) == (None, None)
+
+
+def test_pairs_that_share_a_submodel_are_not_counted_as_independent():
+    """One odd submodel out of six moves five pairs together: six relabelings, so p is 1 in 6."""
+    first, second = np.triu_indices(6, 1)
+    x = ((first == 0) | (second == 0)).astype(float)
+    y = x + 1e-3 * np.arange(len(x))
+    rho, p = mantel(x, y)
+    assert rho > 0.8
+    assert 0.1 < p < 0.25
+
+
+def test_a_pattern_over_all_submodels_is_significant():
+    at = np.arange(10)
+    first, second = np.triu_indices(10, 1)
+    distance = np.abs(at[first] - at[second]).astype(float)
+    rho, p = mantel(distance, distance**2)
+    assert rho == pytest.approx(1.0)
+    assert p < 0.001
+
+
+def test_correlations_stay_within_a_population():
+    measures = np.array([[1, 2, 3], [3, 2, 1], [1, 1, 1], [1, 3, 2]], np.float32)
+    arrays = {}
+    for name in ("ulm", "clm"):
+        arrays[f"{name} measures"] = measures
+        arrays[f"{name} transfer"] = arrays[f"{name} claimed"] = np.array([0.1, 0.2, 0.9], "f4")
+        arrays[f"{name} worst"] = np.zeros(3, np.float32)
+    found = correlations(samples.evidence("diversity", arrays=arrays))
+    claimed = [c.rho for c in found if (c.defense, c.outcome) == ("ulm", "claimed")]
+    assert claimed[:2] == pytest.approx([1.0, -1.0])
+    assert claimed[2] is None
+    assert claimed[3] == pytest.approx(0.5)
+    assert all(c.rho is None and not c.significant for c in found if c.outcome == "worst")
+    assert len(found) == 2 * 4 * 3
