@@ -80,16 +80,23 @@ def _size(evidence: Evidence) -> str:
 def _transfer(tables: TransferTables) -> str:
     parts = []
     for name, table in tables.accuracies.items():
-        own, others = table.diagonal(), table[~np.eye(len(table), dtype=bool)]
-        parts.append(
-            f"{NAMES[name]}: {100 * own.mean():.1f} on the diagonal, {100 * others.min():.0f} to "
-            f"{100 * others.max():.0f} beside it"
-            if len(others)
-            else f"{NAMES[name]}: one network"
+        odd = np.arange(len(table)) % 2
+        same = odd[:, None] == odd
+        np.fill_diagonal(same, val=False)
+        groups = {
+            "the own network": np.eye(len(table), dtype=bool),
+            "one of the same parity": same,
+            "even to odd": odd[None] > odd[:, None],
+            "odd to even": odd[None] < odd[:, None],
+        }
+        shares = (
+            f"{100 * table[at].mean():.0f} {words}" for words, at in groups.items() if at.any()
         )
+        parts.append(f"{NAMES[name]}: {', '.join(shares)}")
     return (
         "Accuracy of each network on PGD images crafted on each other; what is left beside the "
-        f"diagonal is what the draw lives on. {'; '.join(parts)}."
+        "diagonal is what the draw lives on. Counter-linking pushes even submodels one way and odd "
+        f"ones the other. Mean accuracy on images crafted on {'; '.join(parts)}."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from leaderboard.drawing import COLORS, canvas, literal
+from leaderboard.drawing import COLORS, DEFENSE_COLORS, canvas, literal
 from leaderboard.records import Record
 from leaderboard.table import Setting, rows, settings
 
@@ -55,12 +55,14 @@ def draw_sweep(curves: Curves) -> str:
     grid = {"columns": len(attacks), "sharey": True}
     with canvas(data, width=4.4 * len(attacks) + 1.6, height=3.6, **grid) as drawn:
         for panel, attack in zip(drawn.panels[0], attacks, strict=True):
-            for color, defense in zip(COLORS * len(defenses), defenses, strict=False):
+            others = iter(COLORS * len(defenses))
+            for defense in defenses:
+                name = defense.partition(" (")[0]
                 points = curves.get((defense, attack), [])
                 panel.plot(
                     [eps for eps, _ in points],
                     [100 * value for _, value in points],
-                    color=color,
+                    color=DEFENSE_COLORS.get(name) or next(others),
                     marker="o",
                     markersize=3.5,
                     label=literal(defense),

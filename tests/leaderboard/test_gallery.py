@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -85,6 +86,19 @@ def test_captions_have_the_numbers(drawn):
     assert "0.300 for ULM and 0.150 for CLM" in drawn["saliency"][0].caption
     assert "ULM with 2: 25.0 claimed, 0.0 in the worst case" in drawn["size"][0].caption
     assert "linked 0.025 and 0.200" in drawn["trajectory"][0].caption
+
+
+def test_the_transfer_caption_tells_the_parities_apart():
+    """Even submodels answer images of odd ones right, and the other way round; else they fail."""
+    correct = np.zeros((4, 4, 20), bool)
+    odd = np.arange(4) % 2
+    correct[odd[:, None] > odd] = True
+    correct[odd[:, None] < odd, :5] = True
+    made = replace(record(1, submodels=4, protocol="transfer"), correct=correct)
+    (figure,) = gallery(studies([made], [])["mnist"])
+    assert "ULM: 0 the own network, 0 one of the same parity, 25 even to odd, 100 odd to even" in (
+        figure.caption
+    )
 
 
 def test_the_transfer_map_is_that_of_the_smallest_eps_and_lowest_seed():
