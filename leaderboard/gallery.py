@@ -84,10 +84,10 @@ def _transfer(tables: TransferTables) -> str:
         same = odd[:, None] == odd
         np.fill_diagonal(same, val=False)
         groups = {
-            "the own network": np.eye(len(table), dtype=bool),
-            "one of the same parity": same,
-            "even to odd": odd[None] > odd[:, None],
-            "odd to even": odd[None] < odd[:, None],
+            "on the network itself": np.eye(len(table), dtype=bool),
+            "on others of its parity": same,
+            "from even to odd": odd[None] > odd[:, None],
+            "from odd to even": odd[None] < odd[:, None],
         }
         shares = (
             f"{100 * table[at].mean():.0f} {words}" for words, at in groups.items() if at.any()
@@ -96,7 +96,7 @@ def _transfer(tables: TransferTables) -> str:
     return (
         "Accuracy of each network on PGD images crafted on each other; what is left beside the "
         "diagonal is what the draw lives on. Counter-linking pushes even submodels one way and odd "
-        f"ones the other. Mean accuracy on images crafted on {'; '.join(parts)}."
+        f"ones the other. Left on average: {'; '.join(parts)}."
     )
 
 

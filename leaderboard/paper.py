@@ -12,6 +12,7 @@ from leaderboard.baselines import Baselines
 from leaderboard.claims import (
     FAILS,
     HOLDS,
+    NOT_MEASURED,
     UNDECIDED,
     Claim,
     decide,
@@ -82,7 +83,7 @@ def _claims(claims: Sequence[Claim]) -> str:
     body = [
         [
             *(escape(claim.text), claim.where, f"**{claim.verdict}**", escape(claim.figures)),
-            ", ".join(_link(section) for section in claim.support),
+            ", ".join(map(_link, claim.support)) if claim.verdict != NOT_MEASURED else "–",
         ]
         for claim in claims
     ]

@@ -96,9 +96,8 @@ def test_the_transfer_caption_tells_the_parities_apart():
     correct[odd[:, None] < odd, :5] = True
     made = replace(record(1, submodels=4, protocol="transfer"), correct=correct)
     (figure,) = gallery(studies([made], [])["mnist"])
-    assert "ULM: 0 the own network, 0 one of the same parity, 25 even to odd, 100 odd to even" in (
-        figure.caption
-    )
+    shares = "0 on the network itself, 0 on others of its parity, 25 from even to odd"
+    assert f"ULM: {shares}, 100 from odd to even." in figure.caption
 
 
 def test_the_transfer_map_is_that_of_the_smallest_eps_and_lowest_seed():
