@@ -42,7 +42,8 @@ def format_correlation(correlation: Correlation) -> str:
     """`+0.31 (p 0.042)`, or an en dash."""
     if correlation.rho is None:
         return "–"
-    return f"{correlation.rho:+.2f} (p {correlation.p:.3f})"
+    p = correlation.p or 0.0
+    return f"{correlation.rho:+.2f} (p {f'{p:.3f}' if p >= 0.001 else '< 0.001'})"
 
 
 def format_eps(dataset: str, eps: float) -> str:

@@ -122,7 +122,7 @@ def _examples(_: Evidence) -> str:
     return (
         "Images of each class, perturbed by PGD on the clipped margin of the whole CLM. Above each "
         "image the answer that most of its networks give, and the share of them that answer right; "
-        "framed in green where that is at least half."
+        "framed in green where the first is right."
     )
 
 

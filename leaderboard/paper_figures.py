@@ -75,21 +75,13 @@ def draw_trajectory(evidence: Evidence) -> str:
     with canvas(_data(evidence), width=8.4, height=3.4, columns=2, sharey=True) as drawn:
         for panel, kind in zip(drawn.panels[0], ("linked", "free"), strict=True):
             for index, values in enumerate(evidence.arrays[kind]):
-                up = index % 2 == 0
-                panel.plot(
-                    steps,
-                    values,
-                    color=DEFENSE_COLORS["ulm" if up else "clm"],
-                    linewidth=1.2,
-                    label=None
-                    if index > 1
-                    else f"pushed {'up' if up else 'down'}"
-                    if kind == "linked"
-                    else f"{'even' if up else 'odd'} submodels",
-                )
+                parity, color = ("odd", "clm") if index % 2 else ("even", "ulm")
+                label = f"{parity} submodels" if index < 2 else None
+                panel.plot(steps, values, color=DEFENSE_COLORS[color], linewidth=1.2, label=label)
             panel.set(title=f"a {'counter-linked' if kind == 'linked' else 'free'} weight")
             panel.set_xlabel("training step")
-            panel.legend(loc="upper left", fontsize=9)
+        # Beside a free weight, which hardly moves, there is room.
+        drawn.panels[0][1].legend(loc="upper left", fontsize=9)
         drawn.panels[0][0].set_ylabel(f"weight, {len(evidence.arrays['linked'])} submodels")
     return drawn.svg
 
@@ -224,11 +216,11 @@ def draw_examples(evidence: Evidence) -> str:
             panel.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             panel.set(xticks=[], yticks=[])
             panel.grid(visible=False)
-            wrong = right[row, column] < 0.5
-            color = "#d55e00" if wrong else "#009e73"
-            for spine in panel.spines.values():
-                spine.set(visible=True, color=color, linewidth=2.5)
             answer = int(evidence.arrays["answers"][row, column])
+            fooled = answer != evidence.arrays["labels"][column]
+            for spine in panel.spines.values():
+                color = "#d55e00" if fooled else "#009e73"
+                spine.set(visible=True, color=color, linewidth=2.5)
             panel.set_title(f"{answer} ({100 * right[row, column]:.0f}%)", fontsize=8, pad=3)
             if column == 0:
                 eps = format_eps(evidence.dataset, float(evidence.arrays["eps"][row]))

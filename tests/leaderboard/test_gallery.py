@@ -54,7 +54,7 @@ def test_all_evidence_but_a_table_has_a_figure(drawn):
         ("examples", ["eps 0.3", "7 (0%)", "1 (50%)"]),
         ("masks", ["counter-linked: 3 of 9"]),
         ("weights", ["weight in the first layer", "share of weights (%)", "ULM: standard"]),
-        ("trajectory", ["training step", "pushed up", "pushed down", "a free weight"]),
+        ("trajectory", ["training step", "even submodels", "odd submodels", "a free weight"]),
         ("saliency", ["cosine of saliency maps", "ULM: mean 0.30", "CLM: mean 0.15"]),
     ],
 )  # fmt: skip
