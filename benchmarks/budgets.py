@@ -205,6 +205,7 @@ def _variants(eps: float, step_size: float) -> tuple[Variant, ...]:
         step_size: the released code's for PGD, with 40 steps.
     """
     own = {"alpha": 2 / 255, "steps": 10}
+    still = {"alpha": 2 / 255, "steps": 40, "random_start": False, "eot_iter": 2}
     pgd = {"alpha": step_size, "steps": 40}
     listed: list[tuple[str, str, str, Parameters]] = [
         ("as in the released code", "pgd", "PGD", pgd),
@@ -216,6 +217,7 @@ def _variants(eps: float, step_size: float) -> tuple[Variant, ...]:
         ("20 steps of eps / 20", "mifgsm", "MIFGSM", {"alpha": eps / 20, "steps": 20}),
         ("10 steps for each part, the tool's own setting", "autoattack", "AutoAttack", {}),
         ("like PGD", "pgd-eot", "EOTPGD", {**pgd, "eot_iter": 2}),
+        ("40 steps of 2/255 without a random start", "pgd-eot", "EOTPGD", still),
         ("10 steps of 2/255, the tool's own setting", "pgd-eot", "EOTPGD", {**own, "eot_iter": 2}),
     ]
     found = [Variant(name=n, attack=a, tool=t, parameters=p) for n, a, t, p in listed]
