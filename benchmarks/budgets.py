@@ -208,11 +208,12 @@ def _variants(eps: float, step_size: float) -> tuple[Variant, ...]:
     still = {"alpha": 2 / 255, "steps": 40, "random_start": False, "eot_iter": 2}
     pgd = {"alpha": step_size, "steps": 40}
     listed: list[tuple[str, str, str, Parameters]] = [
-        ("as in the released code", "pgd", "PGD", pgd),
+        ("40 steps, a random start, one draw an image", "pgd", "PGD", pgd),
         ("without a random start", "pgd", "PGD", {**pgd, "random_start": False}),
         ("steps of 2/255", "pgd", "PGD", {**pgd, "alpha": 2 / 255}),
         ("100 steps", "pgd", "PGD", {**pgd, "steps": 100}),
         ("10 steps of 2/255, the tool's own setting", "mifgsm", "MIFGSM", own),
+        ("10 steps of eps / 10", "mifgsm", "MIFGSM", {"alpha": eps / 10, "steps": 10}),
         ("5 steps of eps / 5", "mifgsm", "MIFGSM", {"alpha": eps / 5, "steps": 5}),
         ("20 steps of eps / 20", "mifgsm", "MIFGSM", {"alpha": eps / 20, "steps": 20}),
         ("10 steps for each part, the tool's own setting", "autoattack", "AutoAttack", {}),
@@ -221,7 +222,8 @@ def _variants(eps: float, step_size: float) -> tuple[Variant, ...]:
         ("10 steps of 2/255, the tool's own setting", "pgd-eot", "EOTPGD", {**own, "eot_iter": 2}),
     ]
     found = [Variant(name=n, attack=a, tool=t, parameters=p) for n, a, t, p in listed]
-    return (replace(found[0], name="one draw for every 100 images", images_per_draw=100), *found)
+    released = "the same, one draw for every 100 images, as in the released code"
+    return (found[0], replace(found[0], name=released, images_per_draw=100), *found[1:])
 
 
 _ONE = {"single": 1, "single-adv": 1}

@@ -8,13 +8,13 @@ from fractions import Fraction
 from typing import Any
 
 from leaderboard.metrics import Score
-from leaderboard.studies import Study
+from leaderboard.studies import SUBMODELS, Study
 from leaderboard.table import PAPER_ATTACKS
 
 # A number of ours within so much of the paper's MRA reproduces it.
 TOLERANCE = 0.05
-# n of the paper's populations without adversarial training; that of the others is not printed.
-SUBMODELS = {"ulm": 10, "clm": 10}
+# The adversarially trained populations that its authors released have another n than the paper's.
+OF_THE_PAPERS_SIZE = ("ulm", "clm")
 REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
 
 
@@ -77,8 +77,8 @@ def _one(
     ours = row.score(attack) if row else None
     submodels = row.submodels if row else None
     verdict, reason = _verdict(study, attack, paper, ours)
-    if not reason and submodels != SUBMODELS.get(defense, submodels):
-        verdict, reason = NOT_COMPARABLE, f"n = {submodels}, the paper's {SUBMODELS[defense]}"
+    if not reason and defense in OF_THE_PAPERS_SIZE and submodels != SUBMODELS:
+        verdict, reason = NOT_COMPARABLE, f"n = {submodels}, the paper's {SUBMODELS}"
     return Comparison(
         number, dataset, eps, attack, defense, paper, ours, submodels, verdict, reason
     )

@@ -204,7 +204,11 @@ def _check(evidence: Evidence) -> None:
     expected = KINDS[evidence.kind]
     if evidence.arrays.keys() != expected.keys():
         raise ValueError(f"arrays {sorted(evidence.arrays)}, expected {sorted(expected)}")
-    lengths: dict[str, int] = {}
+    lengths = {
+        "measures": len(DIVERSITY),
+        "quantiles": len(QUANTILES),
+        "variants": len(evidence.parameters.get("variants", ())),
+    }
     for name, axes in expected.items():
         array = evidence.arrays[name]
         shape = array.shape
@@ -216,4 +220,4 @@ def _check(evidence: Evidence) -> None:
             raise ValueError(f"{name} has shape {shape}, expected ({', '.join(axes)})")
         for axis, length in zip(axes, shape, strict=True):
             if lengths.setdefault(axis, length) != length:
-                raise ValueError(f"{name} has {length} {axis}, others have {lengths[axis]}")
+                raise ValueError(f"{name} has {length} {axis}, expected {lengths[axis]}")

@@ -10,7 +10,7 @@ from scipy import stats
 
 from leaderboard import metrics
 from leaderboard.evidence import COMPARED, DIVERSITY, OUTCOMES, Array, Evidence, pairs
-from leaderboard.metrics import QUANTILE, Score
+from leaderboard.metrics import CONFIDENCE, Score
 
 # Relabelings of submodels tried for a p-value; the first of a fixed sequence.
 PERMUTATIONS = 9999
@@ -18,11 +18,12 @@ SIGNIFICANT = 0.05
 
 
 def mean_score(values: Array) -> Score:
-    """The mean of independent values with its 95% interval; endless for a single value."""
+    """The mean of independent values with its 95% t interval; endless for a single value."""
     value = float(np.mean(values, dtype=np.float64))
     if len(values) < 2:
         return Score(value, -np.inf, np.inf)
-    half = QUANTILE * float(np.std(values, ddof=1, dtype=np.float64)) / len(values) ** 0.5
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    half = quantile * float(np.std(values, ddof=1, dtype=np.float64)) / len(values) ** 0.5
     return Score(value, value - half, value + half)
 
 

@@ -17,6 +17,7 @@ from leaderboard.findings import SIGNIFICANT, size_scores
 from leaderboard.formats import format_eps
 from leaderboard.paper_figures import TransferTables, transfer_tables
 from leaderboard.studies import Study
+from leaderboard.table import CLAIM_ATTACKS
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,24 @@ def _evidence(kind: str) -> Callable[[Study], Evidence | None]:
 
 def _curves(lines: Sequence[Curve]) -> str:
     attacks = sorted({attack for line in lines for attack in line.attacks})
-    return (
-        "Left: the lowest MRA under attacks on one network drawn for each image, as the paper "
-        "attacks. Right: the best of all attacks for each image, by an attacker who knows all "
-        "networks. Out of the attacks that were run at every eps: "
-        f"{', '.join(f'`{attack}`' for attack in attacks)}."
+    claims = [f"`{attack}`" for attack in attacks if attack in CLAIM_ATTACKS]
+    text = (
+        f"Left: the lowest of {' and '.join(claims)} on one network drawn for each image, as the "
+        "paper attacks. Right: the best for each image of these and "
+        f"{' and '.join(f'`{a}`' for a in attacks if a not in CLAIM_ATTACKS)}, by an attacker who "
+        "uses all networks at once, on as many images as all were run on."
     )
+    by_name = {line.label: {point.eps: point for point in line.points} for line in lines}
+    if not set(COMPARED) <= by_name.keys():
+        return text
+    ulm, clm = (by_name[name] for name in COMPARED)
+    gains = [
+        f"{eps:.3g}: {100 * (clm[eps].claimed - ulm[eps].claimed):+.1f} claimed, "
+        f"{100 * (clm[eps].worst - ulm[eps].worst):+.1f} worst"
+        for eps in sorted(ulm.keys() & clm.keys())
+        if eps > 0
+    ]
+    return f"{text} CLM minus ULM, in points, at eps {'; '.join(gains)}."
 
 
 def _size(evidence: Evidence) -> str:
@@ -67,11 +80,12 @@ def _size(evidence: Evidence) -> str:
         claimed, worst = (size_scores(evidence, name, column) for column in ("claimed", "worst"))
         many = max(claimed)
         parts.append(
-            f"{NAMES[name]} with {many}: {100 * claimed[many].value:.1f} claimed, "
+            f"{NAMES[name]} with {many}: {100 * claimed[many].value:.1f} under PGD, "
             f"{100 * worst[many].value:.1f} in the worst case"
         )
     return (
-        "The first n networks of the population, deployed and attacked by themselves, at eps "
+        "The first n networks of the population, deployed and attacked by themselves, on "
+        f"{evidence.parameters['images']:,} images, eps "
         f"{format_eps(evidence.dataset, evidence.parameters['eps'])}. {'; '.join(parts)}. Bars: "
         "95% intervals over images."
     )

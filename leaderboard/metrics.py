@@ -159,7 +159,8 @@ def difference(first: Sequence[Correct], second: Sequence[Correct]) -> Score:
 
     The squared standard error is that of the paired differences of seed-averaged s_j over images
     plus, for each side with several seeds, the variance between its seeds' MRAs over their number.
-    A tie is where the interval holds 0.
+    A tie is where the interval holds 0. Where all pairs are equal the spread says nothing, and the
+    interval reaches as far as the exact bound for N images (about 3 / N).
 
     Args:
         first, second: one (..., N) array a training seed; all with the same images.
@@ -177,4 +178,6 @@ def difference(first: Sequence[Correct], second: Sequence[Correct]) -> Score:
         if len(side) > 1:
             variance += float(np.var([mra(correct) for correct in side], ddof=1)) / len(side)
     value, half = float(pairs.mean()), QUANTILE * variance**0.5
+    if variance == 0:
+        half = float(1 - (1 - CONFIDENCE) ** (1 / len(pairs)))
     return Score(value, max(-1.0, value - half), min(1.0, value + half))

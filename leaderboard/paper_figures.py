@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from leaderboard import metrics
 from leaderboard.curves import Curve
-from leaderboard.drawing import COLORS, DEFENSE_COLORS, FOREGROUND, NAMES, canvas, literal
+from leaderboard.drawing import (
+    COLORS,
+    DEFENSE_COLORS,
+    FOREGROUND,
+    NAMES,
+    OTHER_COLORS,
+    canvas,
+    literal,
+)
 from leaderboard.evidence import COMPARED, DIVERSITY, Array, Evidence
 from leaderboard.findings import Correlation, correlations, size_scores
 from leaderboard.formats import format_eps
@@ -75,9 +84,9 @@ def draw_trajectory(evidence: Evidence) -> str:
     with canvas(_data(evidence), width=8.4, height=3.4, columns=2, sharey=True) as drawn:
         for panel, kind in zip(drawn.panels[0], ("linked", "free"), strict=True):
             for index, values in enumerate(evidence.arrays[kind]):
-                parity, color = ("odd", "clm") if index % 2 else ("even", "ulm")
+                parity, color = ("odd", COLORS[4]) if index % 2 else ("even", COLORS[2])
                 label = f"{parity} submodels" if index < 2 else None
-                panel.plot(steps, values, color=DEFENSE_COLORS[color], linewidth=1.2, label=label)
+                panel.plot(steps, values, color=color, linewidth=1.2, label=label)
             panel.set(title=f"a {'counter-linked' if kind == 'linked' else 'free'} weight")
             panel.set_xlabel("training step")
         # Beside a free weight, which hardly moves, there is room.
@@ -141,7 +150,7 @@ def draw_curves(curves: Sequence[Curve]) -> str:
     with canvas(data, width=9.2, height=3.8, columns=2, sharey=True) as drawn:
         titles = ("claimed: the attacker hopes", "worst case: the attacker knows all networks")
         for panel, title, column in zip(drawn.panels[0], titles, ("claimed", "worst"), strict=True):
-            others = iter(COLORS * len(curves))
+            others = cycle(OTHER_COLORS)
             for curve in curves:
                 panel.plot(
                     [point.eps for point in curve.points],
@@ -232,7 +241,7 @@ def draw_diversity(evidence: Evidence) -> str:
     """Each measure of diversity of a pair against what both attackers leave of it."""
     found = {(c.defense, c.measure, c.outcome): c for c in correlations(evidence)}
     grid = {"columns": len(DIVERSITY), "sharey": True}
-    outcomes = {"claimed": COLORS[0], "worst": COLORS[5]}
+    outcomes = {"claimed": COLORS[2], "worst": COLORS[3]}
     with canvas(_data(evidence), width=11.5, height=4.0, **grid) as drawn:
         for number, (panel, measure) in enumerate(zip(drawn.panels[0], DIVERSITY, strict=True)):
             above = []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 
-from leaderboard.drawing import COLORS, DEFENSE_COLORS, canvas, literal
+from leaderboard.drawing import DEFENSE_COLORS, OTHER_COLORS, canvas, literal
 from leaderboard.records import Record
 from leaderboard.table import Setting, rows, settings
 
@@ -55,7 +56,7 @@ def draw_sweep(curves: Curves) -> str:
     grid = {"columns": len(attacks), "sharey": True}
     with canvas(data, width=4.4 * len(attacks) + 1.6, height=3.6, **grid) as drawn:
         for panel, attack in zip(drawn.panels[0], attacks, strict=True):
-            others = iter(COLORS * len(defenses))
+            others = cycle(OTHER_COLORS)
             for defense in defenses:
                 name = defense.partition(" (")[0]
                 points = curves.get((defense, attack), [])

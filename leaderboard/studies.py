@@ -10,6 +10,10 @@ from leaderboard.evidence import Evidence
 from leaderboard.records import Record
 from leaderboard.table import Row, Setting, budget_rank, rows, settings
 
+# The radii that the paper attacks at, and n of its populations.
+RADII = {"mnist": (0.3, 0.4), "cifar10": (8 / 255, 16 / 255)}
+SUBMODELS = 10
+
 
 @dataclass(frozen=True)
 class Study:
@@ -32,14 +36,14 @@ class Study:
 
     @cached_property
     def radii(self) -> list[float]:
-        """The Linf radii at which defenses are ranked, from small to large."""
-        return headline_radii(self.records)
+        """The Linf radii of the ranking: the paper's first, then from small to large."""
+        return headline_radii(self.setting.dataset, self.records)
 
     def row(self, defense: str, eps: float) -> Row | None:
-        """A defense's row at an Linf radius; for clean images, at 0, the one at its smallest.
+        """A defense's row at an Linf radius; for clean images, at 0, the one at its first.
 
         Of several with other parameters or sizes: a complete one, retrained as the paper's is, of
-        most submodels, the newest.
+        the paper's size or else of most submodels, the newest.
         """
         attacked = {r.cell.eps for r in self.records if r.cell.defense == defense} - {0.0}
         near = [radius for radius in self.radii if radius in attacked]
@@ -55,10 +59,12 @@ class Study:
         return {eps: rows(self.records, "Linf", eps) for eps in self.radii}
 
 
-def headline_radii(records: Iterable[Record]) -> list[float]:
-    """The Linf radii that records are ranked at, from small to large."""
+def headline_radii(dataset: str, records: Iterable[Record]) -> list[float]:
+    """The Linf radii that records are ranked at: the paper's first, then from small to large."""
     cells = (r.cell for r in records if r.headline)
-    return sorted({cell.eps for cell in cells if cell.norm == "Linf" and cell.attack != "none"})
+    radii = {cell.eps for cell in cells if cell.norm == "Linf" and cell.attack != "none"}
+    first = RADII.get(dataset, (0.0,))[0]
+    return sorted(radii, key=lambda eps: (abs(eps - first) > 1e-6, eps))
 
 
 def studies(records: Iterable[Record], evidence: Iterable[Evidence]) -> dict[str, Study]:
@@ -92,11 +98,11 @@ def _belongs(evidence: Evidence, setting: Setting, measured: Sequence[Record]) -
     return (
         where == (setting.dataset, setting.budget, setting.source, setting.sha256)
         and set(evidence.populations.values()) <= weights
-        and evidence.parameters.get("eps") in (None, *headline_radii(measured)[:1])
+        and evidence.parameters.get("eps") in (None, *headline_radii(setting.dataset, measured)[:1])
     )
 
 
-def _preference(row: Row) -> tuple[bool, bool, int, str]:
+def _preference(row: Row) -> tuple[bool, bool, bool, int, str]:
     as_paper = not any(r.cell.defense_parameters.get("from_scratch") for r in row.records)
     newest = max(record.measured_at for record in row.records)
-    return row.complete, as_paper, row.submodels, newest
+    return row.complete, as_paper, row.submodels == SUBMODELS, row.submodels, newest
