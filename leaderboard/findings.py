@@ -34,6 +34,18 @@ def size_scores(evidence: Evidence, defense: str, column: str) -> dict[int, Scor
     return {k: metrics.score([s[np.newaxis]]) for k, s in zip(sizes, rows, strict=True)}
 
 
+def parities(pair_count: int) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which pairs are of two even submodels, of two odd ones, or of one of each."""
+    first, second = pairs(submodels_of(pair_count))
+    odd = first % 2 + second % 2
+    return {"two even": odd == 0, "one of each": odd == 1, "two odd": odd == 2}
+
+
+def submodels_of(pair_count: int) -> int:
+    """The n of n (n - 1) / 2 pairs."""
+    return int(1 + (1 + 8 * pair_count) ** 0.5) // 2
+
+
 @dataclass(frozen=True)
 class Correlation:
     """Spearman's rank correlation over the pairs of one population's submodels.
@@ -79,7 +91,7 @@ def mantel(x: Array, y: Array) -> tuple[float | None, float | None]:
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None, None
     ranks_x, ranks_y = (_standard(stats.rankdata(values)) for values in (x, y))
-    submodels = round((1 + (1 + 8 * len(x)) ** 0.5) / 2)
+    submodels = submodels_of(len(x))
     first, second = pairs(submodels)
     square = np.zeros((submodels, submodels))
     square[first, second] = square[second, first] = ranks_x

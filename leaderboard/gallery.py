@@ -13,7 +13,7 @@ from leaderboard import paper_figures
 from leaderboard.curves import Curve, curves
 from leaderboard.drawing import NAMES
 from leaderboard.evidence import COMPARED, Evidence
-from leaderboard.findings import SIGNIFICANT, size_scores
+from leaderboard.findings import SIGNIFICANT, parities, size_scores
 from leaderboard.formats import format_eps
 from leaderboard.paper_figures import TransferTables, transfer_tables
 from leaderboard.studies import Study
@@ -121,7 +121,22 @@ def _diversity(evidence: Evidence) -> str:
         "measures, against what is left of the pair under the paper's PGD and in the worst case "
         "(over it and PGD on the clipped margin of both). Above each panel Spearman's rank "
         f"correlation over the pairs of each population, with a star where p < {SIGNIFICANT} in a "
-        "test that relabels networks."
+        f"test that relabels networks. {_by_parity(evidence)}"
+    )
+
+
+def _by_parity(evidence: Evidence) -> str:
+    """What is left of CLM's pairs, by which way counter-linking pushed the two."""
+    groups = parities(len(evidence.arrays["clm claimed"]))
+    shares = [
+        f"of {words} {100 * evidence.arrays['clm claimed'][mine].mean():.0f} and "
+        f"{100 * evidence.arrays['clm worst'][mine].mean():.0f}"
+        for words, mine in groups.items()
+        if mine.any()
+    ]
+    return (
+        "Counter-linking pushes even networks one way and odd ones the other: of CLM's pairs "
+        f"there are left, claimed and in the worst case, {', '.join(shares)}."
     )
 
 

@@ -19,7 +19,7 @@ from leaderboard.claims import (
 from leaderboard.comparison import NOT_COMPARABLE, TOLERANCE, Comparison, compare, counts
 from leaderboard.drawing import NAMES
 from leaderboard.evidence import COMPARED, OUTCOMES, Evidence
-from leaderboard.findings import correlations
+from leaderboard.findings import SIGNIFICANT, correlations
 from leaderboard.formats import (
     describe,
     format_correlation,
@@ -227,17 +227,18 @@ def _correlations(evidence: Evidence) -> str:
         ["measure of diversity", "pairs of", *outcomes],
         [[*key, *values] for key, values in body.items()],
     )
-    positive = {
-        outcome: sum(
-            one.significant and (one.rho or 0) > 0 for one in found if one.outcome == outcome
-        )
+    counted = {
+        outcome: [one for one in found if one.outcome == outcome and one.significant]
         for outcome in OUTCOMES
     }
-    of = len(found) // len(OUTCOMES)
+    shown = [
+        f"{sum((one.rho or 0) > 0 for one in counted[outcome])} positive and "
+        f"{sum((one.rho or 0) < 0 for one in counted[outcome])} negative with {words}"
+        for outcome, words in zip(OUTCOMES, outcomes, strict=True)
+    ]
     return (
-        f"Of {of} correlations each, significantly positive are {positive['transfer']} with what "
-        f"is left after transfer, {positive['claimed']} with claimed and {positive['worst']} with "
-        f"worst-case MRA.\n\n{table}"
+        f"Of {len(found) // len(OUTCOMES)} correlations each, significant (at p < {SIGNIFICANT}, "
+        f"uncorrected) are {', '.join(shown)}.\n\n{table}"
     )
 
 

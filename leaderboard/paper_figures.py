@@ -22,7 +22,7 @@ from leaderboard.drawing import (
     literal,
 )
 from leaderboard.evidence import COMPARED, DIVERSITY, Array, Evidence
-from leaderboard.findings import Correlation, correlations, size_scores
+from leaderboard.findings import Correlation, correlations, parities, size_scores
 from leaderboard.formats import format_eps
 from leaderboard.records import Record
 
@@ -239,33 +239,50 @@ def draw_examples(evidence: Evidence) -> str:
 
 def draw_diversity(evidence: Evidence) -> str:
     """Each measure of diversity of a pair against what both attackers leave of it."""
+    from matplotlib.lines import Line2D
+
     found = {(c.defense, c.measure, c.outcome): c for c in correlations(evidence)}
-    grid = {"columns": len(DIVERSITY), "sharey": True}
     outcomes = {"claimed": COLORS[2], "worst": COLORS[3]}
+    by_parity = parities(len(evidence.arrays["clm claimed"]))
+    everything = np.ones(len(evidence.arrays["ulm claimed"]), bool)
+    groups = [("ulm", "ULM", "o", everything)]
+    groups += [
+        ("clm", f"CLM, {words}", marker, by_parity[words])
+        for words, marker in zip(by_parity, ("^", "D", "v"), strict=True)
+    ]
+    grid = {"columns": len(DIVERSITY), "sharey": True}
     with canvas(_data(evidence), width=11.5, height=4.0, **grid) as drawn:
         for number, (panel, measure) in enumerate(zip(drawn.panels[0], DIVERSITY, strict=True)):
-            above = []
             for outcome, color in outcomes.items():
-                words = "worst case" if outcome == "worst" else outcome
-                for name, marker in zip(COMPARED, ("o", "^"), strict=True):
+                for name, _, marker, mine in groups:
                     panel.plot(
-                        evidence.arrays[f"{name} measures"][number],
-                        100 * evidence.arrays[f"{name} {outcome}"],
+                        evidence.arrays[f"{name} measures"][number][mine],
+                        100 * evidence.arrays[f"{name} {outcome}"][mine],
                         marker,
                         color=color,
                         markersize=4,
                         alpha=0.8,
-                        label=f"{NAMES[name]}, {words}",
                     )
-                each = (found[name, measure, outcome] for name in COMPARED)
-                above.append(f"{words}: {', '.join(_rank_correlation(one) for one in each)}")
+            above = [
+                f"{_WORDS[outcome]}: "
+                + ", ".join(_rank_correlation(found[name, measure, outcome]) for name in COMPARED)
+                for outcome in outcomes
+            ]
             panel.set_title("\n".join(above), fontsize=9)
             what, _, unit = measure.partition(" (")
             panel.set_xlabel(f"{what}\n({unit}", fontsize=9)
         drawn.panels[0][0].set_ylabel("MRA of the pair (%)")
-        handles, labels = drawn.panels[0][0].get_legend_handles_labels()
-        drawn.figure.legend(handles, labels, loc="outside upper center", ncols=4)
+        dot: dict[str, Any] = {"linestyle": "", "color": FOREGROUND}
+        handles = [
+            *(Line2D([], [], color=color, linewidth=4, label=_WORDS[outcome])
+              for outcome, color in outcomes.items()),
+            *(Line2D([], [], marker=marker, label=label, **dot) for _, label, marker, _ in groups),
+        ]  # fmt: skip
+        drawn.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return drawn.svg
+
+
+_WORDS = {"claimed": "claimed", "worst": "worst case"}
 
 
 def _rank_correlation(one: Correlation) -> str:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import samples
 
-from leaderboard.findings import correlations, mantel, mean_score, size_scores
+from leaderboard.findings import correlations, mantel, mean_score, parities, size_scores
 
 
 def test_a_mean_has_an_interval_over_its_values():
@@ -54,6 +54,14 @@ def test_a_pattern_over_all_submodels_is_significant():
     rho, p = mantel(distance, distance**2)
     assert rho == pytest.approx(1.0)
     assert p < 0.001
+
+
+def test_pairs_are_told_apart_by_parity():
+    found = parities(6)
+    pairs = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert [p for p, mine in zip(pairs, found["two even"], strict=True) if mine] == [(0, 2)]
+    assert [p for p, mine in zip(pairs, found["two odd"], strict=True) if mine] == [(1, 3)]
+    assert found["one of each"].sum() == 4
 
 
 def test_correlations_stay_within_a_population():

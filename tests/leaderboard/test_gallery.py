@@ -85,6 +85,7 @@ def test_captions_have_the_numbers(drawn):
     assert "3.0 times" in drawn["weights"][0].caption
     assert "0.300 for ULM and 0.150 for CLM" in drawn["saliency"][0].caption
     assert "ULM with 2: 25.0 under PGD, 0.0 in the worst case" in drawn["size"][0].caption
+    assert "in the worst case, of one of each 50 and 25." in drawn["diversity"][0].caption
     assert "linked 0.025 and 0.200" in drawn["trajectory"][0].caption
 
 
