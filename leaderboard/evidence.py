@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leaderboard.files import read_sealed, write_sealed
-from leaderboard.records import NAME, RecordError, check_types
+from leaderboard.records import NAME, RecordError, check_types, read_each
 
 SCHEMA_VERSION = 1
 
@@ -153,15 +153,7 @@ def read_all(results: Path) -> list[Evidence]:
     Raises:
         RecordError: some cannot be used; the message names each.
     """
-    found, problems = [], []
-    for path in sorted(folder_of(results).glob("*.json")):
-        try:
-            found.append(read(path))
-        except RecordError as error:
-            problems.append(str(error))
-    if problems:
-        raise RecordError("\n".join(problems))
-    return found
+    return read_each(sorted(folder_of(results).glob("*.json")), read)
 
 
 def pairs(submodels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -8,10 +8,10 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,9 @@ PROTOCOLS = {
 }
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+File = TypeVar("File")
 
 
 class RecordError(ValueError):
@@ -164,8 +167,17 @@ def read_all(folder: Path) -> list[Record]:
     Raises:
         RecordError: some cannot be used; the message names each.
     """
+    return read_each(sorted(folder.glob("*.json")), read)
+
+
+def read_each(paths: Iterable[Path], read: Callable[[Path], File]) -> list[File]:
+    """What `read` makes of each file.
+
+    Raises:
+        RecordError: of all files for which `read` raised one; the message has a line for each.
+    """
     found, problems = [], []
-    for path in sorted(folder.glob("*.json")):
+    for path in paths:
         try:
             found.append(read(path))
         except RecordError as error:
