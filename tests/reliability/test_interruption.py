@@ -83,7 +83,13 @@ def test_ctrl_c_leaves_a_page_and_says_how_to_go_on(tmp_path):
     command += ["--benchmark-disable", "-p", "no:cacheprovider"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background inherits an ignored Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while len(list(results.glob("*.json"))) < 2 and process.poll() is None:
         time.sleep(0.05)
