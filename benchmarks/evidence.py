@@ -118,7 +118,7 @@ class Scene:
             ThreatModel("Linf", eps),
             parameters=ATTACKS[attack].parameters(numbers.attacks.get(attack, {})),
             seed=derive_seed(self.session.options.seed, "attack", attack),
-            batch_size=numbers.batch_size,
+            batch_size=self.batch_size,
             protocol=protocol,
             plan=self.session.plan(self.prepared["clm"].population, self.images),
         )

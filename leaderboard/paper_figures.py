@@ -228,7 +228,7 @@ def draw_examples(evidence: Evidence) -> str:
             answer = int(evidence.arrays["answers"][row, column])
             fooled = answer != evidence.arrays["labels"][column]
             for spine in panel.spines.values():
-                color = "#d55e00" if fooled else "#009e73"
+                color = COLORS[3] if fooled else COLORS[2]
                 spine.set(visible=True, color=color, linewidth=2.5)
             panel.set_title(f"{answer} ({100 * right[row, column]:.0f}%)", fontsize=8, pad=3)
             if column == 0:
