@@ -19,6 +19,9 @@ from leaderboard.metrics import Score
 from leaderboard.studies import RADII, Study
 from leaderboard.table import CLAIM_ATTACKS, Row
 
+# The paper's datasets, as claims spell them.
+DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 NOT_MEASURED = "not measured"
 # Where a claim is not about what an attack leaves, or the paper's attack is another than ours.
@@ -101,7 +104,7 @@ def _claims(baselines: Baselines) -> list[Claim]:
         ),
         *(
             Claim(
-                f"It costs hardly any clean accuracy on {NAMES[dataset]}.",
+                f"It costs hardly any clean accuracy on {DATASETS[dataset]}.",
                 *("4, Table 1", f"less than {same}", dataset, ("Table 1",)),
                 _clean_cost,
             )
@@ -109,7 +112,7 @@ def _claims(baselines: Baselines) -> list[Claim]:
         ),
         *(
             Claim(
-                f"Five CLMs trained anew keep the range of accuracy on {NAMES[dataset]}.",
+                f"Five CLMs trained anew keep the range of accuracy on {DATASETS[dataset]}.",
                 "4",
                 f"their clean MRAs lie within {100 * RANGE:.0f} point",
                 *(dataset, ("Conformity of CLMs (Section 4)",)),
@@ -170,7 +173,7 @@ def _claims(baselines: Baselines) -> list[Claim]:
         ),
         *(
             Claim(
-                f"Saliency maps are more orthogonal in CLM than in ULM ({NAMES[dataset]}).",
+                f"Saliency maps are more orthogonal in CLM than in ULM ({DATASETS[dataset]}).",
                 "4.2, Fig. 6" if dataset == "cifar10" else "–",
                 "the mean |cosine| over pairs is smaller, image by image",
                 *(dataset, ("Saliency maps (Fig. 6)",)),

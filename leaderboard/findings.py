@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +71,8 @@ class Correlation:
         return self.p is not None and self.p < SIGNIFICANT
 
 
-def correlations(evidence: Evidence) -> list[Correlation]:
+@lru_cache
+def correlations(evidence: Evidence) -> tuple[Correlation, ...]:
     """Every measure of diversity with every outcome, within each population."""
     found = []
     for defense in COMPARED:
@@ -79,7 +81,7 @@ def correlations(evidence: Evidence) -> list[Correlation]:
             for outcome in OUTCOMES:
                 rho, p = mantel(x, evidence.arrays[f"{defense} {outcome}"])
                 found.append(Correlation(defense, measure, outcome, rho, p))
-    return found
+    return tuple(found)
 
 
 def mantel(x: Array, y: Array) -> tuple[float | None, float | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from leaderboard import gates
 from leaderboard.baselines import Baselines
@@ -31,9 +31,8 @@ from leaderboard.formats import (
 from leaderboard.gallery import Figure, gallery
 from leaderboard.markdown import escape, markdown_table
 from leaderboard.metrics import Score
-from leaderboard.records import Record
 from leaderboard.render import FIRST_LINE
-from leaderboard.studies import RADII, Study, studies
+from leaderboard.studies import RADII, Study
 from leaderboard.table import Row
 
 PAPER = "[Resilience from Diversity](https://arxiv.org/abs/2111.10272)"
@@ -49,11 +48,8 @@ NOTHING = 0.01
 DEFENSES = ("ulm", "clm", "ulm-adv", "clm-adv", "single", "single-adv")
 
 
-def render_paper(
-    records: Iterable[Record], evidence: Iterable[Evidence], baselines: Baselines
-) -> str:
-    """The report as Markdown; the same measurements give the same text."""
-    found = studies(records, evidence)
+def render_paper(found: Mapping[str, Study], baselines: Baselines) -> str:
+    """The report as Markdown, from the study of each dataset; the same give the same text."""
     compared = compare(baselines.paper["tables"], found)
     parts = [FIRST_LINE, _introduction(found, compared)]
     parts += [_claims(judge_claims(found, baselines))]
@@ -242,9 +238,8 @@ def _correlations(evidence: Evidence) -> str:
     )
 
 
-def result(records: Iterable[Record], evidence: Iterable[Evidence]) -> str:
-    """What the README opens with: the verdict, one table, one plot."""
-    found = studies(records, evidence)
+def result(found: Mapping[str, Study]) -> str:
+    """What the README opens with: the verdict, one table, one plot; from the datasets' studies."""
     if not found:
         return "Nothing has been measured yet.\n"
     study = found.get("mnist") or next(iter(found.values()))

@@ -70,15 +70,15 @@ def stale(results: Path) -> list[Path]:
 def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
     """The texts and the figures that the records ask for, by path."""
     measured, seen = records.read_all(results), evidence.read_all(results)
-    published = baselines.load()
+    published, found = baselines.load(), studies(measured, seen)
     texts = {
         page_path(results): render(measured, speed.read_all(results), published),
-        paper_path(results): render_paper(measured, seen, published),
+        paper_path(results): render_paper(found, published),
     }
     if results.resolve() == RESULTS.resolve() and README.exists():
-        texts[README] = with_result(README.read_text(), result(measured, seen))
+        texts[README] = with_result(README.read_text(), result(found))
     drawn = figures(measured)
-    for study in studies(measured, seen).values():
+    for study in found.values():
         drawn |= {figure.file: figure.draw() for figure in gallery.gallery(study)}
     return texts, {results.parent / "figures" / name: svg for name, svg in drawn.items()}
 

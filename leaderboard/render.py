@@ -71,7 +71,7 @@ def render(records: Iterable[Record], timings: Sequence[Timing], baselines: Base
     verdicts: list[tuple[str, Row]] = []
     for setting, measured in table.settings(records).items():
         parts += [f"## {describe(setting)}\n"]
-        for norm, eps in headline_radii(measured):
+        for norm, eps in table.headline_radii(measured):
             ranked = table.rows(measured, norm, eps)
             parts += [f"### {escape(norm)}, eps = {format_eps(setting.dataset, eps)}\n"]
             checked = [(row, gates.check(row)) for row in ranked]
@@ -90,12 +90,6 @@ def render(records: Iterable[Record], timings: Sequence[Timing], baselines: Base
         robustbench(baselines.robustbench),
     ]
     return "\n".join(part for part in parts if part).rstrip() + "\n"
-
-
-def headline_radii(records: Sequence[Record]) -> list[tuple[str, float]]:
-    """The (norm, eps) at which defenses are ranked."""
-    attacked = (r.cell for r in records if r.headline and r.cell.attack != "none")
-    return sorted({(cell.norm, cell.eps) for cell in attacked})
 
 
 Checked = Sequence[tuple[Row, list[Gate]]]

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from leaderboard.evidence import Evidence
 from leaderboard.records import Record
-from leaderboard.table import Row, Setting, budget_rank, rows, settings
+from leaderboard.table import Row, Setting, budget_rank, headline_radii, rows, settings
 
 # The radii that the paper attacks at, and n of its populations.
 RADII = {"mnist": (0.3, 0.4), "cifar10": (8 / 255, 16 / 255)}
@@ -37,7 +37,7 @@ class Study:
     @cached_property
     def radii(self) -> list[float]:
         """The Linf radii of the ranking: the paper's first, then from small to large."""
-        return headline_radii(self.setting.dataset, self.records)
+        return _radii(self.setting.dataset, self.records)
 
     def row(self, defense: str, eps: float) -> Row | None:
         """A defense's row at an Linf radius; for clean images, at 0, the one at its first.
@@ -57,14 +57,6 @@ class Study:
     @cached_property
     def _rows(self) -> dict[float, list[Row]]:
         return {eps: rows(self.records, "Linf", eps) for eps in self.radii}
-
-
-def headline_radii(dataset: str, records: Iterable[Record]) -> list[float]:
-    """The Linf radii that records are ranked at: the paper's first, then from small to large."""
-    cells = (r.cell for r in records if r.headline)
-    radii = {cell.eps for cell in cells if cell.norm == "Linf" and cell.attack != "none"}
-    first = RADII.get(dataset, (0.0,))[0]
-    return sorted(radii, key=lambda eps: (abs(eps - first) > 1e-6, eps))
 
 
 def studies(records: Iterable[Record], evidence: Iterable[Evidence]) -> dict[str, Study]:
@@ -87,6 +79,12 @@ def studies(records: Iterable[Record], evidence: Iterable[Evidence]) -> dict[str
     }
 
 
+def _radii(dataset: str, records: Iterable[Record]) -> list[float]:
+    first = RADII.get(dataset, (0.0,))[0]
+    radii = (eps for norm, eps in headline_radii(records) if norm == "Linf")
+    return sorted(radii, key=lambda eps: abs(eps - first) > 1e-6)
+
+
 def _thoroughness(setting: Setting) -> tuple[int, int]:
     return budget_rank(setting.budget), setting.images
 
@@ -98,7 +96,7 @@ def _belongs(evidence: Evidence, setting: Setting, measured: Sequence[Record]) -
     return (
         where == (setting.dataset, setting.budget, setting.source, setting.sha256)
         and set(evidence.populations.values()) <= weights
-        and evidence.parameters.get("eps") in (None, *headline_radii(setting.dataset, measured)[:1])
+        and evidence.parameters.get("eps") in (None, *_radii(setting.dataset, measured)[:1])
     )
 
 

@@ -193,6 +193,12 @@ def budget_rank(budget: str) -> int:
     return BUDGETS.index(budget) if budget in BUDGETS else -1
 
 
+def headline_radii(records: Iterable[Record]) -> list[tuple[str, float]]:
+    """The (norm, eps) at which defenses are ranked."""
+    attacked = (r.cell for r in records if r.headline and r.cell.attack != "none")
+    return sorted({(cell.norm, cell.eps) for cell in attacked})
+
+
 def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
     """A setting's attacked rows at one norm and eps: complete first, by falling worst case.
 

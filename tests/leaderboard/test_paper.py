@@ -9,6 +9,7 @@ from samples import gated, record
 from leaderboard import baselines
 from leaderboard.evidence import KINDS
 from leaderboard.paper import FIRST_LINE, render_paper, result
+from leaderboard.studies import studies
 
 GOLDEN = Path(__file__).parent / "golden_paper.md"
 README_GOLDEN = Path(__file__).parent / "golden_result.md"
@@ -43,17 +44,17 @@ def seen(kind, **changes):
 
 
 def report(records=None, evidence=None):
-    return render_paper(
+    found = studies(
         measured_by_hand() if records is None else records,
         seen_by_hand() if evidence is None else evidence,
-        baselines.load(),
     )
+    return render_paper(found, baselines.load())
 
 
 def test_the_report_is_what_it_was():
     """After a wanted change, `python tests/leaderboard/test_paper.py` writes it anew: read it."""
     assert report() == GOLDEN.read_text()
-    assert result(measured_by_hand(), seen_by_hand()) == README_GOLDEN.read_text()
+    assert result(studies(measured_by_hand(), seen_by_hand())) == README_GOLDEN.read_text()
 
 
 def test_the_report_depends_only_on_what_was_measured():
@@ -66,7 +67,7 @@ def test_without_measurements_every_number_of_the_paper_is_there_and_says_why_ou
     text = report([], [])
     assert text.count("not comparable (not measured)") == 68
     assert "0 reproduced, 0 not reproduced, 0 not comparable, 68 not measured" in text
-    assert result([], []) == "Nothing has been measured yet.\n"
+    assert result({}) == "Nothing has been measured yet.\n"
 
 
 def test_variants_stand_beside_the_paper_and_near_ones_are_named():
@@ -84,7 +85,7 @@ def test_variants_stand_beside_the_paper_and_near_ones_are_named():
 
 
 def test_the_result_is_one_table_one_plot_and_three_sentences():
-    text = result(measured_by_hand(), seen_by_hand())
+    text = result(studies(measured_by_hand(), seen_by_hand()))
     verdict = text.split("\n\n")[0]
     assert len(re.findall(r"\.(?: |$)", verdict)) == 3
     assert text.count("![") == 1
@@ -100,7 +101,7 @@ def opening(left, **images):
         for name, minimum in left.items()
         for one in gated(name, minimum, submodels=1 if name.startswith("single") else 10, **cell)
     ]
-    return result(measured, [])
+    return result(studies(measured, []))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_too_few_images_decide_nothing():
 
 def test_the_worst_case_waits_for_the_cascade():
     partial = [r for r in measured_by_hand() if r.cell.attack != "worst-case"]
-    text = result(partial, [])
+    text = result(studies(partial, []))
     assert "are left" not in text
     assert "**–**" in text
 
@@ -134,7 +135,8 @@ def test_a_further_radius_changes_nothing_of_the_paper_s():
         record(20, defense="ulm", attack="pgd", eps=0.1, images=200, submodels=10, budget="paper")
     ]
     before, after = (
-        result(r, seen_by_hand()) for r in (measured_by_hand(), [*measured_by_hand(), *more])
+        result(studies(r, seen_by_hand()))
+        for r in (measured_by_hand(), [*measured_by_hand(), *more])
     )
     assert before.split("![")[0] == after.split("![")[0]
 
@@ -144,7 +146,7 @@ def test_a_verdict_needs_the_paper_s_budget():
     text = report(quick, [])
     assert "**not judged: quick budget**" in text
     assert "does not hold" not in text
-    assert result(quick, []).startswith("**mnist, quick budget")
+    assert result(studies(quick, [])).startswith("**mnist, quick budget")
 
 
 def test_every_claim_links_to_sections_that_exist():
@@ -159,4 +161,4 @@ def test_every_claim_links_to_sections_that_exist():
 
 if __name__ == "__main__":
     GOLDEN.write_text(report())
-    README_GOLDEN.write_text(result(measured_by_hand(), seen_by_hand()))
+    README_GOLDEN.write_text(result(studies(measured_by_hand(), seen_by_hand())))
