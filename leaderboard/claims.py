@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from leaderboard import metrics
+from leaderboard import gates, metrics
 from leaderboard.baselines import Baselines
 from leaderboard.drawing import NAMES
 from leaderboard.evidence import COMPARED, DIVERSITY, Evidence
@@ -24,6 +24,7 @@ DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 NOT_MEASURED = "not measured"
+UNTRUSTED = "not judged: not all gates passed"
 # Where a claim is not about what an attack leaves, or the paper's attack is another than ours.
 NO_MATTER = "–"
 
@@ -251,11 +252,19 @@ def _attack_difference(first: Row, second: Row, attack: str) -> Score | None:
 def worst_difference(first: Row, second: Row) -> Score | None:
     """Worst-case MRA of the first minus the second, paired over images.
 
-    None unless both were attacked with all that a rank needs.
+    None unless a verdict may rest on both.
     """
-    if not (first.complete and second.complete):
+    if not (gates.trusted(first) and gates.trusted(second)):
         return None
     return metrics.shared_difference(first.worst_correct, second.worst_correct)
+
+
+def _of_worst(rows: tuple[Row, Row], judge: Callable[[Score], str]) -> str:
+    """How a difference in the worst case is judged, or why it is not."""
+    difference = worst_difference(*rows)
+    if difference:
+        return judge(difference)
+    return UNTRUSTED if all(row.complete for row in rows) else NOT_MEASURED
 
 
 def _under_each(first: Row, second: Row) -> dict[str, Score] | None:
@@ -288,7 +297,7 @@ def _gain(study: Study, table: Mapping[str, Any]) -> Verdict | None:
         figures += f"; worst case {_points(worst)}, left: {left}"
     figures += f". The paper's own table: {min(theirs):+.1f} to {max(theirs):+.1f}"
     under_all = _all_of(decide(difference, GAIN) for difference in claimed.values())
-    return Verdict(under_all, decide(worst, GAIN) if worst else NOT_MEASURED, figures)
+    return Verdict(under_all, _of_worst(rows, lambda found: decide(found, GAIN)), figures)
 
 
 def _clean_cost(study: Study) -> Verdict | None:
@@ -333,7 +342,8 @@ def _state_of_the_art(study: Study, baselines: Baselines) -> Verdict | None:
     figures += f"; the paper's own AutoAttack {format_percent(theirs)}; published for a single "
     figures += f"network: {best['robust']:.2f} ({best['name']}, {best['evaluator']})"
     least = best["robust"] / 100
-    return Verdict(decide(row.claimed, least), decide(row.worst, least), figures)
+    worst = decide(row.worst, least) if gates.trusted(row) else UNTRUSTED
+    return Verdict(decide(row.claimed, least), worst, figures)
 
 
 def _alike(study: Study) -> Verdict | None:
@@ -346,7 +356,7 @@ def _alike(study: Study) -> Verdict | None:
     if worst:
         figures += f"; worst case {_points(worst)}"
     verdict = _all_of(_below(difference, SAME) for difference in found.values())
-    return Verdict(verdict, _below(worst, SAME) if worst else NOT_MEASURED, figures)
+    return Verdict(verdict, _of_worst(rows, lambda found: _below(found, SAME)), figures)
 
 
 def _order(study: Study, ahead: tuple[str, ...]) -> Verdict | None:

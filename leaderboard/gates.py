@@ -73,6 +73,11 @@ def passed(gates: Sequence[Gate]) -> bool:
     return all(gate.passed for gate in gates)
 
 
+def trusted(row: Row) -> bool:
+    """Whether a verdict may rest on a row: all that a rank needs was run, and all gates passed."""
+    return row.complete and passed(check(row))
+
+
 def _attacked(record: Record) -> bool:
     return record.cell.protocol == "draw" and record.cell.attack in CLAIM_ATTACKS
 

@@ -156,7 +156,8 @@ def _table(
             if row and row.complete and row.worst:
                 name = f"{NAMES[defense]} (n={row.submodels})"
                 cells = ["**worst case**", name, "–", f"**{format_score(row.worst)}**", "–"]
-                body.append([*cells, f"on {row.worst_images:,} images"])
+                doubt = "" if gates.trusted(row) else "; not all gates passed"
+                body.append([*cells, f"on {row.worst_images:,} images{doubt}"])
     headers = ["dataset", "attack", "defense", "paper", "ours", "difference", "verdict"]
     table = markdown_table(headers[not several :], body)
     if all(one.ours is None for one in compared):
@@ -276,8 +277,8 @@ def _rows(study: Study) -> dict[str, Row]:
 def _sentences(rows: Mapping[str, Row]) -> str:
     """The verdict in at most three sentences."""
     sentences = []
-    claimed = [row.claimed for name in COMPARED if (row := rows.get(name)) and row.complete]
-    worst = {name: row.worst for name, row in rows.items() if row.complete and row.worst}
+    claimed = [row.claimed for name in COMPARED if (row := rows.get(name)) and gates.trusted(row)]
+    worst = {name: row.worst for name, row in rows.items() if gates.trusted(row) and row.worst}
     ulm, clm = rows.get("ulm"), rows.get("clm")
     gain = worst_difference(clm, ulm) if ulm and clm else None
     if gain and len(claimed) == len(COMPARED):

@@ -78,17 +78,22 @@ def row(defense, minimum, *, attacks=COMPLETE, **cell):
 
 def gated(defense, minimum, **cell):
     """A row with all that the gates look at; all of them pass."""
+    return [*row(defense, minimum, **cell), *checks(defense, minimum, **cell)]
+
+
+def checks(defense, minimum, **cell):
+    """What the gates look at beside what a rank needs, for a row with `minimum` images left."""
     eps = cell.get("eps", 0.3)
     size = cell.get("images", 20)
     curve = ((eps, minimum + 1), (eps + 0.05, minimum), (eps + 0.2, 0))
     cells = {k: v for k, v in cell.items() if k != "eps"}
-    more = [
+    curve_records = [
         record(
             right, defense=defense, attack="pgd-clipped-margin", eps=at, headline=at == eps, **cells
         )
         for at, right in curve
     ]
-    more += [
+    others = [
         record(right, defense=defense, attack=attack, protocol=protocol, **cell)
         for attack, protocol, right in (
             ("apgd-population", "draw", minimum),
@@ -97,7 +102,7 @@ def gated(defense, minimum, **cell):
             ("pgd", "transfer", minimum + 4),
         )
     ]
-    return [*row(defense, minimum, **cell), *more]
+    return [*curve_records, *others]
 
 
 def evidence(kind, *, seed=0, **changes):

@@ -13,6 +13,7 @@ from leaderboard.claims import (
     NO_MATTER,
     NOT_MEASURED,
     UNDECIDED,
+    UNTRUSTED,
     decide,
     judge_claims,
 )
@@ -43,13 +44,17 @@ def both_verdicts(words, records):
 
 
 def attacked(name, left, *, worst=0, clean=990, eps=0.3, **cell):
-    """A defense of which so many of 1,000 images are left under each of the paper's attacks."""
+    """A defense of which so many of 1,000 images are left under each of the paper's attacks.
+
+    It passes all gates.
+    """
     cell = {**MANY, "defense": name, **cell}
     left = left if isinstance(left, dict) else dict.fromkeys(PAPER, left)
     return [
         record(clean, attack="none", **cell),
         *(record(right, attack=attack, eps=eps, **cell) for attack, right in left.items()),
         record(worst, attack="worst-case", eps=eps, **cell),
+        *samples.checks(name, worst, eps=eps, **{k: v for k, v in cell.items() if k != "defense"}),
     ]
 
 
@@ -97,6 +102,18 @@ def test_there_is_no_worst_case_before_the_cascade_was_run_on_both():
     assert both_verdicts("around 20 points", [*ulm, *partial]) == (HOLDS, NOT_MEASURED)
     only_fgsm = [one for one in attacked("clm-adv", 999) if one.cell.attack in ("none", "fgsm")]
     assert judged("state of the art", only_fgsm) is None
+
+
+def test_a_row_that_fails_a_gate_decides_nothing_in_the_worst_case():
+    masked = [
+        replace(one, zero_gradients=0.5) if one.cell.attack == "none" else one
+        for one in attacked("clm", 550, worst=350)
+    ]
+    records = [*attacked("ulm", 300), *masked]
+    assert both_verdicts("around 20 points", records) == (HOLDS, UNTRUSTED)
+    art = [*attacked("clm-adv", 995, worst=990)]
+    unchecked = [one for one in art if one.cell.protocol != "doubled"]
+    assert both_verdicts("state of the art", unchecked) == (HOLDS, UNTRUSTED)
 
 
 def test_too_few_images_decide_nothing():

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,19 @@ def test_the_worst_case_waits_for_the_cascade():
     text = result(studies(partial, []))
     assert "are left" not in text
     assert "**–**" in text
+
+
+def test_a_row_that_fails_a_gate_is_shown_with_that_and_decides_nothing():
+    masked = [
+        replace(one, zero_gradients=0.5)
+        if (one.cell.defense, one.cell.attack) == ("clm", "none")
+        else one
+        for one in measured_by_hand()
+    ]
+    shown = [line for line in report(masked).splitlines() if "not all gates passed" in line]
+    assert any(line.startswith("| **worst case** | CLM") for line in shown)
+    assert not any(line.startswith("| **worst case** | ULM") for line in shown)
+    assert "are left: " not in result(studies(masked, seen_by_hand()))
 
 
 def test_a_further_radius_changes_nothing_of_the_paper_s():
