@@ -11,9 +11,11 @@ import copy
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -101,7 +103,7 @@ class FrozenStack(nn.Module):
         layers = {
             target: _side_by_side(
                 [submodel.get_submodule(target) for submodel in submodels],
-                grouped=target != self._dense,
+                first=target == self._dense,
                 bias=target in plan.folded,
             )
             for target in plan.targets
@@ -157,9 +159,19 @@ def _join(images: Tensor) -> Tensor:
 
 def _answer(network: nn.Module, joined: Tensor, n: int) -> Tensor:
     """The logits (n, N, K) of a network that returns (N, n * K)."""
-    logits: Tensor = network(joined.contiguous(memory_format=torch.channels_last))
+    logits: Tensor = network(_channels_last(joined))
     blocks: Tensor = logits.unflatten(1, (n, -1))
     return blocks.transpose(0, 1)
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """(N, C, H, W) with the strides of channels-last.
+
+    `contiguous` leaves a single channel's strides as they are, since any are right; convolutions go
+    by them, answer channels-first, and pooling takes several times as long.
+    """
+    last = images.permute(0, 2, 3, 1)
+    return last.flatten().view(last.shape).permute(0, 3, 1, 2)
 
 
 class _Conv(nn.Conv2d):
@@ -170,6 +182,49 @@ class _Conv(nn.Conv2d):
             outputs = _grouped_linear(images, self.weight.flatten(1), self.bias, self.groups)
             return outputs[..., None, None]
         return super().forward(images)
+
+
+class _FirstConv(_Conv):
+    """The convolution that sees the images, with constant weights."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        plain = self.stride == self.dilation == (1, 1) and not isinstance(self.padding, str)
+        whole = images.shape[-2:] == self.kernel_size
+        if images.device.type != "cpu" or images.dtype == torch.bfloat16 or whole or not plain:
+            return super().forward(images)
+        outputs: Tensor = _Convolve.apply(images, self.weight, self.bias, self.padding)
+        return outputs
+
+
+class _Convolve(torch.autograd.Function):
+    """A convolution whose gradient in the images is one matrix product and a shift for each tap.
+
+    On CPUs, where the images have few channels, torch's own takes several times as long in float32
+    (in bfloat16 it does not).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.images, ctx.padding = images.shape, padding
+        return F.conv2d(images, weight, bias, padding=padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        (count, channels, height, width), (top, left) = ctx.images, ctx.padding
+        rows, columns = gradient.shape[-2:]
+        taps = weight.flatten(1).T @ gradient.permute(0, 2, 3, 1).flatten(0, 2).T
+        taps = taps.view(channels, *weight.shape[-2:], count, rows, columns)
+        padded = taps.new_zeros(channels, count, height + 2 * top, width + 2 * left)
+        for y in range(weight.shape[-2]):
+            for x in range(weight.shape[-1]):
+                padded[..., y : y + rows, x : x + columns] += taps[:, y, x]
+        images = padded[..., top : top + height, left : left + width].transpose(0, 1)
+        return images, None, None, None
 
 
 class _Linear(nn.Linear):
@@ -195,19 +250,20 @@ def _grouped_linear(features: Tensor, weight: Tensor, bias: Tensor | None, group
 
 
 def _side_by_side(
-    layers: Sequence[nn.Module], *, grouped: bool = True, bias: bool = False
+    layers: Sequence[nn.Module], *, first: bool = False, bias: bool = False
 ) -> nn.Module:
     """One layer in place of n; its weights are for the caller to fill.
 
     Args:
-        grouped: each submodel has an input of its own; else they share one.
+        first: a convolution of images that all submodels share, with constant weights; else each
+            submodel has an input of its own.
         bias: give a convolution a bias even if the n have none.
     """
     n, layer = len(layers), layers[0]
-    inputs = n if grouped else 1
+    inputs = 1 if first else n
     built: nn.Module
     if isinstance(layer, nn.Conv2d):
-        built = _Conv(
+        built = (_FirstConv if first else _Conv)(
             inputs * layer.in_channels,
             n * layer.out_channels,
             *(layer.kernel_size, layer.stride, layer.padding, layer.dilation),  # type: ignore[arg-type]

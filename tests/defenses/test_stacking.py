@@ -131,6 +131,18 @@ def test_a_frozen_stack_is_a_copy_until_refreshed():
         assert torch.allclose(frozen(images)[0], submodels[0](images), atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_whatever_the_strides_of_images_the_layers_work_with_channels_last(channels):
+    stack = FrozenStack(experienced(lenet5, channels), shared=True)
+    seen = []
+    stack.network.get_submodule("0").register_forward_hook(lambda _, __, out: seen.append(out))
+    images = torch.rand(4, channels, 32, 32)
+    answers = [stack(images), stack(images.contiguous(memory_format=torch.channels_last))]
+    assert all(features.is_contiguous(memory_format=torch.channels_last) for features in seen)
+    assert len(seen) == 2
+    assert torch.equal(*answers)
+
+
 def test_low_precision_is_near():
     submodels = experienced(lenet5, 1)
     images = torch.rand(4, 1, 32, 32)
