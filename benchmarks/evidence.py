@@ -24,7 +24,7 @@ from benchmarks.session import Prepared, Session, environment
 from defenses import Population
 from defenses.counter_linking import draw_mask, first_weight
 from leaderboard import evidence, metrics
-from leaderboard.evidence import COMPARED, QUANTILES, Array, Evidence
+from leaderboard.evidence import COMPARED, QUANTILES, RETRAINED, Array, Evidence
 from leaderboard.files import set_aside
 from leaderboard.metrics import Correct
 from leaderboard.records import RecordError
@@ -168,7 +168,7 @@ def trajectory(scene: Scene) -> Arrays:
             raise _SeenEnough
 
     with suppress(_SeenEnough):
-        trained = scene.session.watch_training(scene.dataset, "clm", observe)
+        trained = scene.session.train_again(scene.dataset, "clm", observe=observe)
         look(trained.submodels, next(taken))
     return {
         "step": np.asarray(steps, np.float32),
@@ -250,6 +250,21 @@ def as_published(variant: Variant) -> Attack:
         return torch.where(perturbed.isfinite(), perturbed, images)
 
     return Attack(variant.attack, run, "submodel", ("Linf",), gradient_only=False, version=1)
+
+
+def retraining(scene: Scene) -> Arrays:
+    """CLM retrained as its authors may have done it, under each attack of `RETRAINED`."""
+    rows = []
+    for variant in scene.figures.retrainings:
+        population = scene.populations()["clm"]
+        if variant.changes:
+            population = scene.session.train_again(scene.dataset, "clm", **variant.changes)
+        found = [
+            scene.perturb(population, attack, 0.0 if attack == "none" else scene.eps)[1]
+            for attack in RETRAINED
+        ]
+        rows.append([metrics.expected_correctness(correct) for correct in found])
+    return {"s": np.asarray(rows, np.float32)}
 
 
 def conformity(scene: Scene) -> Arrays:
@@ -379,6 +394,7 @@ KINDS: dict[str, Kind] = {
     "saliency": Kind(saliency, ("images",)),
     "size": Kind(size, ("images", "sizes"), (CLAIMED, CASCADE), at_eps=True),
     "variants": Kind(variants, ("images", "variants"), at_eps=True),
+    "retraining": Kind(retraining, ("images", "retrainings"), RETRAINED, at_eps=True),
     "conformity": Kind(conformity, ("conformity",), (CLAIMED,), at_eps=True),
     "examples": Kind(examples, ("images", "shown_eps"), (INFORMED,)),
     "diversity": Kind(

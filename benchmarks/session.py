@@ -254,15 +254,18 @@ class Session:
             observe=observe,
         )
 
-    def watch_training(self, dataset: str, defense: str, observe: BeforeStep) -> Population:
-        """Train a population once more, as it was trained, and keep nothing.
+    def train_again(
+        self, dataset: str, defense: str, *, observe: BeforeStep | None = None, **changes: Any
+    ) -> Population:
+        """Train a population once more and keep nothing.
 
         Args:
             observe: called with (submodels, epoch, step) before each step; what it raises ends the
                 training.
+            changes: keyword arguments of the defense in place of the budget's.
 
         Returns:
-            The population, in evaluation mode; the same as from `prepare`.
+            The population, in evaluation mode; without changes, the same as from `prepare`.
 
         Raises:
             As `prepare`.
@@ -274,8 +277,9 @@ class Session:
             return self.prepare(dataset, other).population
 
         task = self._task(data, defense, population, load, observe=observe)
-        DEFENSES[defense].train(population, task, **self._arguments(dataset, defense))
-        return population.eval()
+        arguments = self._arguments(dataset, defense)
+        DEFENSES[defense].train(population, task, **{**arguments, **changes})
+        return population.eval().to(memory_format=torch.channels_last)
 
     def plan(self, population: Population, images: Tensor) -> Plan:
         """How to compute with a population on such images."""

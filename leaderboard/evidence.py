@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from leaderboard.files import read_sealed, write_sealed
 from leaderboard.records import NAME, RecordError, check_types, read_each
+from leaderboard.table import CASCADE, CLAIM_ATTACKS
 
 SCHEMA_VERSION = 1
 
@@ -34,6 +35,8 @@ DIVERSITY = (
 # What is left of two submodels: `transfer`, the accuracy of one on images crafted on the other,
 # mean of both ways; and MRA of the pair as a population.
 OUTCOMES = ("transfer", "claimed", "worst")
+# The attacks on CLMs that were retrained otherwise.
+RETRAINED = ("none", *CLAIM_ATTACKS, CASCADE)
 # The quantiles of the "saliency" arrays.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -56,6 +59,7 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "saliency": _of_each(quantiles=("pairs", "quantiles"), mean=("pairs",), absolute=("N",)),
     "size": {"sizes": ("k",), **_of_each(claimed_s=("k", "N"), worst_s=("k", "N"))},
     "variants": _of_each(s=("variants", "N")),
+    "retraining": {"s": ("retrainings", "attacks", "N")},
     "conformity": {"seeds": ("k",), "clean": ("k", "n"), "claimed": ("k", "n")},
     "examples": {
         "images": ("eps", "columns", "channels", "height", "width"),
@@ -80,7 +84,7 @@ class Evidence:
         source: where the images came from; sha256 is of the decoded pixels and labels.
         budget: the budget's name.
         parameters: what else determines the arrays: numbers of images, radii, and under
-            "variants", in the order of those arrays, what was run.
+            "variants" and "retrainings", in the order of those arrays, what was run.
         populations: the SHA-256 of the weights looked at, by defense and seed.
         arrays: float32, uint8 or bool.
         measured_at: UTC, ISO 8601.
@@ -199,7 +203,8 @@ def _check(evidence: Evidence) -> None:
     lengths = {
         "measures": len(DIVERSITY),
         "quantiles": len(QUANTILES),
-        "variants": len(evidence.parameters.get("variants", ())),
+        **{name: len(evidence.parameters.get(name, ())) for name in ("variants", "retrainings")},
+        "attacks": len(RETRAINED),
     }
     for name, axes in expected.items():
         array = evidence.arrays[name]

@@ -144,6 +144,9 @@ def evidence(kind, *, seed=0, **changes):
             f"{name} s": np.outer([low, high], np.ones(10)).astype(np.float32)
             for name, low, high in (("ulm", 0.3, 0.4), ("clm", 0.5, 0.6))
         },
+        "retraining": {
+            "s": np.linspace(0, 1, 2 * 6, dtype=np.float32).reshape(2, 6, 1).repeat(10, axis=2)
+        },
         "conformity": {
             "seeds": np.arange(2, dtype=np.float32),
             "clean": np.array([[0.98, 0.99], [0.985, 0.975]], np.float32),
@@ -181,6 +184,10 @@ def evidence(kind, *, seed=0, **changes):
             "variants": [
                 {"name": "as released", "attack": "pgd"},
                 {"name": "10 steps", "attack": "autoattack"},
+            ],
+            "retrainings": [
+                {"name": "as the paper says", "changes": {}},
+                {"name": "for 15 epochs", "changes": {"epochs": 15}},
             ],
         },
         "populations": {name: weights_sha256(name) for name in ("ulm", "clm")},
