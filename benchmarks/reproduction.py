@@ -13,7 +13,7 @@ from leaderboard import metrics
 from leaderboard.records import Record
 
 # What bits depend on beside a record's own seeds and plan.
-SAME_BITS = ("device", "processor", "threads", "torch", "torchattacks")
+SAME_BITS = ("device", "processor", "threads", "torch", "torchattacks", "arithmetic")
 
 
 def candidates(records: Sequence[Record], dataset: str, budget: str) -> list[Record]:

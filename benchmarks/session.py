@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +26,7 @@ from benchmarks.store import FileCheckpoint, Store
 from benchmarks.tuning import fastest_plan
 from defenses import DEFENSES, Population, Task
 from defenses.architectures import cifar_resnet18, lenet5
+from defenses.stacking import ARITHMETIC
 from defenses.surrogate import Plan
 from defenses.training import BeforeStep, initialise
 from leaderboard import records
@@ -148,8 +149,11 @@ class Session:
                 raise
         return self._dataset
 
-    def prepare(self, dataset: str, defense: str) -> Prepared:
+    def prepare(self, dataset: str, defense: str, **changes: Any) -> Prepared:
         """Load a population from the store, or train it and keep it there.
+
+        Args:
+            changes: keyword arguments of the defense in place of the budget's.
 
         Raises:
             LookupError: unknown dataset or defense.
@@ -160,7 +164,7 @@ class Session:
         """
         data = self.dataset(dataset)
         chosen = DEFENSES[defense]
-        arguments = self._arguments(dataset, defense)
+        arguments = self._arguments(dataset, defense, changes)
         parameters = {
             **arguments,
             "recipe": asdict(self.experiment(dataset).recipe(defense)),
@@ -215,12 +219,14 @@ class Session:
             trained=card["run"] == self.options.run,
         )
 
-    def _arguments(self, dataset: str, defense: str) -> dict[str, Any]:
+    def _arguments(
+        self, dataset: str, defense: str, changes: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """The keyword arguments that a defense is trained with."""
         overrides = dict(self.experiment(dataset).defenses.get(defense, {}))
         if defense == "clm":
             overrides["from_scratch"] = self.options.clm_from_scratch
-        return DEFENSES[defense].parameters(overrides)
+        return DEFENSES[defense].parameters({**overrides, **(changes or {})})
 
     def _untrained(self, data: datasets.Dataset, defense: str) -> Population:
         size = self.experiment(data.name).population_size(defense)
@@ -254,18 +260,15 @@ class Session:
             observe=observe,
         )
 
-    def train_again(
-        self, dataset: str, defense: str, *, observe: BeforeStep | None = None, **changes: Any
-    ) -> Population:
-        """Train a population once more and keep nothing.
+    def watch_training(self, dataset: str, defense: str, observe: BeforeStep) -> Population:
+        """Train a population once more, as it was trained, and keep nothing.
 
         Args:
             observe: called with (submodels, epoch, step) before each step; what it raises ends the
                 training.
-            changes: keyword arguments of the defense in place of the budget's.
 
         Returns:
-            The population, in evaluation mode; without changes, the same as from `prepare`.
+            The population, in evaluation mode; the same as from `prepare`.
 
         Raises:
             As `prepare`.
@@ -277,9 +280,8 @@ class Session:
             return self.prepare(dataset, other).population
 
         task = self._task(data, defense, population, load, observe=observe)
-        arguments = self._arguments(dataset, defense)
-        DEFENSES[defense].train(population, task, **{**arguments, **changes})
-        return population.eval().to(memory_format=torch.channels_last)
+        DEFENSES[defense].train(population, task, **self._arguments(dataset, defense))
+        return population.eval()
 
     def plan(self, population: Population, images: Tensor) -> Plan:
         """How to compute with a population on such images."""
@@ -379,8 +381,8 @@ class Session:
         labels = data.test_labels[:count].to(options.device)
         plan = self.plan(prepared.population, images)
         about = {**environment(options.device), "computation": str(plan)}
-        bits = "".join([prepared.sha256, about["device"], about["torch"], str(plan)])
-        key = f"{cell.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
+        bits = "".join([prepared.sha256, *(about[k] for k in ("device", "torch", "arithmetic"))])
+        key = f"{cell.key}-{hashlib.sha256(f'{bits}{plan}'.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
             record = _record_of(path)
             reused = bool(record and record.population_sha256 == prepared.sha256 and not fresh)
@@ -431,6 +433,7 @@ def environment(device: torch.device) -> dict[str, str]:
         + ("+changes" if _git("status", "--porcelain", "--", *CODE) else ""),
         "python": platform.python_version(),
         **{package: _version(package) for package in packages},
+        "arithmetic": ARITHMETIC,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "machine": platform.machine(),
         "processor": _processor(),

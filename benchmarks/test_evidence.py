@@ -28,6 +28,10 @@ def test_evidence(
     """Measure one kind of evidence on the populations that the paper compares."""
     if session.options.submodels == 1:
         pytest.skip("evidence compares submodels with each other: --submodels must be 2 or more")
+    if kind == "retraining" and not session.experiment(dataset).figures.retrainings:
+        pytest.skip(f"the {session.options.budget} budget retrains {dataset}'s CLM in one way only")
+    if kind == "retraining" and session.options.clm_from_scratch:
+        pytest.skip("with --clm-from-scratch there is no retraining to vary")
     with (
         failures_told("the evidence cannot be kept: {}; --store and --results name other folders"),
         terminal(),

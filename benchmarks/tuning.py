@@ -22,7 +22,7 @@ from torch import Tensor
 from attacks.freezing import frozen
 from benchmarks.paths import cache_folder
 from defenses import Population
-from defenses.stacking import stackable
+from defenses.stacking import ARITHMETIC, stackable
 from defenses.surrogate import Plan, Surrogate
 from leaderboard.files import write_atomically
 
@@ -41,7 +41,7 @@ def fastest_plan(population: Population, images: Tensor) -> Plan:
     """The fastest way to gradients of a population's logits in images (N, C, H, W).
 
     Measured when this machine first sees the architecture, the number of submodels, the shape of
-    the images and this version of torch; that takes from a second to a minute.
+    the images and these versions of torch and of stacks; that takes from a second to a minute.
     """
     path = cache_folder() / "tuning.json"
     key = _describe(population, images)
@@ -126,8 +126,8 @@ def _describe(population: Population, images: Tensor) -> str:
     network = hashlib.sha256(str(printed).encode()).hexdigest()[:12]
     shape = "x".join(map(str, images.shape[1:]))
     return (
-        f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}: "
-        f"{len(population)} of network {network} on {shape}"
+        f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"arithmetic {ARITHMETIC}, {len(population)} of network {network} on {shape}"
     )
 
 

@@ -20,7 +20,7 @@ from leaderboard.studies import RADII, Study
 from leaderboard.table import CLAIM_ATTACKS, Row
 
 # The paper's datasets, as claims spell them.
-DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+SPELLED = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 NOT_MEASURED = "not measured"
@@ -105,7 +105,7 @@ def _claims(baselines: Baselines) -> list[Claim]:
         ),
         *(
             Claim(
-                f"It costs hardly any clean accuracy on {DATASETS[dataset]}.",
+                f"It costs hardly any clean accuracy on {SPELLED[dataset]}.",
                 *("4, Table 1", f"less than {same}", dataset, ("Table 1",)),
                 _clean_cost,
             )
@@ -113,7 +113,7 @@ def _claims(baselines: Baselines) -> list[Claim]:
         ),
         *(
             Claim(
-                f"Five CLMs trained anew keep the range of accuracy on {DATASETS[dataset]}.",
+                f"Five CLMs trained anew keep the range of accuracy on {SPELLED[dataset]}.",
                 "4",
                 f"their clean MRAs lie within {100 * RANGE:.0f} point",
                 *(dataset, ("Conformity of CLMs (Section 4)",)),
@@ -174,7 +174,7 @@ def _claims(baselines: Baselines) -> list[Claim]:
         ),
         *(
             Claim(
-                f"Saliency maps are more orthogonal in CLM than in ULM ({DATASETS[dataset]}).",
+                f"Saliency maps are more orthogonal in CLM than in ULM ({SPELLED[dataset]}).",
                 "4.2, Fig. 6" if dataset == "cifar10" else "–",
                 "the mean |cosine| over pairs is smaller, image by image",
                 *(dataset, ("Saliency maps (Fig. 6)",)),
@@ -259,11 +259,10 @@ def worst_difference(first: Row, second: Row) -> Score | None:
     return metrics.shared_difference(first.worst_correct, second.worst_correct)
 
 
-def _of_worst(rows: tuple[Row, Row], judge: Callable[[Score], str]) -> str:
+def _judged(worst: Score | None, rows: tuple[Row, Row], judge: Callable[[Score], str]) -> str:
     """How a difference in the worst case is judged, or why it is not."""
-    difference = worst_difference(*rows)
-    if difference:
-        return judge(difference)
+    if worst:
+        return judge(worst)
     return UNTRUSTED if all(row.complete for row in rows) else NOT_MEASURED
 
 
@@ -297,7 +296,7 @@ def _gain(study: Study, table: Mapping[str, Any]) -> Verdict | None:
         figures += f"; worst case {_points(worst)}, left: {left}"
     figures += f". The paper's own table: {min(theirs):+.1f} to {max(theirs):+.1f}"
     under_all = _all_of(decide(difference, GAIN) for difference in claimed.values())
-    return Verdict(under_all, _of_worst(rows, lambda found: decide(found, GAIN)), figures)
+    return Verdict(under_all, _judged(worst, rows, lambda d: decide(d, GAIN)), figures)
 
 
 def _clean_cost(study: Study) -> Verdict | None:
@@ -356,7 +355,7 @@ def _alike(study: Study) -> Verdict | None:
     if worst:
         figures += f"; worst case {_points(worst)}"
     verdict = _all_of(_below(difference, SAME) for difference in found.values())
-    return Verdict(verdict, _of_worst(rows, lambda found: _below(found, SAME)), figures)
+    return Verdict(verdict, _judged(worst, rows, lambda d: _below(d, SAME)), figures)
 
 
 def _order(study: Study, ahead: tuple[str, ...]) -> Verdict | None:
@@ -388,7 +387,8 @@ def _expectation(study: Study) -> Verdict | None:
         f"CLM: {format_score(ours)} under PGD that draws networks, {format_percent(min(left))} to "
         f"{format_percent(max(left))} under the four attacks on one network"
     )
-    return Verdict(NO_MATTER, _all_of(decide(one, 0) for one in excess if one), figures)
+    verdict = _all_of(decide(one, 0) for one in excess if one)
+    return Verdict(NO_MATTER, verdict if gates.trusted(row) else UNTRUSTED, figures)
 
 
 def _spread(evidence: Evidence) -> Verdict | None:
@@ -466,7 +466,7 @@ def _own(study: Study) -> Verdict | None:
 def _size_is_nothing(study: Study) -> Verdict | None:
     """E[MRA] = own / n + (1 - 1 / n) others, over all subsets of n submodels; see `Transfer`."""
     few, many = SIZES
-    shown, claimed, worst = [], [], []
+    shown, claimed, worst, trusted = [], [], [], True
     for name in COMPARED:
         row = study.row(name, RADII["mnist"][0])
         found = row.by_protocol.get("transfer", {}) if row else {}
@@ -477,6 +477,7 @@ def _size_is_nothing(study: Study) -> Verdict | None:
         gap = tensor[apart].mean(axis=0) - tensor.diagonal().mean(axis=1)
         change = mean_score(gap * (1 / few - 1 / many))
         claimed.append(_below(change, SAME))
+        trusted &= gates.trusted(row)
         shown.append(f"{NAMES[name]} {_points(change)} points under PGD")
         evidence = study.evidence.get("size")
         scores = size_scores(evidence, name, "worst") if evidence else {}
@@ -486,5 +487,7 @@ def _size_is_nothing(study: Study) -> Verdict | None:
             between = Score(high.value - low.value, high.low - low.high, high.high - low.low)
             worst.append(_below(between, SAME))
             shown.append(f"worst case {format_percent(low.value)} and {format_percent(high.value)}")
-    verdict = _all_of(worst) if len(worst) == len(COMPARED) else NOT_MEASURED
+    verdict = _all_of(worst) if trusted else UNTRUSTED
+    if len(worst) < len(COMPARED):
+        verdict = NOT_MEASURED
     return Verdict(_all_of(claimed), verdict, f"from {few} to {many}: {'; '.join(shown)}")

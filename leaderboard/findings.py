@@ -71,7 +71,7 @@ class Correlation:
         return self.p is not None and self.p < SIGNIFICANT
 
 
-@lru_cache
+@lru_cache(maxsize=8)
 def correlations(evidence: Evidence) -> tuple[Correlation, ...]:
     """Every measure of diversity with every outcome, within each population."""
     found = []

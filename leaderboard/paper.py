@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from leaderboard import gates
+import numpy as np
+
+from leaderboard import gates, metrics
 from leaderboard.baselines import Baselines
 from leaderboard.claims import (
     FAILS,
@@ -18,7 +20,7 @@ from leaderboard.claims import (
 )
 from leaderboard.comparison import NOT_COMPARABLE, TOLERANCE, Comparison, compare, counts
 from leaderboard.drawing import NAMES
-from leaderboard.evidence import COMPARED, OUTCOMES, RETRAINED, Evidence
+from leaderboard.evidence import COMPARED, OUTCOMES, SHOWN, Evidence
 from leaderboard.findings import SIGNIFICANT, correlations
 from leaderboard.formats import (
     describe,
@@ -166,7 +168,7 @@ def _table(
 
 
 def _what_moves(study: Study, baselines: Baselines) -> str:
-    """The paper's attacks and its retraining, run as its authors may have run them."""
+    """The paper's attacks as its authors may have run them, and CLM with other numbers."""
     if study.obstacle:
         return ""
     shown = [
@@ -206,26 +208,32 @@ def _variants(evidence: Evidence, baselines: Baselines) -> str:
 
 
 def _retrainings(evidence: Evidence, baselines: Baselines) -> str:
-    """CLM from the same ULM, retrained with one number changed."""
+    """CLM from the same ULM, retrained with at most one number changed."""
     eps, dataset = evidence.parameters["eps"], evidence.dataset
-    scores = evidence.arrays["s"].mean(axis=2)
     theirs = [
         baselines.paper_mra(dataset, attack, 0.0 if attack == "none" else eps, "clm")
-        for attack in RETRAINED
+        for attack in SHOWN[:-1]
     ]
-    body = [["*the paper's CLM*", *map(format_percent, theirs)]]
+    body = [["*the paper's CLM*", *map(format_percent, theirs), "–"]]
     near = []
-    for retraining, found in zip(evidence.parameters["retrainings"], scores, strict=True):
-        body.append([escape(retraining["name"]), *map(format_percent, map(float, found))])
-        known = [(ours, paper) for ours, paper in zip(found, theirs, strict=True) if paper]
-        if known and all(abs(ours - paper) <= TOLERANCE for ours, paper in known):
+    for retraining, rows in zip(
+        evidence.parameters["retrainings"], evidence.arrays["s"], strict=True
+    ):
+        scores = [metrics.score([s[np.newaxis]]) for s in rows]
+        body.append([escape(retraining["name"]), *map(format_score, scores)])
+        if all(
+            paper is not None and abs(ours.value - paper) <= TOLERANCE
+            for ours, paper in zip(scores[:-1], theirs, strict=True)
+        ):
             near.append(escape(retraining["name"]))
     return (
-        "How CLM was retrained matters, too: from the same ULM, with one number changed, under our "
-        f"own attacks, on the first {evidence.parameters['images']:,} images, eps "
-        f"{format_eps(dataset, eps)}. Within {100 * TOLERANCE:.0f} points of all of the paper's "
-        f"numbers: {'; '.join(near) or 'none'}.\n\n"
-        + markdown_table(["retrained", "clean", *RETRAINED[1:]], body)
+        "CLMs retrained from the same ULM, each once, with at most one number changed, and for "
+        "comparison without counter-linking; under the attacks of Table 2 as we run them, the "
+        "worst case over these and the cascade, on the first "
+        f"{evidence.parameters['images']:,} images, eps {format_eps(dataset, eps)}. Within "
+        f"{100 * TOLERANCE:.0f} points of all of the paper's numbers: "
+        f"{'; '.join(near) or 'none'}.\n\n"
+        + markdown_table(["retrained", "clean", *SHOWN[1:-1], "worst case"], body)
     )
 
 
@@ -309,12 +317,11 @@ def _rows(study: Study) -> dict[str, Row]:
 def _sentences(rows: Mapping[str, Row]) -> str:
     """The verdict in at most three sentences."""
     sentences = []
-    claimed = [row.claimed for name in COMPARED if (row := rows.get(name)) and gates.trusted(row)]
     worst = {name: row.worst for name, row in rows.items() if gates.trusted(row) and row.worst}
     ulm, clm = rows.get("ulm"), rows.get("clm")
     gain = worst_difference(clm, ulm) if ulm and clm else None
-    if gain and len(claimed) == len(COMPARED):
-        before, after = (_percent(score) for score in claimed if score)
+    if ulm and clm and gain and ulm.claimed and clm.claimed:
+        before, after = _percent(ulm.claimed), _percent(clm.claimed)
         sentences.append(
             "Against the paper's attacker, who perturbs each image with one network drawn at "
             "random, counter-linking takes what a population is claimed to keep from "

@@ -82,7 +82,7 @@ def studies(records: Iterable[Record], evidence: Iterable[Evidence]) -> dict[str
 def _radii(dataset: str, records: Iterable[Record]) -> list[float]:
     first = RADII.get(dataset, (0.0,))[0]
     radii = (eps for norm, eps in headline_radii(records) if norm == "Linf")
-    return sorted(radii, key=lambda eps: abs(eps - first) > 1e-6)
+    return sorted(radii, key=lambda eps: (abs(eps - first) > 1e-6, eps))
 
 
 def _thoroughness(setting: Setting) -> tuple[int, int]:

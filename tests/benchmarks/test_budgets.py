@@ -70,6 +70,20 @@ def test_counter_linking_happens_within_every_epoch():
                 assert steps >= numbers.defenses[defense]["period"], (budget, dataset, defense)
 
 
+def test_retrainings_change_numbers_that_clm_has():
+    for dataset in DATASETS:
+        for budget in BUDGETS:
+            numbers = experiment(budget, dataset)
+            for retraining in numbers.figures.retrainings:
+                assert retraining.changes.keys() <= numbers.defenses["clm"].keys()
+
+
+def test_shorter_adversarial_training_reaches_the_edge_of_the_ball():
+    for dataset in DATASETS:
+        adversary = experiment("quick", dataset).defenses["ulm-adv"]
+        assert adversary["steps"] * adversary["step_size"] >= adversary["eps"] * (1 - 1e-9)
+
+
 def test_released_adversarial_populations_have_four():
     numbers = experiment("paper", "cifar10")
     sizes = [numbers.population_size(d) for d in ("ulm", "clm", "ulm-adv", "clm-adv")]

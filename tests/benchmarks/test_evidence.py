@@ -153,6 +153,19 @@ def test_variants_are_the_tool_s_own_attacks():
     torch.testing.assert_close(perturbed[1].flatten(), torch.tensor([0.4, 0.6]))
 
 
+def test_retrainings_differ_and_the_worst_case_is_the_least(options):
+    session = Session(options)
+    found, _ = gather(session, "digits", "retraining")
+    paper, without = found.arrays["s"]
+    for rows in (paper, without):
+        assert (rows[-1] <= rows[1:-1].min(axis=0)).all()
+    first = first_weight(session.prepare("digits", "clm").population.submodels[0])
+    changed = first_weight(session.prepare("digits", "clm", alpha=0.0).population.submodels[0])
+    assert not torch.equal(first, changed)
+    names = [one["name"] for one in found.parameters["retrainings"]]
+    assert names == ["as the paper says", "without counter-linking"]
+
+
 def test_sizes_are_of_the_first_submodels(options):
     found, _ = gather(Session(options), "digits", "size")
     assert list(found.arrays["sizes"]) == [1, 2]

@@ -48,7 +48,32 @@ def grouped(channels, classes=10):
     )
 
 
-CASES = [(lenet5, 1), (cifar_resnet18, 3), (mlp, 1), (depthwise, 3), (grouped, 3)]
+def first(*shape, **options):
+    """Images meet a convolution of this kind first, whose gradient is ours or torch's."""
+
+    def build(channels, classes=10):
+        return nn.Sequential(
+            nn.Conv2d(channels, 4, *shape, **options),
+            nn.GELU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16, classes),
+        )
+
+    return build
+
+
+UNEVEN = first((3, 5), padding=(2, 1), bias=False)
+FIRST = [UNEVEN, first(3, stride=2), first(3, dilation=2), first(3, padding="same")]
+CASES = [
+    *((build, 1) for build in FIRST),
+    (UNEVEN, 3),
+    (lenet5, 1),
+    (cifar_resnet18, 3),
+    (mlp, 1),
+    (depthwise, 3),
+    (grouped, 3),
+]
 
 
 def experienced(build, channels, n=3):
@@ -137,10 +162,21 @@ def test_whatever_the_strides_of_images_the_layers_work_with_channels_last(chann
     seen = []
     stack.network.get_submodule("0").register_forward_hook(lambda _, __, out: seen.append(out))
     images = torch.rand(4, channels, 32, 32)
-    answers = [stack(images), stack(images.contiguous(memory_format=torch.channels_last))]
+    turned = images.transpose(2, 3).contiguous().transpose(2, 3)
+    layouts = [images, images.contiguous(memory_format=torch.channels_last), turned]
+    answers = [stack(layout) for layout in layouts]
     assert all(features.is_contiguous(memory_format=torch.channels_last) for features in seen)
-    assert len(seen) == 2
-    assert torch.equal(*answers)
+    assert len(seen) == len(layouts)
+    assert all(torch.equal(answer, answers[0]) for answer in answers)
+
+
+def test_the_first_layer_s_gradient_can_be_differentiated_again():
+    stack = FrozenStack([UNEVEN(1).double() for _ in range(2)], shared=True, dtype=torch.float64)
+    layer = stack.network.get_submodule("0")
+    images = torch.rand(2, 1, 6, 5, dtype=torch.float64, requires_grad=True)
+    assert layer(images).grad_fn.name() == "_ConvolveBackward"
+    assert torch.autograd.gradcheck(layer, images)
+    assert torch.autograd.gradgradcheck(layer, images)
 
 
 def test_low_precision_is_near():

@@ -145,7 +145,7 @@ def evidence(kind, *, seed=0, **changes):
             for name, low, high in (("ulm", 0.3, 0.4), ("clm", 0.5, 0.6))
         },
         "retraining": {
-            "s": np.linspace(0, 1, 2 * 6, dtype=np.float32).reshape(2, 6, 1).repeat(10, axis=2)
+            "s": np.linspace(1, 0, 2 * 6, dtype=np.float32).reshape(2, 6, 1).repeat(10, axis=2)
         },
         "conformity": {
             "seeds": np.arange(2, dtype=np.float32),

@@ -111,6 +111,7 @@ def test_a_row_that_fails_a_gate_decides_nothing_in_the_worst_case():
     ]
     records = [*attacked("ulm", 300), *masked]
     assert both_verdicts("around 20 points", records) == (HOLDS, UNTRUSTED)
+    assert judged("best against EOT", records).worst == UNTRUSTED
     art = [*attacked("clm-adv", 995, worst=990)]
     unchecked = [one for one in art if one.cell.protocol != "doubled"]
     assert both_verdicts("state of the art", unchecked) == (HOLDS, UNTRUSTED)
