@@ -104,7 +104,8 @@ class FrozenStack(nn.Module):
         layers = {
             target: _side_by_side(
                 [submodel.get_submodule(target) for submodel in submodels],
-                first=target == self._dense,
+                grouped=target != self._dense,
+                first=target == plan.first,
                 bias=target in plan.folded,
             )
             for target in plan.targets
@@ -192,17 +193,23 @@ class _FirstConv(_Conv):
         slow = images.device.type == "cpu" and images.dtype != torch.bfloat16
         plain = self.stride == self.dilation == (1, 1) and not isinstance(self.padding, str)
         whole = images.shape[-2:] == self.kernel_size
-        if not (slow and plain and self.in_channels == 1) or whole or self.weight.requires_grad:
+        single = self.in_channels == self.groups
+        if not (slow and plain and single) or whole or self.weight.requires_grad:
             return super().forward(images)
         outputs: Tensor = _Convolve.apply(images, self.weight, self.bias, self.padding)
         return outputs
 
 
-class _Convolve(torch.autograd.Function):
-    """A convolution of one channel: its gradient is one matrix product and a shift for each tap.
+# Numbers that stay in a processor's cache.
+_FIT = 2**21
 
-    torch's own takes several times as long on CPUs; not in bfloat16, and not with more channels.
-    The weight is constant: it gets no gradient.
+
+class _Convolve(torch.autograd.Function):
+    """A convolution of a group for each channel: images (N, g, H, W), weight (g * out, 1, h, w).
+
+    Its gradient in the images is a matrix product and a shift for each tap. torch's own takes
+    several times as long on CPUs; not in bfloat16, and not with more channels in a group. The
+    weight is constant: it gets no gradient.
     """
 
     @staticmethod
@@ -211,22 +218,25 @@ class _Convolve(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.shape, ctx.padding = images.shape, padding
-        return F.conv2d(images, weight, bias, padding=padding)
+        return F.conv2d(images, weight, bias, padding=padding, groups=images.shape[1])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (weight,) = ctx.saved_tensors
-        (count, _, height, width), (top, left) = ctx.shape, ctx.padding
+        (count, groups, height, width), (top, left) = ctx.shape, ctx.padding
         rows, columns = gradient.shape[-2:]
-        outputs = gradient.permute(0, 2, 3, 1).flatten(0, 2)
-        taps = weight.flatten(1).T.to(gradient) @ outputs.T
-        taps = taps.view(*weight.shape[-2:], count, rows, columns)
-        padded = taps.new_zeros(count, height + 2 * top, width + 2 * left)
-        for y, line in enumerate(taps):
-            for x, tap in enumerate(line):
-                padded[:, y : y + rows, x : x + columns] += tap
-        images = padded[:, top : top + height, left : left + width]
-        return images.unsqueeze(1), None, None, None
+        weights = weight.flatten(1).unflatten(0, (groups, -1)).to(gradient).transpose(1, 2)
+        padded = gradient.new_zeros(groups, count, height + 2 * top, width + 2 * left)
+        few = max(1, _FIT // (weights.shape[1] * groups * rows * columns))
+        for part, into in zip(gradient.split(few), padded.split(few, dim=1), strict=True):
+            outputs = part.permute(0, 2, 3, 1).flatten(0, 2).unflatten(1, (groups, -1))
+            taps = weights @ outputs.permute(1, 2, 0)
+            taps = taps.view(groups, *weight.shape[-2:], len(part), rows, columns)
+            for y in range(weight.shape[-2]):
+                for x in range(weight.shape[-1]):
+                    into[..., y : y + rows, x : x + columns] += taps[:, y, x]
+        images = padded[..., top : top + height, left : left + width]
+        return images.transpose(0, 1), None, None, None
 
 
 class _Linear(nn.Linear):
@@ -252,17 +262,17 @@ def _grouped_linear(features: Tensor, weight: Tensor, bias: Tensor | None, group
 
 
 def _side_by_side(
-    layers: Sequence[nn.Module], *, first: bool = False, bias: bool = False
+    layers: Sequence[nn.Module], *, grouped: bool = True, first: bool = False, bias: bool = False
 ) -> nn.Module:
     """One layer in place of n; its weights are for the caller to fill.
 
     Args:
-        first: a convolution of images that all submodels share, with constant weights; else each
-            submodel has an input of its own.
+        grouped: each submodel has an input of its own; else they share one.
+        first: a convolution of images, with constant weights.
         bias: give a convolution a bias even if the n have none.
     """
     n, layer = len(layers), layers[0]
-    inputs = 1 if first else n
+    inputs = n if grouped else 1
     built: nn.Module
     if isinstance(layer, nn.Conv2d):
         built = (_FirstConv if first else _Conv)(
