@@ -228,7 +228,8 @@ class _Convolve(torch.autograd.Function):
         weights = weight.flatten(1).unflatten(0, (groups, -1)).to(gradient).transpose(1, 2)
         padded = gradient.new_zeros(groups, count, height + 2 * top, width + 2 * left)
         few = max(1, _FIT // (weights.shape[1] * groups * rows * columns))
-        for part, into in zip(gradient.split(few), padded.split(few, dim=1), strict=True):
+        for start in range(0, count, few):
+            part, into = gradient[start : start + few], padded[:, start : start + few]
             outputs = part.permute(0, 2, 3, 1).flatten(0, 2).unflatten(1, (groups, -1))
             taps = weights @ outputs.permute(1, 2, 0)
             taps = taps.view(groups, *weight.shape[-2:], len(part), rows, columns)
