@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from defenses import Population
+from defenses import Population, stacking
 from defenses.architectures import cifar_resnet18, lenet5
 from defenses.stacking import FrozenStack, Stack, stackable
 from defenses.surrogate import Plan, Surrogate
@@ -170,7 +170,9 @@ def test_whatever_the_strides_of_images_the_layers_work_with_channels_last(chann
     assert all(torch.equal(answer, answers[0]) for answer in answers)
 
 
-def test_the_first_layer_s_gradient_can_be_differentiated_again():
+@pytest.mark.parametrize("fit", [1, 2**21])
+def test_the_first_layer_s_gradient_can_be_differentiated_again(fit, monkeypatch):
+    monkeypatch.setattr(stacking, "_FIT", fit)
     stack = FrozenStack([UNEVEN(1).double() for _ in range(2)], shared=True, dtype=torch.float64)
     layer = stack.network.get_submodule("0")
     images = torch.rand(2, 1, 6, 5, dtype=torch.float64, requires_grad=True)
