@@ -73,6 +73,13 @@ def passed(gates: Sequence[Gate]) -> bool:
     return all(gate.passed for gate in gates)
 
 
+def outcome(gates: Sequence[Gate]) -> str:
+    """All gates in a word: passed, failed, or not all run."""
+    if any(gate.passed is False for gate in gates):
+        return "failed"
+    return "passed" if passed(gates) else "not all run"
+
+
 def trusted(row: Row) -> bool:
     """Whether a verdict may rest on a row: all that a rank needs was run, and all gates passed."""
     return row.complete and passed(check(row))

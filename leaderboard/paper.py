@@ -292,9 +292,9 @@ def result(found: Mapping[str, Study]) -> str:
             escape(NAMES[name]),
             str(row.submodels),
             format_score(row.score("none")),
-            format_score(row.claimed),
+            format_score(row.claimed if row.complete else None),
             f"**{format_score(row.worst if row.complete else None)}**",
-            "passed" if gates.passed(gates.check(row)) else "not all passed",
+            gates.outcome(gates.check(row)),
         ]
         for name, row in _rows(study).items()
     ]
