@@ -52,6 +52,12 @@ def _evidence(kind: str) -> Callable[[Study], Evidence | None]:
     return lambda study: study.evidence.get(kind)
 
 
+def _several_clms(study: Study) -> Evidence | None:
+    """One CLM conforms to nothing."""
+    evidence = study.evidence.get("conformity")
+    return evidence if evidence and len(evidence.arrays["seeds"]) > 1 else None
+
+
 def _curves(lines: Sequence[Curve]) -> str:
     attacks = sorted({attack for line in lines for attack in line.attacks})
     claims = [f"`{attack}`" for attack in attacks if attack in CLAIM_ATTACKS]
@@ -234,7 +240,7 @@ _FIGURES: tuple[
     (
         "conformity",
         "Conformity of CLMs (Section 4)",
-        _evidence("conformity"),
+        _several_clms,
         _conformity,
         paper_figures.draw_conformity,
     ),

@@ -43,6 +43,13 @@ def test_all_evidence_but_a_table_has_a_figure(drawn):
         assert figure.caption.endswith(".")
 
 
+def test_one_clm_conforms_to_nothing():
+    several = samples.evidence("conformity")
+    one = replace(several, arrays={name: array[:1] for name, array in several.arrays.items()})
+    shown = gallery(studies(gated("clm", 5), [one])["mnist"])
+    assert "conformity" not in {figure.kind for figure in shown}
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
