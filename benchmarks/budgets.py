@@ -342,6 +342,11 @@ def _shorter_training(
     return replace(experiment, recipes=_recipes(plain, adversarial_epochs), defenses=defenses)
 
 
+def _quick(figures: Figures, **numbers: Any) -> Figures:
+    """Figures with other numbers, of one CLM retrained in one way."""
+    return replace(figures, conformity=1, retrainings=(), **numbers)
+
+
 _MNIST_QUICK = replace(
     _shorter_training(_MNIST_PAPER, epochs=3, adversarial_epochs=2, clm_epochs=5, steps=7),
     test_images=1000,
@@ -359,14 +364,7 @@ _MNIST_QUICK = replace(
     ),
     eps=(0.3,),
     sweep_eps=(0.1, 0.15, 0.2, 0.25, 0.4, 0.5),
-    figures=replace(
-        _MNIST_PAPER.figures,
-        images=500,
-        conformity=1,
-        watched_epochs=1,
-        pair_submodels=5,
-        retrainings=(),
-    ),
+    figures=_quick(_MNIST_PAPER.figures, images=500, watched_epochs=1, pair_submodels=5),
 )
 
 _DIGITS_PAPER = replace(
@@ -407,14 +405,7 @@ _DIGITS_QUICK = replace(
         arc_steps=10,
         square_queries=100,
     ),
-    figures=replace(
-        _DIGITS_PAPER.figures,
-        images=80,
-        conformity=1,
-        watched_epochs=8,
-        pair_submodels=5,
-        retrainings=(),
-    ),
+    figures=_quick(_DIGITS_PAPER.figures, images=80, watched_epochs=8, pair_submodels=5),
 )
 
 # What two cores do in hours, at a hundred gradients of a ResNet18 a second. Too few images to tell
@@ -455,14 +446,7 @@ _CIFAR_QUICK = replace(
         targets=1,
         square_queries=200,
     ),
-    figures=replace(
-        _CIFAR_PAPER.figures,
-        images=50,
-        conformity=1,
-        watched_epochs=2,
-        pair_images=50,
-        retrainings=(),
-    ),
+    figures=_quick(_CIFAR_PAPER.figures, images=50, watched_epochs=2, pair_images=50),
 )
 
 

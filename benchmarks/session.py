@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -164,7 +164,7 @@ class Session:
         """
         data = self.dataset(dataset)
         chosen = DEFENSES[defense]
-        arguments = self._arguments(dataset, defense, changes)
+        arguments = self._arguments(dataset, defense, **changes)
         parameters = {
             **arguments,
             "recipe": asdict(self.experiment(dataset).recipe(defense)),
@@ -219,14 +219,12 @@ class Session:
             trained=card["run"] == self.options.run,
         )
 
-    def _arguments(
-        self, dataset: str, defense: str, changes: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def _arguments(self, dataset: str, defense: str, **changes: Any) -> dict[str, Any]:
         """The keyword arguments that a defense is trained with."""
         overrides = dict(self.experiment(dataset).defenses.get(defense, {}))
         if defense == "clm":
             overrides["from_scratch"] = self.options.clm_from_scratch
-        return DEFENSES[defense].parameters({**overrides, **(changes or {})})
+        return DEFENSES[defense].parameters(overrides | changes)
 
     def _untrained(self, data: datasets.Dataset, defense: str) -> Population:
         size = self.experiment(data.name).population_size(defense)
@@ -381,8 +379,9 @@ class Session:
         labels = data.test_labels[:count].to(options.device)
         plan = self.plan(prepared.population, images)
         about = {**environment(options.device), "computation": str(plan)}
-        bits = "".join([prepared.sha256, *(about[k] for k in ("device", "torch", "arithmetic"))])
-        key = f"{cell.key}-{hashlib.sha256(f'{bits}{plan}'.encode()).hexdigest()[:12]}"
+        on = (about[name] for name in ("device", "torch", "arithmetic", "computation"))
+        bits = "".join([prepared.sha256, *on])
+        key = f"{cell.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
             record = _record_of(path)
             reused = bool(record and record.population_sha256 == prepared.sha256 and not fresh)

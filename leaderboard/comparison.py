@@ -91,7 +91,12 @@ def _verdict(study: Study | None, attack: str, paper: float, ours: Score | None)
         return NOT_COMPARABLE, study.obstacle
     if attack == "pgd-eot":
         return NOT_COMPARABLE, "ours draws networks, the paper's ran on one"
-    return (REPRODUCED if abs(ours.value - paper) <= TOLERANCE else NOT_REPRODUCED), ""
+    return (REPRODUCED if near(ours.value, paper) else NOT_REPRODUCED), ""
+
+
+def near(ours: float, paper: float | None) -> bool:
+    """Whether the paper has a number, and an MRA of ours reproduces it."""
+    return paper is not None and abs(ours - paper) <= TOLERANCE
 
 
 def counts(comparisons: Sequence[Comparison]) -> dict[str, int]:

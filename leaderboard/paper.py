@@ -18,7 +18,7 @@ from leaderboard.claims import (
     judge_claims,
     worst_difference,
 )
-from leaderboard.comparison import NOT_COMPARABLE, TOLERANCE, Comparison, compare, counts
+from leaderboard.comparison import NOT_COMPARABLE, TOLERANCE, Comparison, compare, counts, near
 from leaderboard.drawing import NAMES
 from leaderboard.evidence import COMPARED, OUTCOMES, SHOWN, Evidence
 from leaderboard.findings import SIGNIFICANT, correlations
@@ -59,8 +59,7 @@ def render_paper(found: Mapping[str, Study], baselines: Baselines) -> str:
     for number, title in TITLES.items():
         parts.append(_table(number, title, [one for one in compared if one.table == number], found))
     parts += [_what_moves(study, baselines) for study in found.values()]
-    of_the_paper = [found[name] for name in RADII if name in found]
-    parts += [_figures(study) for study in of_the_paper]
+    parts += [_figures(study) for study in _of_the_paper(found)]
     others = [study for name, study in found.items() if name not in RADII and study.evidence]
     for figures in filter(None, map(_figures, others)):
         parts.append(
@@ -69,9 +68,13 @@ def render_paper(found: Mapping[str, Study], baselines: Baselines) -> str:
     return "\n".join(part for part in parts if part).rstrip() + "\n"
 
 
+def _of_the_paper(found: Mapping[str, Study]) -> list[Study]:
+    """The studies of the paper's datasets, in its order."""
+    return [found[name] for name in RADII if name in found]
+
+
 def _introduction(found: Mapping[str, Study], compared: Sequence[Comparison]) -> str:
-    of_the_paper = [found[name] for name in RADII if name in found]
-    settings = "\n".join(f"- {describe(study.setting)}" for study in of_the_paper)
+    settings = "\n".join(f"- {describe(study.setting)}" for study in _of_the_paper(found))
     missing = sum(one.ours is None for one in compared)
     words = ", ".join(
         f"{count - missing * (word == NOT_COMPARABLE)} {word}"
@@ -183,18 +186,18 @@ def _what_moves(study: Study, baselines: Baselines) -> str:
 def _variants(evidence: Evidence, baselines: Baselines) -> str:
     eps, dataset = evidence.parameters["eps"], evidence.dataset
     variants = evidence.parameters["variants"]
-    body, near = [], []
+    body, alike = [], []
     for number, variant in enumerate(variants):
         cells, close = [f"`{variant['attack']}`", escape(variant["name"])], []
         for defense in COMPARED:
             ours = float(evidence.arrays[f"{defense} s"][number].mean())
             paper = baselines.paper_mra(dataset, variant["attack"], eps, defense)
             difference = None if paper is None else ours - paper
-            close.append(difference is not None and abs(difference) <= TOLERANCE)
+            close.append(near(ours, paper))
             cells += [format_percent(ours), format_percent(paper), format_points(difference)]
         body.append(cells)
         if all(close):
-            near.append(f"`{variant['attack']}` {escape(variant['name'])}")
+            alike.append(f"`{variant['attack']}` {escape(variant['name'])}")
     headers = ["attack", "run"]
     for defense in COMPARED:
         headers += [NAMES[defense], "paper", "difference"]
@@ -203,7 +206,7 @@ def _variants(evidence: Evidence, baselines: Baselines) -> str:
         f"{len(variants)} ways to run the paper's attacks, by torchattacks in float32, on the same "
         f"populations, the first {evidence.parameters['images']:,} images, eps "
         f"{format_eps(dataset, eps)}. Within {100 * TOLERANCE:.0f} points of the paper for both "
-        f"populations: {'; '.join(near) or 'none'}.\n\n{markdown_table(headers, body)}"
+        f"populations: {'; '.join(alike) or 'none'}.\n\n{markdown_table(headers, body)}"
     )
 
 
@@ -215,24 +218,21 @@ def _retrainings(evidence: Evidence, baselines: Baselines) -> str:
         for attack in SHOWN[:-1]
     ]
     body = [["*the paper's CLM*", *map(format_percent, theirs), "–"]]
-    near = []
+    alike = []
     for retraining, rows in zip(
         evidence.parameters["retrainings"], evidence.arrays["s"], strict=True
     ):
         scores = [metrics.score([s[np.newaxis]]) for s in rows]
         body.append([escape(retraining["name"]), *map(format_score, scores)])
-        if all(
-            paper is not None and abs(ours.value - paper) <= TOLERANCE
-            for ours, paper in zip(scores[:-1], theirs, strict=True)
-        ):
-            near.append(escape(retraining["name"]))
+        if all(near(ours.value, paper) for ours, paper in zip(scores[:-1], theirs, strict=True)):
+            alike.append(escape(retraining["name"]))
     return (
         "CLMs retrained from the same ULM, each once, with at most one number changed, and for "
         "comparison without counter-linking; under the attacks of Table 2 as we run them, the "
         "worst case over these and the cascade, on the first "
         f"{evidence.parameters['images']:,} images, eps {format_eps(dataset, eps)}. Within "
         f"{100 * TOLERANCE:.0f} points of all of the paper's numbers: "
-        f"{'; '.join(near) or 'none'}.\n\n"
+        f"{'; '.join(alike) or 'none'}.\n\n"
         + markdown_table(["retrained", "clean", *SHOWN[1:-1], "worst case"], body)
     )
 

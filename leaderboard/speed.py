@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from leaderboard.files import read_sealed, write_sealed
-from leaderboard.records import NAME, RecordError, check_types
+from leaderboard.records import NAME, RecordError, check_types, read_each
 
 SCHEMA_VERSION = 1
 
@@ -60,28 +60,27 @@ def read_all(results: Path) -> list[Timing]:
     """All timings, in the order of their file names.
 
     Raises:
-        RecordError: a file that is not a timing.
+        RecordError: some cannot be used; the message names each.
     """
-    return list(_read_each(sorted(folder_of(results).glob("*.json"))))
+    return read_each(sorted(folder_of(results).glob("*.json")), _read)
 
 
-def _read_each(paths: Sequence[Path]) -> Iterator[Timing]:
-    for path in paths:
-        try:
-            data = read_sealed(path)
-            version = data.pop("schema_version")
-            if version != SCHEMA_VERSION:
-                raise ValueError(f"schema version {version}, this version reads {SCHEMA_VERSION}")
-            timing = Timing(**data)
-            check_types(timing)
-            if missing := {"device", "processor", "threads", "torch"} - timing.environment.keys():
-                raise ValueError(f"its environment lacks {', '.join(sorted(missing))}")
-            for name in (timing.name, timing.budget):
-                if not NAME.fullmatch(name):
-                    raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
-            figures = [timing.ours, *timing.others.values(), *timing.growth.values()]
-            if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
-                raise ValueError(f"figures must be numbers of 0 or more, got {figures}")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RecordError(f"{path}: not a usable timing ({error})") from error
-        yield timing
+def _read(path: Path) -> Timing:
+    try:
+        data = read_sealed(path)
+        version = data.pop("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"schema version {version}, this version reads {SCHEMA_VERSION}")
+        timing = Timing(**data)
+        check_types(timing)
+        if missing := {"device", "processor", "threads", "torch"} - timing.environment.keys():
+            raise ValueError(f"its environment lacks {', '.join(sorted(missing))}")
+        for name in (timing.name, timing.budget):
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
+        figures = [timing.ours, *timing.others.values(), *timing.growth.values()]
+        if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
+            raise ValueError(f"figures must be numbers of 0 or more, got {figures}")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RecordError(f"{path}: not a usable timing ({error})") from error
+    return timing
