@@ -23,14 +23,16 @@ from benchmarks.evaluation import evaluate
 from benchmarks.session import Prepared, Session, environment
 from defenses import Population
 from defenses.counter_linking import draw_mask, first_weight
+from defenses.surrogate import Plan
 from leaderboard import evidence, metrics
-from leaderboard.evidence import COMPARED, QUANTILES, SHOWN, Array, Evidence
+from leaderboard.evidence import ADVERSARIAL, COMPARED, QUANTILES, SHOWN, Array, Evidence
 from leaderboard.files import set_aside
 from leaderboard.metrics import Correct
 from leaderboard.records import RecordError
 from leaderboard.table import CASCADE
 
 Arrays = dict[str, Array]
+Radius = Callable[[Iterable[float]], float]
 # The paper's attacker, and one who knows the population at the same price.
 CLAIMED, INFORMED = "pgd", "pgd-clipped-margin"
 
@@ -39,15 +41,23 @@ class Scene:
     """One dataset in one run: what a measurement looks at.
 
     Attributes:
-        prepared: the populations of `COMPARED`.
+        eps: the radius of attacks, one of those that defenses are ranked at.
+        prepared: populations, by defense.
         images: the first test images, as many as the budget studies, (N, C, H, W).
         labels: (N,).
     """
 
-    def __init__(self, session: Session, dataset: str) -> None:
+    def __init__(
+        self,
+        session: Session,
+        dataset: str,
+        defenses: Iterable[str] = COMPARED,
+        radius: Radius = min,
+    ) -> None:
         self.session, self.dataset = session, dataset
+        self.eps = radius(session.radii(dataset))
         self.prepared: dict[str, Prepared] = {
-            defense: session.prepare(dataset, defense) for defense in COMPARED
+            defense: session.prepare(dataset, defense) for defense in defenses
         }
         data = session.dataset(dataset)
         device = session.options.device
@@ -63,14 +73,14 @@ class Scene:
         return self.session.experiment(self.dataset).figures
 
     @property
-    def eps(self) -> float:
-        """The smallest radius that defenses are ranked at."""
-        return min(self.session.radii(self.dataset))
-
-    @property
     def batch_size(self) -> int:
         """Most images processed at once."""
         return self.session.experiment(self.dataset).batch_size
+
+    @property
+    def plan(self) -> Plan:
+        """How its populations are computed with."""
+        return self.session.plan(next(iter(self.populations().values())), self.images)
 
     def conforming(self) -> dict[int, tuple[Session, Prepared]]:
         """CLMs of several seeds, by seed, each with a session of that seed."""
@@ -96,7 +106,7 @@ class Scene:
         return torch.cat([saliency_maps(population, *batch).cpu() for batch in batches], dim=1)
 
     def populations(self) -> dict[str, Population]:
-        """Those of `COMPARED`, by name."""
+        """The networks themselves, by defense."""
         return {defense: prepared.population for defense, prepared in self.prepared.items()}
 
     def perturb(
@@ -120,7 +130,7 @@ class Scene:
             seed=derive_seed(self.session.options.seed, "attack", attack),
             batch_size=self.batch_size,
             protocol=protocol,
-            plan=self.session.plan(self.prepared["clm"].population, self.images),
+            plan=self.plan,
         )
         return found.images, found.correct
 
@@ -210,7 +220,7 @@ def size(scene: Scene) -> Arrays:
 
 def variants(scene: Scene) -> Arrays:
     """The paper's attacks as its authors may have run them."""
-    rows: dict[str, list[Array]] = {f"{name} s": [] for name in COMPARED}
+    rows: dict[str, list[Array]] = {f"{name} s": [] for name in scene.prepared}
     for variant in scene.figures.variants:
         for name, population in scene.populations().items():
             made = craft(
@@ -377,13 +387,15 @@ class Kind:
         measure: from a scene to the arrays that `leaderboard.evidence.KINDS` describes.
         numbers: fields of the budget's `Figures`.
         attacks: registered attacks, with the budget's parameters.
-        at_eps: whether it is measured at the radius that defenses are ranked at.
+        defenses: whose populations it looks at.
+        radius: which of the radii that defenses are ranked at it is measured at, if at any.
     """
 
     measure: Callable[[Scene], Arrays]
     numbers: tuple[str, ...] = ()
     attacks: tuple[str, ...] = ()
-    at_eps: bool = False
+    defenses: tuple[str, ...] = COMPARED
+    radius: Radius | None = None
 
 
 KINDS: dict[str, Kind] = {
@@ -391,10 +403,12 @@ KINDS: dict[str, Kind] = {
     "weights": Kind(weights),
     "trajectory": Kind(trajectory, ("watched_epochs",)),
     "saliency": Kind(saliency, ("images",)),
-    "size": Kind(size, ("images", "sizes"), (CLAIMED, CASCADE), at_eps=True),
-    "variants": Kind(variants, ("images", "variants"), at_eps=True),
-    "retraining": Kind(retraining, ("images", "retrainings"), SHOWN[1:], at_eps=True),
-    "conformity": Kind(conformity, ("conformity",), (CLAIMED,), at_eps=True),
+    "size": Kind(size, ("images", "sizes"), (CLAIMED, CASCADE), radius=min),
+    "variants": Kind(variants, ("images", "variants"), radius=min),
+    # Those of Table 4 and 5.
+    "variants-adv": Kind(variants, ("images", "variants"), defenses=ADVERSARIAL, radius=max),
+    "retraining": Kind(retraining, ("images", "retrainings"), SHOWN[1:], radius=min),
+    "conformity": Kind(conformity, ("conformity",), (CLAIMED,), radius=min),
     "examples": Kind(examples, ("images", "shown_eps"), (INFORMED,)),
     "diversity": Kind(
         diversity,
@@ -413,12 +427,12 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
     Raises:
         As `Session.prepare` and `evaluate`.
     """
-    scene, chosen = Scene(session, dataset), KINDS[kind]
+    chosen = KINDS[kind]
+    scene = Scene(session, dataset, chosen.defenses, chosen.radius or min)
     data, options = session.dataset(dataset), session.options
     looked_at = dict(scene.prepared)
     if kind == "conformity":
         looked_at |= {f"clm, seed {k}": one for k, (_, one) in scene.conforming().items()}
-    plan = session.plan(scene.prepared["clm"].population, scene.images)
     found = Evidence(
         kind=kind,
         dataset=dataset,
@@ -430,7 +444,7 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
         populations={name: prepared.sha256 for name, prepared in looked_at.items()},
         arrays={},
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment={**environment(options.device), "computation": str(plan)},
+        environment={**environment(options.device), "computation": str(scene.plan)},
     )
     path = evidence.folder_of(options.results) / f"{found.key}.json"
     if path.exists() and not options.rerun and not any(one.trained for one in looked_at.values()):
@@ -449,7 +463,7 @@ def _parameters(scene: Scene, kind: Kind) -> dict[str, Any]:
     """All that determines the arrays beside the weights."""
     numbers, budget = asdict(scene.figures), scene.session.experiment(scene.dataset)
     found: dict[str, Any] = {name: numbers[name] for name in kind.numbers}
-    if kind.at_eps:
+    if kind.radius:
         found["eps"] = scene.eps
     found["submodels"] = {name: len(one.population) for name, one in scene.prepared.items()}
     found["defenses"] = {name: one.parameters for name, one in scene.prepared.items()}

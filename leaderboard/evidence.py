@@ -25,6 +25,8 @@ Array = npt.NDArray[Any]
 
 # The defenses that the paper's figures compare.
 COMPARED = ("ulm", "clm")
+# Their adversarially trained counterparts.
+ADVERSARIAL = ("ulm-adv", "clm-adv")
 # How two submodels may differ; the rows of the "diversity" measures.
 DIVERSITY = (
     "saliency (1 - cosine)",
@@ -41,10 +43,12 @@ SHOWN = ("none", *CLAIM_ATTACKS, CASCADE)
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def _of_each(**arrays: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+def _of_each(
+    defenses: tuple[str, ...] = COMPARED, /, **arrays: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
     return {
         f"{defense} {name.replace('_', ' ')}": axes
-        for defense in COMPARED
+        for defense in defenses
         for name, axes in arrays.items()
     }
 
@@ -59,6 +63,7 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "saliency": _of_each(quantiles=("pairs", "quantiles"), mean=("pairs",), absolute=("N",)),
     "size": {"sizes": ("k",), **_of_each(claimed_s=("k", "N"), worst_s=("k", "N"))},
     "variants": _of_each(s=("variants", "N")),
+    "variants-adv": _of_each(ADVERSARIAL, s=("variants", "N")),
     "retraining": {"s": ("retrainings", "shown", "N")},
     "conformity": {"seeds": ("k",), "clean": ("k", "n"), "claimed": ("k", "n")},
     "examples": {

@@ -20,7 +20,7 @@ from leaderboard.claims import (
 )
 from leaderboard.comparison import NOT_COMPARABLE, TOLERANCE, Comparison, compare, counts, near
 from leaderboard.drawing import NAMES
-from leaderboard.evidence import COMPARED, OUTCOMES, SHOWN, Evidence
+from leaderboard.evidence import ADVERSARIAL, COMPARED, OUTCOMES, SHOWN, Evidence
 from leaderboard.findings import SIGNIFICANT, correlations
 from leaderboard.formats import (
     describe,
@@ -174,9 +174,10 @@ def _what_moves(study: Study, baselines: Baselines) -> str:
     """The paper's attacks as its authors may have run them, and CLM with other numbers."""
     if study.obstacle:
         return ""
+    ways = {"variants": _variants, "variants-adv": _variants, "retraining": _retrainings}
     shown = [
         show(study.evidence[kind], baselines)
-        for kind, show in (("variants", _variants), ("retraining", _retrainings))
+        for kind, show in ways.items()
         if kind in study.evidence
     ]
     title = f"## What moves its numbers, {escape(study.setting.dataset)}\n"
@@ -184,12 +185,13 @@ def _what_moves(study: Study, baselines: Baselines) -> str:
 
 
 def _variants(evidence: Evidence, baselines: Baselines) -> str:
+    defenses = ADVERSARIAL if evidence.kind == "variants-adv" else COMPARED
     eps, dataset = evidence.parameters["eps"], evidence.dataset
     variants = evidence.parameters["variants"]
     body, alike = [], []
     for number, variant in enumerate(variants):
         cells, close = [f"`{variant['attack']}`", escape(variant["name"])], []
-        for defense in COMPARED:
+        for defense in defenses:
             ours = float(evidence.arrays[f"{defense} s"][number].mean())
             paper = baselines.paper_mra(dataset, variant["attack"], eps, defense)
             difference = None if paper is None else ours - paper
@@ -199,12 +201,12 @@ def _variants(evidence: Evidence, baselines: Baselines) -> str:
         if all(close):
             alike.append(f"`{variant['attack']}` {escape(variant['name'])}")
     headers = ["attack", "run"]
-    for defense in COMPARED:
+    for defense in defenses:
         headers += [NAMES[defense], "paper", "difference"]
+    names = " and ".join(NAMES[defense] for defense in defenses)
     return (
-        "How an attack on one drawn network was run decides much of MRA. "
-        f"{len(variants)} ways to run the paper's attacks, by torchattacks in float32, on the same "
-        f"populations, the first {evidence.parameters['images']:,} images, eps "
+        f"{len(variants)} ways to run the paper's attacks on {names}, each on one drawn network, "
+        f"by torchattacks in float32, on the first {evidence.parameters['images']:,} images, eps "
         f"{format_eps(dataset, eps)}. Within {100 * TOLERANCE:.0f} points of the paper for both "
         f"populations: {'; '.join(alike) or 'none'}.\n\n{markdown_table(headers, body)}"
     )

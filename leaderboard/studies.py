@@ -93,10 +93,12 @@ def _belongs(evidence: Evidence, setting: Setting, measured: Sequence[Record]) -
     """Whether evidence is of the same data, budget, weights and radius as the records."""
     where = (evidence.dataset, evidence.budget, evidence.source, evidence.sha256)
     weights = {record.population_sha256 for record in measured}
+    radii = _radii(setting.dataset, measured)
+    shown = radii[-1:] if evidence.kind == "variants-adv" else radii[:1]
     return (
         where == (setting.dataset, setting.budget, setting.source, setting.sha256)
         and set(evidence.populations.values()) <= weights
-        and evidence.parameters.get("eps") in (None, *_radii(setting.dataset, measured)[:1])
+        and evidence.parameters.get("eps") in (None, *shown)
     )
 
 

@@ -153,6 +153,15 @@ def test_variants_are_the_tool_s_own_attacks():
     torch.testing.assert_close(perturbed[1].flatten(), torch.tensor([0.4, 0.6]))
 
 
+def test_variants_look_at_the_pair_and_the_radius_that_the_paper_did(options):
+    session = Session(replace(options, eps=(0.3, 0.4)))
+    for kind, eps, suffix in (("variants", 0.3, ""), ("variants-adv", 0.4, "-adv")):
+        found, _ = gather(session, "digits", kind)
+        assert found.parameters["eps"] == eps
+        assert set(found.populations) == {f"ulm{suffix}", f"clm{suffix}"}
+        assert set(found.arrays) == {f"ulm{suffix} s", f"clm{suffix} s"}
+
+
 def test_retrainings_differ_and_the_worst_case_is_the_least(options):
     session = Session(options)
     found, _ = gather(session, "digits", "retraining")

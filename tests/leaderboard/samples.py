@@ -144,6 +144,10 @@ def evidence(kind, *, seed=0, **changes):
             f"{name} s": np.outer([low, high], np.ones(10)).astype(np.float32)
             for name, low, high in (("ulm", 0.3, 0.4), ("clm", 0.5, 0.6))
         },
+        "variants-adv": {
+            f"{name} s": np.outer([low, high], np.ones(10)).astype(np.float32)
+            for name, low, high in (("ulm-adv", 0.4, 0.1), ("clm-adv", 0.3, 0.1))
+        },
         "retraining": {
             "s": np.linspace(1, 0, 2 * 6, dtype=np.float32).reshape(2, 6, 1).repeat(10, axis=2)
         },

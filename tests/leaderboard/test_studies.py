@@ -24,6 +24,21 @@ def test_the_largest_budget_counts_with_the_evidence_of_the_same_weights_and_rad
     assert {kind: one.seed for kind, one in study.evidence.items()} == {"masks": 0}
 
 
+def test_adversarially_trained_networks_are_studied_at_the_largest_radius():
+    measured = [one for eps in (0.3, 0.4) for one in row("ulm", 5, budget="paper", eps=eps)]
+
+    def shown(kind, eps):
+        changes = {"parameters": {"eps": eps, "variants": [{}] * 2}, "budget": "paper"}
+        weights = {"ulm": samples.weights_sha256("ulm")}
+        evidence = samples.evidence(kind, populations=weights, **changes)
+        return kind in studies(measured, [evidence])["mnist"].evidence
+
+    assert shown("variants-adv", 0.4)
+    assert not shown("variants-adv", 0.3)
+    assert shown("variants", 0.3)
+    assert not shown("variants", 0.4)
+
+
 def test_a_row_is_the_complete_one_of_most_submodels_as_the_paper_trains_it():
     few = [record(9, attack="pgd", submodels=5)]
     scratch = row("ulm", 9, submodels=3, defense_parameters={"from_scratch": True})
