@@ -1,0 +1,157 @@
+"""Experiments on why a number differs from the paper's: one thing about it is changed at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from leaderboard import metrics
+from leaderboard.baselines import Baselines
+from leaderboard.comparison import TOLERANCE, Comparison, near
+from leaderboard.drawing import NAMES
+from leaderboard.evidence import ADVERSARIAL, COMPARED, SHOWN, Array, Evidence
+from leaderboard.formats import format_eps, format_percent, format_points, format_score
+from leaderboard.markdown import escape, markdown_table
+from leaderboard.metrics import Score
+from leaderboard.studies import Study
+
+# Whose populations the paper's attacks were run on in other ways, by kind of evidence.
+ATTACKED = {"variants": COMPARED, "variants-adv": ADVERSARIAL}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One of the paper's numbers, measured in another way.
+
+    Attributes:
+        name: what was different, in words.
+        score: MRA on a part of the images.
+    """
+
+    name: str
+    attack: str
+    defense: str
+    eps: float
+    score: Score
+
+
+def ways(evidence: Evidence) -> list[list[Way]]:
+    """What was measured, a row for everything that was different: by defense, or by attack."""
+    eps = evidence.parameters.get("eps", 0.0)
+    if evidence.kind in ATTACKED:
+        return [
+            [
+                Way(
+                    variant["name"],
+                    variant["attack"],
+                    defense,
+                    eps,
+                    _score(evidence.arrays[f"{defense} s"][number]),
+                )
+                for defense in ATTACKED[evidence.kind]
+            ]
+            for number, variant in enumerate(evidence.parameters["variants"])
+        ]
+    if evidence.kind == "retraining":
+        return [
+            [
+                Way(retraining["name"], attack, "clm", eps * (attack != "none"), _score(s))
+                for attack, s in zip(SHOWN, rows, strict=True)
+            ]
+            for retraining, rows in zip(
+                evidence.parameters["retrainings"], evidence.arrays["s"], strict=True
+            )
+        ]
+    return []
+
+
+def _score(s: Array) -> Score:
+    return metrics.score([s[np.newaxis]])
+
+
+def explain(one: Comparison, study: Study) -> str:
+    """Which ways come near a number that ours is far from; nothing if none was tried."""
+    if one.ours is None or study.obstacle or near(one.ours.value, one.paper):
+        return ""
+    tried = [
+        ("retrained " * (kind == "retraining") + way.name, way.score.value)
+        for kind, evidence in study.evidence.items()
+        for run in ways(evidence)
+        for way in run
+        if (way.attack, way.defense) == (one.attack, one.defense) and abs(way.eps - one.eps) < 1e-6
+    ]
+    if not tried:
+        return ""
+    close = [escape(name) for name, mra in tried if near(mra, one.paper)]
+    return f"near it: {'; '.join(close)}" if close else "nothing tried comes near it"
+
+
+def what_moves(study: Study, baselines: Baselines) -> str:
+    """All ways, kind by kind, as a section of the report."""
+    if study.obstacle:
+        return ""
+    shown = [
+        show(study.evidence[kind], baselines)
+        for kind, show in _TABLES.items()
+        if kind in study.evidence
+    ]
+    title = f"## What moves its numbers, {escape(study.setting.dataset)}\n"
+    return "\n".join([title, *shown]) if shown else ""
+
+
+def _attacked(evidence: Evidence, baselines: Baselines) -> str:
+    defenses = ATTACKED[evidence.kind]
+    eps = format_eps(evidence.dataset, evidence.parameters["eps"])
+    body, alike = [], []
+    for run in ways(evidence):
+        attack, name = f"`{run[0].attack}`", escape(run[0].name)
+        theirs = [_theirs(way, evidence, baselines) for way in run]
+        cells = [attack, name]
+        for way, paper in zip(run, theirs, strict=True):
+            difference = None if paper is None else way.score.value - paper
+            shown = [format_percent(way.score.value), format_percent(paper)]
+            cells += [*shown, format_points(difference)]
+        body.append(cells)
+        if all(near(way.score.value, paper) for way, paper in zip(run, theirs, strict=True)):
+            alike.append(f"{attack} {name}")
+    headers = ["attack", "run"]
+    for defense in defenses:
+        headers += [NAMES[defense], "paper", "difference"]
+    names = " and ".join(NAMES[defense] for defense in defenses)
+    return (
+        f"{len(body)} ways to run the paper's attacks on {names}, each on one drawn network, "
+        f"by torchattacks in float32, on the first {evidence.parameters['images']:,} images, "
+        f"eps {eps}. {_NEAR} the paper for both populations: {'; '.join(alike) or 'none'}.\n\n"
+        + markdown_table(headers, body)
+    )
+
+
+def _retrained(evidence: Evidence, baselines: Baselines) -> str:
+    """CLM from the same ULM, retrained with at most one number changed."""
+    eps = format_eps(evidence.dataset, evidence.parameters["eps"])
+    runs = ways(evidence)
+    theirs = [_theirs(way, evidence, baselines) for way in runs[0]]
+    body = [["*the paper's CLM*", *map(format_percent, theirs)]]
+    alike = []
+    for run in runs:
+        body.append([escape(run[0].name), *(format_score(way.score) for way in run)])
+        *compared, _worst = zip(run, theirs, strict=True)
+        if all(near(way.score.value, paper) for way, paper in compared):
+            alike.append(escape(run[0].name))
+    return (
+        "CLMs retrained from the same ULM, each once, with at most one number changed, and for "
+        "comparison without counter-linking; under the attacks of Table 2 as we run them, the "
+        "worst case over these and the cascade, on the first "
+        f"{evidence.parameters['images']:,} images, eps {eps}. {_NEAR} all of the paper's numbers: "
+        f"{'; '.join(alike) or 'none'}.\n\n"
+        + markdown_table(["retrained", "clean", *SHOWN[1:-1], "worst case"], body)
+    )
+
+
+def _theirs(way: Way, evidence: Evidence, baselines: Baselines) -> float | None:
+    return baselines.paper_mra(evidence.dataset, way.attack, way.eps, way.defense)
+
+
+_NEAR = f"Within {100 * TOLERANCE:.0f} points of"
+_TABLES = {"variants": _attacked, "variants-adv": _attacked, "retraining": _retrained}
