@@ -177,8 +177,8 @@ def _doubled(row: Row) -> Gate:
 
 
 def _standard_error(correct: Correct) -> float:
-    result = metrics.score([correct])
-    return (result.high - result.low) / (2 * metrics.QUANTILE)
+    answers = metrics.expected_correctness(correct)
+    return float(answers.std(ddof=1)) / len(answers) ** 0.5 if len(answers) > 1 else 0.0
 
 
 def _contained(row: Row) -> Gate:

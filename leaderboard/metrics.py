@@ -1,7 +1,10 @@
 """Every score, from `correct[n, N]`: whether submodel i classifies perturbed image j correctly.
 
 The unit of replication is the image. Submodels answer the same image and are correlated, so
-intervals come from the spread of s_j over images, never from n * N independent trials.
+intervals come from the spread of s_j over images, never from n * N independent trials; and, where a
+population was trained several times, from the spread of its scores over training seeds. Both are
+sampled, so their variances add up. A few seeds say little about their own spread: quantiles are
+Student's, with the degrees of freedom of a sum of variances (Satterthwaite, 1946).
 """
 
 from __future__ import annotations
@@ -17,16 +20,40 @@ Correct = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
-QUANTILE = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 
 
 @dataclass(frozen=True)
 class Score:
-    """A mean over images with its confidence interval; all three in [0, 1]."""
+    """A mean with its 95% confidence interval; all three in [0, 1]."""
 
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class _Variance:
+    """An estimated variance of a mean."""
+
+    value: float
+    freedom: float
+
+    def __add__(self, other: _Variance) -> _Variance:
+        total = self.value + other.value
+        if total == 0:
+            return self
+        share = self.value / total
+        freedom = 1 / (share**2 / self.freedom + (1 - share) ** 2 / other.freedom)
+        return _Variance(total, freedom)
+
+    @property
+    def half_width(self) -> float:
+        """Half of the confidence interval."""
+        return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)) * self.value**0.5
+
+
+def _of_the_mean(values: Floats) -> _Variance:
+    return _Variance(float(values.var(ddof=1)) / len(values), len(values) - 1)
 
 
 def expected_correctness(correct: Correct) -> Floats:
@@ -50,10 +77,10 @@ def mra(correct: Correct) -> float:
 def score(per_seed: Sequence[Correct]) -> Score:
     """MRA over one or more training seeds measured on the same images, with its interval.
 
-    The squared standard error is that of the seed-averaged s_j over images plus, with k > 1
-    seeds, the variance between the seeds' MRAs over k. The spread of s_j says little where nearly
-    all are 0, or 1: there the interval reaches at least as far as the exact binomial bound for
-    N images all wrong, or all right (about 3 / N).
+    The variance is that of the mean over images of the seed-averaged s_j plus, with several seeds,
+    that of the mean of the seeds' MRAs. The spread of s_j says little where nearly all are 0, or 1:
+    there the interval reaches at least as far as the exact binomial bound for N images all wrong,
+    or all right (about 3 / N).
 
     Args:
         per_seed: one (..., N) array a seed, (n, N) for a population; N may not differ.
@@ -66,12 +93,13 @@ def score(per_seed: Sequence[Correct]) -> Score:
     images = per_seed[0].shape[-1]
     if images == 0:
         raise ValueError("a score needs at least one image")
-    answers = np.mean([expected_correctness(correct) for correct in per_seed], axis=0)
-    value = float(answers.mean())
-    variance = float(answers.var(ddof=1)) / images if images > 1 else 0.25
-    if len(per_seed) > 1:
-        variance += float(np.var([mra(c) for c in per_seed], ddof=1)) / len(per_seed)
-    half = QUANTILE * variance**0.5
+    answers = np.stack([expected_correctness(correct) for correct in per_seed])
+    value, half = float(answers.mean()), 1.0
+    if images > 1:
+        variance = _of_the_mean(answers.mean(axis=0))
+        if len(per_seed) > 1:
+            variance += _of_the_mean(answers.mean(axis=1))
+        half = variance.half_width
     bound = float(1 - (1 - CONFIDENCE) ** (1 / images))
     low = 0.0 if value == 0 else max(0.0, min(value - half, 1 - bound))
     high = 1.0 if value == 1 else min(1.0, max(value + half, bound))
@@ -157,27 +185,32 @@ def shared_difference(first: Sequence[Correct], second: Sequence[Correct]) -> Sc
 def difference(first: Sequence[Correct], second: Sequence[Correct]) -> Score:
     """MRA of the first minus the second on the same images, paired, with its interval in [-1, 1].
 
-    The squared standard error is that of the paired differences of seed-averaged s_j over images
-    plus, for each side with several seeds, the variance between its seeds' MRAs over their number.
-    A tie is where the interval holds 0. Where all pairs are equal the spread says nothing, and the
-    interval reaches as far as the exact bound for N images (about 3 / N).
+    The variance is that of the mean over images of the paired differences of seed-averaged s_j,
+    plus that of the mean over seeds: of the differences, where both sides have as many and are so
+    paired in order; else of each side that has several. A tie is where the interval holds 0. Where
+    all pairs are equal the spread says nothing, and the interval reaches as far as the exact bound
+    for N images (about 3 / N).
 
     Args:
-        first, second: one (..., N) array a training seed; all with the same images.
+        first, second: one (..., N) array a training seed, in the order of seeds; all with the same
+            images.
 
     Raises:
         ValueError: no seed, or different images.
     """
     if not first or not second or len({c.shape[-1] for c in (*first, *second)}) != 1:
         raise ValueError("a paired comparison needs the same images on both sides")
-    pairs = np.subtract(
-        *(np.mean([expected_correctness(c) for c in side], axis=0) for side in (first, second))
+    ours, theirs = (
+        np.stack([expected_correctness(correct) for correct in side]) for side in (first, second)
     )
-    variance = float(pairs.var(ddof=1)) / len(pairs) if len(pairs) > 1 else 1.0
-    for side in (first, second):
-        if len(side) > 1:
-            variance += float(np.var([mra(correct) for correct in side], ddof=1)) / len(side)
-    value, half = float(pairs.mean()), QUANTILE * variance**0.5
-    if variance == 0:
+    pairs = ours.mean(axis=0) - theirs.mean(axis=0)
+    value, half = float(pairs.mean()), 1.0
+    if len(pairs) > 1:
+        variance = _of_the_mean(pairs)
+        for seeds in [ours - theirs] if len(ours) == len(theirs) else [ours, theirs]:
+            if len(seeds) > 1:
+                variance += _of_the_mean(seeds.mean(axis=1))
+        half = variance.half_width
+    if half == 0:
         half = float(1 - (1 - CONFIDENCE) ** (1 / len(pairs)))
     return Score(value, max(-1.0, value - half), min(1.0, value + half))

@@ -22,7 +22,7 @@ def test_scores_of_sizes_have_intervals_over_images():
     found = size_scores(changed, "ulm", "claimed")
     assert {k: score.value for k, score in found.items()} == {1: 0, 2: 0.5}
     # Standard error of ten halves and nothings: sqrt(0.2778 / 10).
-    assert found[2].low == pytest.approx(0.5 - 1.96 * 0.16667, abs=1e-3)
+    assert found[2].low == pytest.approx(0.5 - 2.262 * 0.16667, abs=1e-3)
 
 
 def test_ranks_are_correlated_not_values():

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from scipy import stats
 
 from leaderboard.metrics import (
     Score,
@@ -42,10 +43,11 @@ def test_mra_by_hand():
 def test_interval_by_hand():
     """s = (1, 1/2, 0, 0): mean 3/8, sample variance 11/48, standard error sqrt(11/192)."""
     result = score([CORRECT])
-    half = 1.959964 * (11 / 192) ** 0.5
+    # Student's t with 3 degrees of freedom.
+    half = 3.182446 * (11 / 192) ** 0.5
     assert result.value == 0.375
     assert result.low == max(0.0, 0.375 - half)
-    assert result.high == pytest.approx(0.375 + half, abs=1e-6)
+    assert result.high == min(1.0, 0.375 + half)
 
 
 def test_submodels_that_agree_narrow_nothing():
@@ -66,10 +68,28 @@ def test_seeds_are_averaged_and_their_spread_widens_the_interval():
     """MRAs 3/8 and 1/8: mean 1/4, between-seed variance 1/32, over 2 seeds 1/64."""
     other = np.array([[1, 0, 0, 0], [0, 0, 0, 0]], dtype=bool)
     result = score([CORRECT, other])
-    averaged = np.array([0.75, 0.25, 0.0, 0.0])
-    half = 1.959964 * (averaged.var(ddof=1) / 4 + 1 / 64) ** 0.5
+    images, seeds = np.array([0.75, 0.25, 0.0, 0.0]).var(ddof=1) / 4, 1 / 64
+    freedom = (images + seeds) ** 2 / (images**2 / 3 + seeds**2 / 1)
     assert result.value == 0.25
-    assert result.high == pytest.approx(0.25 + half, abs=1e-6)
+    half = stats.t.ppf(0.975, freedom) * (images + seeds) ** 0.5
+    assert result.high == pytest.approx(min(1, 0.25 + half))
+
+
+def test_where_seeds_differ_and_images_do_not_the_interval_is_the_t_interval_over_seeds():
+    """5, 5 and 6 of 10 right on every image: standard error 1/30, two degrees of freedom."""
+    seeds = [np.repeat(np.arange(10)[:, None] < right, 1000, axis=1) for right in (5, 5, 6)]
+    result = score(seeds)
+    assert result.value == pytest.approx(16 / 30)
+    assert result.low == pytest.approx(16 / 30 - 4.302653 / 30, abs=1e-6)
+    result = difference(seeds, [seeds[0]] * 3)
+    assert result.high == pytest.approx(1 / 30 + 4.302653 / 30, abs=1e-6)
+
+
+def test_seeds_that_move_together_do_not_widen_their_difference():
+    """2 and 1 of 2 right at the first seed, 1 and 0 at the second: a difference of 1/2 in both."""
+    none, one, both = (np.repeat(np.arange(2)[:, None] < right, 100, axis=1) for right in range(3))
+    bound = 1 - 0.05 ** (1 / 100)
+    assert difference([both, one], [one, none]) == Score(0.5, 0.5 - bound, 0.5 + bound)
 
 
 @pytest.mark.parametrize(
@@ -140,18 +160,22 @@ def test_paired_difference_by_hand():
     """s - s' = (1/2, -1/2, -1/2): mean -1/6, sample variance 1/3, standard error 1/3."""
     result = difference([FIRST], [SECOND])
     assert result.value == pytest.approx(-1 / 6)
-    assert result.high == pytest.approx(-1 / 6 + 1.959964 / 3, abs=1e-6)
-    assert result.low == pytest.approx(-1 / 6 - 1.959964 / 3, abs=1e-6)
+    # Student's t with 2 degrees of freedom.
+    assert result.high == pytest.approx(min(1, -1 / 6 + 4.302653 / 3), abs=1e-6)
+    assert result.low == pytest.approx(max(-1, -1 / 6 - 4.302653 / 3), abs=1e-6)
 
 
-def test_seeds_widen_a_paired_difference():
+def test_seeds_of_one_side_widen_a_paired_difference():
     """Two seeds of one side with MRAs 1/2 and 1/3: variance 1/72, over 2 seeds 1/144."""
-    other = np.array([[1, 0, 0], [1, 0, 0]], dtype=bool)
-    pairs = (expected_correctness(FIRST) + expected_correctness(other)) / 2
-    pairs = pairs - expected_correctness(SECOND)
-    half = 1.959964 * (pairs.var(ddof=1) / 3 + 1 / 144) ** 0.5
-    result = difference([FIRST, other], [SECOND])
-    assert result.high - result.value == pytest.approx(half, abs=1e-6)
+    many = 50
+    first, second = np.tile(FIRST, many), np.tile(SECOND, many)
+    other = np.tile(np.array([[1, 0, 0], [1, 0, 0]], dtype=bool), many)
+    pairs = (expected_correctness(first) + expected_correctness(other)) / 2
+    images = (pairs - expected_correctness(second)).var(ddof=1) / (3 * many)
+    freedom = (images + 1 / 144) ** 2 / (images**2 / (3 * many - 1) + (1 / 144) ** 2 / 1)
+    result = difference([first, other], [second])
+    half = stats.t.ppf(0.975, freedom) * (images + 1 / 144) ** 0.5
+    assert result.high == pytest.approx(min(1, result.value + half), abs=1e-6)
 
 
 def test_different_images_cannot_be_paired():
