@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from leaderboard.markdown import escape, markdown_table
 from leaderboard.speed import Timing
-from leaderboard.table import CASCADE, Row
+from leaderboard.table import CASCADE, Row, seconds_a_seed
 
 
 def costs(verdicts: Sequence[tuple[str, Row]], timings: Sequence[Timing]) -> str:
@@ -38,14 +38,14 @@ def _machine(timing: Timing) -> str:
 def _verdicts(verdicts: Sequence[tuple[str, Row]]) -> str:
     body = []
     for setting, row in verdicts:
-        cascade = row.by_attack.get(CASCADE, {}).values()
-        seconds = f"{sum(record.attack_seconds for record in cascade):.1f}" if cascade else "–"
+        cascade = row.by_attack.get(CASCADE)
+        seconds = f"{seconds_a_seed(cascade):.1f}" if cascade else "–"
         figures = [f"{row.training_seconds:.0f}", seconds, f"{row.attack_seconds:.0f}"]
         body.append([escape(setting), escape(row.label), str(row.submodels), *figures])
     headers = ["on", "defense", "n", "training (s)", f"`{CASCADE}` (s)", "all attacks (s)"]
     return (
         "**Seconds to a verdict**: to train, to craft with the cascade alone, and with every "
-        f"attack; all seeds together.\n\n{markdown_table(headers, body)}"
+        f"attack; for one seed.\n\n{markdown_table(headers, body)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is left of each defense at every eps, under the claimed and the worst-case attacker."""
+"""What is left of each defense at every eps: by attack, and under each of the two attackers."""
 
 from __future__ import annotations
 
@@ -41,6 +41,32 @@ def curves(records: Sequence[Record], norm: str = "Linf") -> list[Curve]:
     Every point of a curve is under the same attacks on the same populations, so that it does not
     jump where more were run.
     """
+    drawn = map(_curve, _widest(records, norm))
+    return [curve for curve in drawn if curve]
+
+
+def sweeps(records: Sequence[Record]) -> dict[tuple[str, str], dict[float, float]]:
+    """MRA by eps for each row and attack: ("ulm (n=10)", "pgd") -> {0.0: clean, 0.1: ...}.
+
+    Of attacks run at three radii or more, on the seeds that there are at all of them.
+    """
+    found = {}
+    for norm in sorted({record.cell.norm for record in records}):
+        for row in _widest(records, norm):
+            for attack in sorted(row.sweep.keys() - {"none"}):
+                by_eps = {0.0: row.by_attack.get("none", {}), **row.sweep[attack]}
+                by_eps = {eps: by_seed for eps, by_seed in sorted(by_eps.items()) if by_seed}
+                seeds = set.intersection(*map(set, by_eps.values()))
+                if len(by_eps.keys() - {0.0}) >= 3 and seeds:
+                    found[f"{row.label} (n={row.submodels})", attack] = {
+                        eps: _mra({seed: by_seed[seed] for seed in sorted(seeds)})
+                        for eps, by_seed in by_eps.items()
+                    }
+    return dict(sorted(found.items()))
+
+
+def _widest(records: Sequence[Record], norm: str) -> list[Row]:
+    """One row for each population, the one that most was swept of."""
     radii = sorted({r.cell.eps for r in records if r.cell.norm == norm and r.cell.eps > 0})
     found: dict[tuple[str, int], Row] = {}
     for eps in radii:
@@ -48,8 +74,7 @@ def curves(records: Sequence[Record], norm: str = "Linf") -> list[Curve]:
             known = found.setdefault((row.label, row.submodels), row)
             if len(_swept(row)) > len(_swept(known)):
                 found[row.label, row.submodels] = row
-    drawn = (_curve(row) for _, row in sorted(found.items()))
-    return [curve for curve in drawn if curve]
+    return [row for _, row in sorted(found.items())]
 
 
 def _swept(row: Row) -> dict[float, dict[str, BySeed]]:

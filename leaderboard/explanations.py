@@ -72,7 +72,7 @@ def _score(s: Array) -> Score:
 
 def explain(one: Comparison, study: Study) -> str:
     """Which ways come near a number that ours is far from; nothing if none was tried."""
-    if one.ours is None or study.obstacle or near(one.ours.value, one.paper):
+    if one.ours is None or study.obstacle or near(one.attack, one.ours.value, one.paper):
         return ""
     tried = [
         ("retrained " * (kind == "retraining") + way.name, way.score.value)
@@ -83,8 +83,8 @@ def explain(one: Comparison, study: Study) -> str:
     ]
     if not tried:
         return ""
-    close = [escape(name) for name, mra in tried if near(mra, one.paper)]
-    return f"near it: {'; '.join(close)}" if close else "nothing tried comes near it"
+    close = [escape(name) for name, mra in tried if near(one.attack, mra, one.paper)]
+    return f"near it: {'; '.join(close)}" if close else f"none of {len(tried)} other runs is near"
 
 
 def what_moves(study: Study, baselines: Baselines) -> str:
@@ -105,25 +105,24 @@ def _attacked(evidence: Evidence, baselines: Baselines) -> str:
     eps = format_eps(evidence.dataset, evidence.parameters["eps"])
     body, alike = [], []
     for run in ways(evidence):
-        attack, name = f"`{run[0].attack}`", escape(run[0].name)
-        theirs = [_theirs(way, evidence, baselines) for way in run]
-        cells = [attack, name]
-        for way, paper in zip(run, theirs, strict=True):
-            difference = None if paper is None else way.score.value - paper
-            shown = [format_percent(way.score.value), format_percent(paper)]
-            cells += [*shown, format_points(difference)]
+        cells, close = [f"`{run[0].attack}`", escape(run[0].name)], []
+        for way in run:
+            ours, paper = way.score.value, _theirs(way, evidence, baselines)
+            difference = None if paper is None else ours - paper
+            cells += [format_percent(ours), format_percent(paper), format_points(difference)]
+            close.append(near(way.attack, ours, paper))
         body.append(cells)
-        if all(near(way.score.value, paper) for way, paper in zip(run, theirs, strict=True)):
-            alike.append(f"{attack} {name}")
+        if all(close):
+            alike.append(" ".join(cells[:2]))
     headers = ["attack", "run"]
     for defense in defenses:
         headers += [NAMES[defense], "paper", "difference"]
     names = " and ".join(NAMES[defense] for defense in defenses)
     return (
         f"{len(body)} ways to run the paper's attacks on {names}, each on one drawn network, "
-        f"by torchattacks in float32, on the first {evidence.parameters['images']:,} images, "
-        f"eps {eps}. {_NEAR} the paper for both populations: {'; '.join(alike) or 'none'}.\n\n"
-        + markdown_table(headers, body)
+        f"by torchattacks in float32, on the first {evidence.parameters['images']:,} images, eps "
+        f"{eps}, seed {evidence.seed}. Within {100 * TOLERANCE:.0f} points of the paper for both "
+        f"populations: {'; '.join(alike) or 'none'}.\n\n" + markdown_table(headers, body)
     )
 
 
@@ -137,14 +136,14 @@ def _retrained(evidence: Evidence, baselines: Baselines) -> str:
     for run in runs:
         body.append([escape(run[0].name), *(format_score(way.score) for way in run)])
         *compared, _worst = zip(run, theirs, strict=True)
-        if all(near(way.score.value, paper) for way, paper in compared):
+        if all(near(way.attack, way.score.value, paper) for way, paper in compared):
             alike.append(escape(run[0].name))
     return (
         "CLMs retrained from the same ULM, each once, with at most one number changed, and for "
         "comparison without counter-linking; under the attacks of Table 2 as we run them, the "
         "worst case over these and the cascade, on the first "
-        f"{evidence.parameters['images']:,} images, eps {eps}. {_NEAR} all of the paper's numbers: "
-        f"{'; '.join(alike) or 'none'}.\n\n"
+        f"{evidence.parameters['images']:,} images, eps {eps}, seed {evidence.seed}. Near all of "
+        f"the paper's numbers: {'; '.join(alike) or 'none'}.\n\n"
         + markdown_table(["retrained", "clean", *SHOWN[1:-1], "worst case"], body)
     )
 
@@ -153,5 +152,4 @@ def _theirs(way: Way, evidence: Evidence, baselines: Baselines) -> float | None:
     return baselines.paper_mra(evidence.dataset, way.attack, way.eps, way.defense)
 
 
-_NEAR = f"Within {100 * TOLERANCE:.0f} points of"
 _TABLES = {"variants": _attacked, "variants-adv": _attacked, "retraining": _retrained}

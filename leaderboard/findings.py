@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -51,12 +52,17 @@ def submodels_of(pair_count: int) -> int:
 class Correlation:
     """Spearman's rank correlation over the pairs of one population's submodels.
 
+    Of counter-linked submodels, the pairs of two even ones, of two odd ones and of one of each are
+    ranked among themselves: the groups differ in everything, since counter-linking pushes even
+    submodels one way and odd ones the other.
+
     Attributes:
         measure: of diversity, one of `DIVERSITY`.
         outcome: one of `OUTCOMES`.
         rho: None where one side does not vary.
         p: of a permutation test, two-sided: pairs share submodels and are not independent, so
-            submodels are relabeled (Mantel, 1967). None with `rho`.
+            submodels are relabeled (Mantel, 1967), those of a parity among themselves where pairs
+            are ranked so. None with `rho`.
     """
 
     defense: str
@@ -79,33 +85,51 @@ def correlations(evidence: Evidence) -> tuple[Correlation, ...]:
         for number, measure in enumerate(DIVERSITY):
             x = evidence.arrays[f"{defense} measures"][number]
             for outcome in OUTCOMES:
-                rho, p = mantel(x, evidence.arrays[f"{defense} {outcome}"])
+                y = evidence.arrays[f"{defense} {outcome}"]
+                rho, p = mantel(x, y, within_parities=defense == "clm")
                 found.append(Correlation(defense, measure, outcome, rho, p))
     return tuple(found)
 
 
-def mantel(x: Array, y: Array) -> tuple[float | None, float | None]:
+def mantel(
+    x: Array, y: Array, *, within_parities: bool = False
+) -> tuple[float | None, float | None]:
     """Spearman's rho of two values for each pair of submodels, and its p by relabeling submodels.
 
     Args:
         x, y: (pairs,), in the order of `leaderboard.evidence.pairs`.
+        within_parities: see `Correlation`.
     """
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return None, None
-    ranks_x, ranks_y = (_standard(stats.rankdata(values)) for values in (x, y))
     submodels = submodels_of(len(x))
+    numbers = np.arange(submodels)
+    alike, exchangeable = [np.ones(len(x), bool)], [numbers]
+    if within_parities:
+        alike, exchangeable = list(parities(len(x)).values()), [numbers[::2], numbers[1::2]]
+    ranks_x, ranks_y = (_ranks(values, alike) for values in (x, y))
+    if ranks_x is None or ranks_y is None:
+        return None, None
     first, second = pairs(submodels)
     square = np.zeros((submodels, submodels))
     square[first, second] = square[second, first] = ranks_x
     random = np.random.default_rng(0)
-    orders = random.permuted(np.tile(np.arange(submodels), (PERMUTATIONS, 1)), axis=1)
+    orders = np.empty((PERMUTATIONS, submodels), int)
+    for some in exchangeable:
+        orders[:, some] = random.permuted(np.tile(some, (PERMUTATIONS, 1)), axis=1)
     by_chance = square[orders[:, first], orders[:, second]] @ ranks_y
     rho = float(ranks_x @ ranks_y)
     as_extreme = int((np.abs(by_chance) >= abs(rho) - 1e-12).sum())
     return rho, (1 + as_extreme) / (1 + PERMUTATIONS)
 
 
-def _standard(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Centred, of length one."""
-    centred = values - values.mean()
-    return np.asarray(centred / np.linalg.norm(centred))
+def _ranks(
+    values: Array, groups: Sequence[npt.NDArray[np.bool_]]
+) -> npt.NDArray[np.float64] | None:
+    """Ranks within each group, centred there, of length one in all; None where none differ."""
+    ranks = np.zeros(len(values))
+    for group in groups:
+        if group.any():
+            own = stats.rankdata(values[group])
+            ranks[group] = own - own.mean()
+    length = float(np.linalg.norm(ranks))
+    # Two pairs always correlate.
+    return ranks / length if length > 0 and len(values) > 2 else None

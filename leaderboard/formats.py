@@ -33,6 +33,13 @@ def format_points(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:+.1f}"
 
 
+def format_difference(score: Score | None) -> str:
+    """`+12.3 (+10.4 to +14.2)` points, or an en dash."""
+    if score is None:
+        return "–"
+    return f"{100 * score.value:+.1f} ({100 * score.low:+.1f} to {100 * score.high:+.1f})"
+
+
 def format_percent(value: float | None) -> str:
     """`12.3`, or an en dash."""
     return "–" if value is None else f"{100 * value:.1f}"

@@ -63,21 +63,14 @@ def _curves(lines: Sequence[Curve]) -> str:
     claims = [f"`{attack}`" for attack in attacks if attack in CLAIM_ATTACKS]
     text = (
         f"Left: the lowest of {' and '.join(claims)} on one network drawn for each image, as the "
-        "paper attacks. Right: the best for each image of these and "
-        f"{' and '.join(f'`{a}`' for a in attacks if a not in CLAIM_ATTACKS)}, by an attacker who "
-        "uses all networks at once, on as many images as all were run on."
+        "paper attacks. Right: for each image the best of these and of "
+        f"{' and '.join(f'`{a}`' for a in attacks if a not in CLAIM_ATTACKS)}, which attacks all "
+        "networks at once, on as many images as all were run on."
     )
-    by_name = {line.label: {point.eps: point for point in line.points} for line in lines}
-    if not set(COMPARED) <= by_name.keys():
-        return text
-    ulm, clm = (by_name[name] for name in COMPARED)
-    gains = [
-        f"{eps:.3g}: {100 * (clm[eps].claimed - ulm[eps].claimed):+.1f} claimed, "
-        f"{100 * (clm[eps].worst - ulm[eps].worst):+.1f} worst"
-        for eps in sorted(ulm.keys() & clm.keys())
-        if eps > 0
-    ]
-    return f"{text} CLM minus ULM, in points, at eps {'; '.join(gains)}."
+    seeds = sorted({seed for line in lines for seed in line.seeds})
+    return (
+        f"{text} Training seed {', '.join(map(str, seeds))}; tables are of all attacks and seeds."
+    )
 
 
 def _size(evidence: Evidence) -> str:
@@ -101,22 +94,26 @@ def _transfer(tables: TransferTables) -> str:
     parts = []
     for name, table in tables.accuracies.items():
         odd = np.arange(len(table)) % 2
-        same = odd[:, None] == odd
-        np.fill_diagonal(same, val=False)
+        own = np.eye(len(table), dtype=bool)
+        crafted, answered = np.meshgrid(odd, odd, indexing="ij")
         groups = {
-            "on the network itself": np.eye(len(table), dtype=bool),
-            "on others of its parity": same,
-            "from even to odd": odd[None] > odd[:, None],
-            "from odd to even": odd[None] < odd[:, None],
+            "on the network itself": own,
+            **{
+                f"from {('even', 'odd')[a]} to {('even', 'odd')[b]}": (
+                    (crafted == a) & (answered == b) & ~own
+                )
+                for a in (0, 1)
+                for b in (0, 1)
+            },
         }
         shares = (
             f"{100 * table[at].mean():.0f} {words}" for words, at in groups.items() if at.any()
         )
         parts.append(f"{NAMES[name]}: {', '.join(shares)}")
     return (
-        "Accuracy of each network on PGD images crafted on each other; what is left beside the "
-        "diagonal is what the draw lives on. Counter-linking pushes even submodels one way and odd "
-        f"ones the other. Left on average: {'; '.join(parts)}."
+        "Accuracy of each network on PGD images crafted on each other; what is left off the "
+        "diagonal is what drawing at random gains. Counter-linking pushes even submodels one way "
+        f"and odd ones the other. Left on average: {'; '.join(parts)}."
     )
 
 
@@ -126,8 +123,9 @@ def _diversity(evidence: Evidence) -> str:
         f"Pairs of networks as populations of two, at eps {eps}: how much the two differ, by four "
         "measures, against what is left of the pair under the paper's PGD and in the worst case "
         "(over it and PGD on the clipped margin of both). Above each panel Spearman's rank "
-        f"correlation over the pairs of each population, with a star where p < {SIGNIFICANT} in a "
-        f"test that relabels networks. {_by_parity(evidence)}"
+        "correlation over the pairs of each population (of CLM within the pairs of two even "
+        "networks, of two odd ones and of one of each), with a star where p < "
+        f"{SIGNIFICANT} in a test that relabels networks. {_by_parity(evidence)}"
     )
 
 
@@ -135,14 +133,14 @@ def _by_parity(evidence: Evidence) -> str:
     """What is left of CLM's pairs, by which way counter-linking pushed the two."""
     groups = parities(len(evidence.arrays["clm claimed"]))
     shares = [
-        f"of {words} {100 * evidence.arrays['clm claimed'][mine].mean():.0f} and "
-        f"{100 * evidence.arrays['clm worst'][mine].mean():.0f}"
+        f"{words}: {100 * evidence.arrays['clm claimed'][mine].mean():.0f} claimed, "
+        f"{100 * evidence.arrays['clm worst'][mine].mean():.0f} worst case"
         for words, mine in groups.items()
         if mine.any()
     ]
     return (
-        "Counter-linking pushes even networks one way and odd ones the other: of CLM's pairs "
-        f"there are left, claimed and in the worst case, {', '.join(shares)}."
+        "Counter-linking pushes even networks one way and odd ones the other; what is left of "
+        f"CLM's pairs of {'; '.join(shares)}."
     )
 
 

@@ -9,6 +9,7 @@ Student's, with the degrees of freedom of a sum of variances (Satterthwaite, 194
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,8 @@ class _Variance:
     @property
     def half_width(self) -> float:
         """Half of the confidence interval."""
-        return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)) * self.value**0.5
+        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom))
+        return quantile * math.sqrt(self.value)
 
 
 def _of_the_mean(values: Floats) -> _Variance:

@@ -148,7 +148,7 @@ def draw_curves(curves: Sequence[Curve]) -> str:
     """All defenses, under the claimed and under the worst-case attacker."""
     data = json.dumps([asdict(curve) for curve in curves]).encode()
     with canvas(data, width=9.2, height=3.8, columns=2, sharey=True) as drawn:
-        titles = ("claimed: the attacker hopes", "worst case: the attacker knows all networks")
+        titles = ("claimed: attacks on one drawn network", "worst case: attacks on all at once")
         for panel, title, column in zip(drawn.panels[0], titles, ("claimed", "worst"), strict=True):
             others = cycle(OTHER_COLORS)
             for curve in curves:
@@ -159,7 +159,7 @@ def draw_curves(curves: Sequence[Curve]) -> str:
                     marker="o",
                     markersize=4,
                     linewidth=1.8,
-                    label=literal(f"{curve.label} (n={curve.submodels})"),
+                    label=literal(f"{NAMES.get(curve.label, curve.label)} (n={curve.submodels})"),
                 )
             panel.set(title=title, xlabel="eps (pixels in [0, 1])", ylim=(-3, 103))
         drawn.panels[0][0].set_ylabel("MRA (%)")

@@ -144,13 +144,19 @@ class Row:
 
     @property
     def training_seconds(self) -> float:
-        """To train the populations of all seeds, without those they start from."""
-        return sum({r.population_sha256: r.training_seconds for r in self.records}.values())
+        """To train a population, without one it starts from; the mean over seeds."""
+        by_population = {r.population_sha256: r.training_seconds for r in self.records}
+        return sum(by_population.values()) / len(by_population)
 
     @property
     def attack_seconds(self) -> float:
-        """To craft all perturbed images of the row."""
-        return sum(record.attack_seconds for record in self.records)
+        """To craft all perturbed images of one seed; of each attack and protocol the mean."""
+        return sum(map(seconds_a_seed, (*self.by_attack.values(), *self.by_protocol.values())))
+
+
+def seconds_a_seed(by_seed: BySeed) -> float:
+    """To craft one seed's images, the mean over seeds."""
+    return sum(record.attack_seconds for record in by_seed.values()) / len(by_seed)
 
 
 def worst_case_by_seed(by_attack: Mapping[str, BySeed]) -> dict[int, Correct]:

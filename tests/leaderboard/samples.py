@@ -97,6 +97,11 @@ def checks(defense, minimum, **cell):
         record(right, defense=defense, attack=attack, protocol=protocol, **cell)
         for attack, protocol, right in (
             ("apgd-population", "draw", minimum),
+            ("pgd-mean-ce", "draw", minimum + 1),
+            ("pgd-mean-probability", "draw", minimum + 1),
+            ("arc", "draw", minimum + 1),
+            ("square-population", "draw", minimum + 1),
+            ("square-oracle", "draw", minimum + 3),
             ("noise", "draw", size - 2),
             ("worst-case", "doubled", minimum),
             ("pgd", "transfer", minimum + 4),

@@ -1,7 +1,7 @@
 import numpy as np
 from samples import record
 
-from leaderboard.curves import curves
+from leaderboard.curves import curves, sweeps
 
 
 def swept(attack, rights, **cell):
@@ -40,6 +40,22 @@ def test_seeds_with_fewer_attacks_do_not_raise_the_worst_case():
     assert curve.seeds == (0,)
     assert curve.points[1].worst == 21 / 40
     assert curve.points[1].claimed == 35 / 40
+
+
+def test_a_sweep_starts_at_the_clean_score_and_needs_three_radii():
+    clean = record(20, attack="none")
+    pgd = swept("pgd", [(0.1, 18), (0.2, 10), (0.3, 4)])
+    found = sweeps([clean, *pgd, *swept("arc", [(0.1, 11), (0.2, 3)])])
+    # Of two submodels the second is right on one image less.
+    assert found == {("ulm (n=2)", "pgd"): {0.0: 39 / 40, 0.1: 35 / 40, 0.2: 19 / 40, 0.3: 7 / 40}}
+
+
+def test_a_sweep_is_of_the_same_seeds_at_every_radius():
+    clean = [record(20, attack="none", seed=seed) for seed in (0, 1)]
+    pgd = swept("pgd", [(0.1, 18), (0.2, 10), (0.3, 4)])
+    more = swept("pgd", [(0.2, 20)], seed=1)
+    (points,) = sweeps([*clean, *pgd, *more]).values()
+    assert points[0.2] == 19 / 40
 
 
 def test_sizes_are_curves_of_their_own():

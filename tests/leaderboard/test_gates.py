@@ -44,9 +44,13 @@ def diagonal_right(record):
 
 
 FAILURES = {
-    "iterated no weaker than single-step": (all_right, attack("pgd-clipped-margin")),
+    "iterated on all networks no weaker than FGSM on one": (
+        all_right,
+        attack("pgd-clipped-margin"),
+    ),
+    "APGD on all networks no weaker than on one": (all_right, attack("apgd-population")),
     "cascade no weaker than its parts": (all_right, attack("worst-case")),
-    "white box no weaker than black box, transfer and noise": (
+    "gradients no weaker than queries and noise": (
         all_right,
         attack("apgd-population"),
     ),
@@ -86,6 +90,18 @@ def test_what_was_not_run_is_said_and_does_not_pass():
     assert "monotone in eps" in missing
     assert "doubling steps changes less than one standard error" in missing
     assert not gates.passed(checked)
+
+
+def test_a_check_against_several_attacks_needs_them_all():
+    def found(missing):
+        (row,) = rows([r for r in sound() if r.cell.attack != missing], "Linf", 0.3)
+        return {gate.name: (gate.passed, gate.figure) for gate in gates.check(row)}
+
+    weaker = "gradients no weaker than queries and noise"
+    assert found("square-oracle")[weaker] == (None, "not run against square-oracle")
+    assert found("apgd-population")[weaker] == (None, "not run")
+    parts = "cascade no weaker than its parts"
+    assert found("arc")[parts] == (None, "not run against arc")
 
 
 def test_a_plug_in_stronger_than_the_cascade_does_not_cost_the_rank():

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def results(tmp_path):
-    for measured in [*row("ulm", 3), record(9, eps=0.1, headline=False)]:
+    swept = [record(9, eps=eps, headline=False) for eps in (0.1, 0.2)]
+    for measured in [*row("ulm", 3), *swept]:
         records.write(measured, tmp_path / "results")
     return tmp_path / "results"
 
