@@ -21,9 +21,10 @@ from leaderboard.formats import (
     format_points,
     format_score,
 )
-from leaderboard.gates import PAPER_IMAGES, Gate
+from leaderboard.gates import PAPER_IMAGES
 from leaderboard.markdown import escape, markdown_table
 from leaderboard.plots import sweep_file_name
+from leaderboard.ranking import gate_details, ranking
 from leaderboard.records import Record
 from leaderboard.speed import Timing
 from leaderboard.table import CASCADE, PAPER_ATTACKS, Row, Setting, seconds_a_seed
@@ -101,80 +102,6 @@ def render(records: Iterable[Record], timings: Sequence[Timing], baselines: Base
         robustbench(baselines.robustbench),
     ]
     return "\n".join(part for part in parts if part).rstrip() + "\n"
-
-
-Checked = Sequence[tuple[Row, list[Gate]]]
-
-
-def ranking(rows: Checked) -> str:
-    """The ranked table."""
-    headers = ["rank", "defense", "n", "clean", "claimed", "**worst case**", "illusion"]
-    headers += ["best member", "gain", "averaged", "gates", "training (s)", "attacks (s)", "seeds"]
-    ranked = [row for row, checks in rows if row.complete and gates.passed(checks)]
-    most_images = max((record.cell.images for row, _ in rows for record in row.records), default=0)
-    ranks = [1 + sum(better(other, row) for other in ranked) for row in ranked]
-    body = []
-    for row, checks in rows:
-        rank = "–"
-        if row in ranked:
-            place = ranks[ranked.index(row)]
-            rank = f"{place}{'=' * (ranks.count(place) > 1)}"
-        failed = sum(gate.passed is False for gate in checks)
-        missing = sum(gate.passed is None for gate in checks)
-        counts = {"passed": len(checks) - failed - missing, "failed": failed, "not run": missing}
-        gain = row.gain
-        mark = " †" if gain is not None and gain <= 0 and row.submodels > 1 else ""
-        so_far = "" if row.complete else "≤ "
-        worst = f"**{so_far}{format_score(row.worst)}**"
-        if 0 < row.worst_images < most_images:
-            worst += f" on {row.worst_images:,}"
-        body.append(
-            [
-                rank,
-                escape(row.label),
-                str(row.submodels),
-                format_score(row.score("none")),
-                f"{so_far}{format_score(row.claimed)}" if row.claimed else "–",
-                worst,
-                format_points(row.illusion if row.complete else None),
-                format_percent(row.best_own),
-                format_points(gain) + mark if row.submodels > 1 else "–",
-                format_score(row.protocol_score("average") if row.submodels > 1 else None),
-                ", ".join(f"{count} {word}" for word, count in counts.items() if count),
-                f"{row.training_seconds:.0f}",
-                f"{row.attack_seconds:.0f}",
-                ", ".join(map(str, row.seeds)),
-            ]
-        )
-    notes = []
-    if any(row not in ranked for row, _ in rows):
-        notes.append(
-            "–: not ranked: an attack or a check that a rank needs was not run, or failed."
-        )
-    for row, checks in rows:
-        failures = "; ".join(
-            f"“{gate.name}” ({escape(gate.figure)})" for gate in checks if gate.passed is False
-        )
-        if failures:
-            notes.append(f"{escape(row.label)} fails {failures}.")
-    for row, _ in rows:
-        partly = [
-            name for name, by_seed in row.by_protocol.items() if len(by_seed) < len(row.seeds)
-        ]
-        if partly:
-            seeds = sorted({seed for name in partly for seed in row.by_protocol[name]})
-            names = ", ".join(f"`{name}`" for name in sorted(partly))
-            notes.append(
-                f"{escape(row.label)}: {names} and what is computed from them are of seed "
-                f"{', '.join(map(str, seeds))} alone."
-            )
-    return markdown_table(headers, body) + "".join(f"\n{note}\n" for note in notes)
-
-
-def better(first: Row, second: Row) -> bool:
-    """Whether the first row's worst case is significantly above the second's, image by image."""
-    excess = metrics.shared_difference(first.worst_correct, second.worst_correct)
-    return excess is not None and excess.low > 0
 
 
 def draw(rows: Sequence[Row]) -> str:
@@ -258,17 +185,6 @@ def _with_seconds(row: Row, attack: str) -> str:
     if not by_seed:
         return "–"
     return f"{format_score(row.score(attack))}, {seconds_a_seed(by_seed):.1f} s"
-
-
-def gate_details(checked: Checked) -> str:
-    """Every gate of every row, with its figure."""
-    headers = ["gate", *(escape(f"{row.label} (n={row.submodels})") for row, _ in checked)]
-    words = {True: "passed", False: "**failed**", None: "–"}
-    body = [
-        [same[0].name, *(f"{words[gate.passed]}: {escape(gate.figure)}" for gate in same)]
-        for same in zip(*(found for _, found in checked), strict=True)
-    ]
-    return f"<details><summary>Gates</summary>\n\n{markdown_table(headers, body)}\n</details>\n"
 
 
 def paper_gates(paper: dict[str, Any], ours: Mapping[tuple[str, str, str], Row]) -> str:

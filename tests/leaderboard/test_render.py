@@ -117,6 +117,17 @@ def test_the_paper_s_own_numbers_are_gated_and_failures_printed():
     assert len(eot) == 11
 
 
+def test_what_is_not_of_all_seeds_is_said():
+    records = [one for seed in (0, 1) for one in row("ulm", 5, seed=seed)]
+    extra = [
+        record(9, defense="ulm", attack="arc", seed=1),
+        record(9, defense="ulm", attack="worst-case", protocol="alone", seed=1),
+    ]
+    text = page([*records, *extra])
+    assert "ulm: `alone`, `arc` and what is computed from them are of seed 1 alone." in text
+    assert "alone." not in page(records)
+
+
 def test_ours_stand_beside_the_gates_that_the_paper_fails():
     """PGD leaves 4 images in 200 more than FGSM, on each of two submodels."""
     many = {"images": 200, "submodels": 2}
