@@ -25,20 +25,27 @@ from defenses import Population
 from defenses.counter_linking import draw_mask, first_weight
 from defenses.surrogate import Plan
 from leaderboard import evidence, metrics
-from leaderboard.evidence import ADVERSARIAL, COMPARED, QUANTILES, SHOWN, Array, Evidence
+from leaderboard.evidence import (
+    ADVERSARIAL,
+    AT_LARGEST_RADIUS,
+    COMPARED,
+    QUANTILES,
+    SHOWN,
+    Array,
+    Evidence,
+)
 from leaderboard.files import set_aside
 from leaderboard.metrics import Correct
 from leaderboard.records import RecordError
 from leaderboard.table import CASCADE
 
 Arrays = dict[str, Array]
-Radius = Callable[[Iterable[float]], float]
 # The paper's attacker, and one who knows the population at the same price.
 CLAIMED, INFORMED = "pgd", "pgd-clipped-margin"
 
 
 class Scene:
-    """One dataset in one run: what a measurement looks at.
+    """One dataset in one run: what a kind of evidence looks at.
 
     Attributes:
         eps: the radius of attacks, one of those that defenses are ranked at.
@@ -47,17 +54,12 @@ class Scene:
         labels: (N,).
     """
 
-    def __init__(
-        self,
-        session: Session,
-        dataset: str,
-        defenses: Iterable[str] = COMPARED,
-        radius: Radius = min,
-    ) -> None:
+    def __init__(self, session: Session, dataset: str, kind: str) -> None:
         self.session, self.dataset = session, dataset
-        self.eps = radius(session.radii(dataset))
+        radii = session.radii(dataset)
+        self.eps = max(radii) if kind in AT_LARGEST_RADIUS else min(radii)
         self.prepared: dict[str, Prepared] = {
-            defense: session.prepare(dataset, defense) for defense in defenses
+            defense: session.prepare(dataset, defense) for defense in KINDS[kind].defenses
         }
         data = session.dataset(dataset)
         device = session.options.device
@@ -254,6 +256,8 @@ def as_published(variant: Variant) -> Attack:
         if variant.tool == "AutoAttack":
             # Left to itself it takes the time of day.
             own["seed"] = int(torch.randint(2**31, ()))
+        elif "steps" in own:
+            own.setdefault("alpha", threat_model.eps / own["steps"])
         attack = tool(model, eps=threat_model.eps, **own)
         attack.set_device(images.device)
         perturbed: Tensor = attack(images, labels).detach()
@@ -388,14 +392,14 @@ class Kind:
         numbers: fields of the budget's `Figures`.
         attacks: registered attacks, with the budget's parameters.
         defenses: whose populations it looks at.
-        radius: which of the radii that defenses are ranked at it is measured at, if at any.
+        at_eps: whether it is measured at a radius that defenses are ranked at.
     """
 
     measure: Callable[[Scene], Arrays]
     numbers: tuple[str, ...] = ()
     attacks: tuple[str, ...] = ()
     defenses: tuple[str, ...] = COMPARED
-    radius: Radius | None = None
+    at_eps: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -403,12 +407,12 @@ KINDS: dict[str, Kind] = {
     "weights": Kind(weights),
     "trajectory": Kind(trajectory, ("watched_epochs",)),
     "saliency": Kind(saliency, ("images",)),
-    "size": Kind(size, ("images", "sizes"), (CLAIMED, CASCADE), radius=min),
-    "variants": Kind(variants, ("images", "variants"), radius=min),
-    # Those of Table 4 and 5.
-    "variants-adv": Kind(variants, ("images", "variants"), defenses=ADVERSARIAL, radius=max),
-    "retraining": Kind(retraining, ("images", "retrainings"), SHOWN[1:], radius=min),
-    "conformity": Kind(conformity, ("conformity",), (CLAIMED,), radius=min),
+    "size": Kind(size, ("images", "sizes"), (CLAIMED, CASCADE), at_eps=True),
+    "variants": Kind(variants, ("images", "variants"), at_eps=True),
+    # What Tables 4 and 5 are about.
+    "variants-adv": Kind(variants, ("images", "variants"), defenses=ADVERSARIAL, at_eps=True),
+    "retraining": Kind(retraining, ("images", "retrainings"), SHOWN[1:], at_eps=True),
+    "conformity": Kind(conformity, ("conformity",), (CLAIMED,), at_eps=True),
     "examples": Kind(examples, ("images", "shown_eps"), (INFORMED,)),
     "diversity": Kind(
         diversity,
@@ -427,8 +431,7 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
     Raises:
         As `Session.prepare` and `evaluate`.
     """
-    chosen = KINDS[kind]
-    scene = Scene(session, dataset, chosen.defenses, chosen.radius or min)
+    scene, chosen = Scene(session, dataset, kind), KINDS[kind]
     data, options = session.dataset(dataset), session.options
     looked_at = dict(scene.prepared)
     if kind == "conformity":
@@ -463,7 +466,7 @@ def _parameters(scene: Scene, kind: Kind) -> dict[str, Any]:
     """All that determines the arrays beside the weights."""
     numbers, budget = asdict(scene.figures), scene.session.experiment(scene.dataset)
     found: dict[str, Any] = {name: numbers[name] for name in kind.numbers}
-    if kind.radius:
+    if kind.at_eps:
         found["eps"] = scene.eps
     found["submodels"] = {name: len(one.population) for name, one in scene.prepared.items()}
     found["defenses"] = {name: one.parameters for name, one in scene.prepared.items()}

@@ -13,7 +13,7 @@ from leaderboard import gates, metrics
 from leaderboard.baselines import Baselines
 from leaderboard.drawing import NAMES
 from leaderboard.evidence import COMPARED, DIVERSITY, Evidence
-from leaderboard.findings import correlations, mean_score
+from leaderboard.findings import correlations
 from leaderboard.formats import (
     format_correlation,
     format_difference,
@@ -23,7 +23,7 @@ from leaderboard.formats import (
 )
 from leaderboard.metrics import Score
 from leaderboard.studies import RADII, SUBMODELS, Study
-from leaderboard.table import CLAIM_ATTACKS, Row
+from leaderboard.table import CLAIM_ATTACKS, BySeed, Row, answers, own_and_others
 
 # The paper's datasets, as claims spell them.
 SPELLED = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
@@ -158,8 +158,8 @@ def _claims(baselines: Baselines) -> list[Claim]:
         Claim(
             "CLM does best against EOT, the attack made for random defenses.",
             "4.1, Table 2",
-            "more is left under it than under each of the four other attacks; the paper ran it on "
-            "one deterministic network, where it is PGD, ours draws networks",
+            "more is left under it than under each of the four other attacks; judged where it "
+            "draws networks, and so knows them all: the paper ran it on one, where it is PGD",
             *("mnist", ("Table 2",)),
             _expectation,
         ),
@@ -253,7 +253,7 @@ def _pair(study: Study, first: str, second: str, radius: int = 0) -> tuple[Row, 
 def _attack_difference(first: Row, second: Row, attack: str) -> Score | None:
     """MRA of the first minus the second under one attack, paired over images."""
     return metrics.shared_difference(
-        *([r.correct for r in row.by_attack.get(attack, {}).values()] for row in (first, second))
+        *(answers(row.by_attack.get(attack, {})) for row in (first, second))
     )
 
 
@@ -264,7 +264,7 @@ def worst_difference(first: Row, second: Row) -> Score | None:
     """
     if not (gates.trusted(first) and gates.trusted(second)):
         return None
-    return metrics.shared_difference(first.worst_correct, second.worst_correct)
+    return metrics.shared_difference(first.worst_by_seed, second.worst_by_seed)
 
 
 def _judged(worst: Score | None, rows: tuple[Row, Row], judge: Callable[[Score], str]) -> str:
@@ -386,11 +386,9 @@ def _expectation(study: Study) -> Verdict | None:
     ours = row.score("pgd-eot") if row else None
     if row is None or ours is None:
         return None
-    measured = [record.correct for record in row.by_attack["pgd-eot"].values()]
     excess = [
-        metrics.shared_difference(measured, [r.correct for r in by_seed.values()])
+        gates.excess(row.by_attack["pgd-eot"], row.by_attack.get(attack, {}))
         for attack in CLAIM_ATTACKS
-        if (by_seed := row.by_attack.get(attack))
     ]
     left = [s.value for attack in CLAIM_ATTACKS if (s := row.score(attack))]
     if len(left) < len(CLAIM_ATTACKS):
@@ -400,14 +398,14 @@ def _expectation(study: Study) -> Verdict | None:
         f"{format_percent(max(left))} under the four attacks on one network"
     )
     verdict = _all_of(decide(one, 0) for one in excess if one)
-    return Verdict(verdict, NO_MATTER, figures)
+    return Verdict(NO_MATTER, verdict if gates.trusted(row) else _untrusted(row), figures)
 
 
 def _spread(evidence: Evidence) -> Verdict | None:
     ulm, clm = (evidence.arrays[name].reshape(len(evidence.arrays[name]), -1) for name in COMPARED)
     if len(ulm) < 2:
         return None
-    wider = mean_score(clm.std(axis=1) - ulm.std(axis=1))
+    wider = metrics.mean(clm.std(axis=1) - ulm.std(axis=1))
     figures = (
         f"standard deviation: ULM {ulm.std():.3f}, CLM {clm.std():.3f}; within a submodel "
         f"{wider.value:+.3f} ({wider.low:+.3f} to {wider.high:+.3f})"
@@ -434,7 +432,7 @@ def _drift(evidence: Evidence) -> Verdict | None:
 
 def _orthogonal(evidence: Evidence) -> Verdict | None:
     ulm, clm = (evidence.arrays[f"{name} absolute"] for name in COMPARED)
-    closer = mean_score(ulm - clm)
+    closer = metrics.mean(ulm - clm)
     figures = (
         f"mean |cosine|: ULM {ulm.mean():.3f}, CLM {clm.mean():.3f}, difference "
         f"{closer.value:+.3f} ({closer.low:+.3f} to {closer.high:+.3f} over images)"
@@ -463,16 +461,21 @@ def _own(study: Study) -> Verdict | None:
     for name in COMPARED:
         row = study.row(name, RADII["mnist"][0])
         found = row.by_protocol.get("transfer", {}) if row else {}
-        if not found:
+        if row is None or not found or row.submodels < 2:
             return None
-        own = metrics.score([record.correct.diagonal().T for record in found.values()])
-        others = [metrics.transfer(record.correct).others for record in found.values()]
+        own, others = (metrics.score(list(s.values())) for s in own_and_others(found))
         verdicts.append(_below(own, SAME))
         shown.append(
             f"{NAMES[name]}: {format_score(own)} left on the own submodel, "
-            f"{format_percent(float(np.mean(others)))} on another"
+            f"{format_percent(others.value)} on another{_on(found)}"
         )
     return Verdict(_all_of(verdicts), NO_MATTER, "; ".join(shown))
+
+
+def _on(by_seed: BySeed) -> str:
+    """What a figure is of, where it is not of all that the tables are of."""
+    images = min(record.cell.images for record in by_seed.values())
+    return f" ({images:,} images, seed {', '.join(map(str, sorted(by_seed)))})"
 
 
 def _size_is_nothing(study: Study) -> Verdict | None:
@@ -483,12 +486,13 @@ def _size_is_nothing(study: Study) -> Verdict | None:
         found = row.by_protocol.get("transfer", {}) if row else {}
         if row is None or not found or row.submodels != SUBMODELS:
             return None
-        tensor = found[min(found)].correct
-        others = tensor[~np.eye(SUBMODELS, dtype=bool)].mean(axis=0)
-        gain = mean_score((others - tensor.diagonal().mean(axis=1)) / SUBMODELS)
-        verdicts.append(_below(gain, SAME))
-        now = 100 * (others.mean() - gain.value)
+        gap = metrics.difference(*reversed(own_and_others(found)))
+        gain = Score(*(part / SUBMODELS for part in (gap.value, gap.low, gap.high)))
+        # The claim is that it is not above.
+        verdicts.append({HOLDS: FAILS, FAILS: HOLDS}.get(decide(gain, SAME), UNDECIDED))
+        now = np.mean([metrics.transfer(record.correct).expected_mra for record in found.values()])
         shown.append(
-            f"{NAMES[name]} {now:.1f} with {SUBMODELS}, at most {format_difference(gain)} more"
+            f"{NAMES[name]} {format_percent(float(now))} with {SUBMODELS}, at most "
+            f"{format_difference(gain)} more{_on(found)}"
         )
     return Verdict(_all_of(verdicts), NO_MATTER, f"under PGD: {'; '.join(shown)}")

@@ -27,6 +27,8 @@ Array = npt.NDArray[Any]
 COMPARED = ("ulm", "clm")
 # Their adversarially trained counterparts.
 ADVERSARIAL = ("ulm-adv", "clm-adv")
+# What is measured at the largest radius that defenses are ranked at, not at the first.
+AT_LARGEST_RADIUS = ("variants-adv",)
 # How two submodels may differ; the rows of the "diversity" measures.
 DIVERSITY = (
     "saliency (1 - cosine)",

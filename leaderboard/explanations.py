@@ -26,10 +26,12 @@ class Way:
 
     Attributes:
         name: what was different, in words.
+        ours: whether nothing was: it is as the suite measures.
         score: MRA on a part of the images.
     """
 
     name: str
+    ours: bool
     attack: str
     defense: str
     eps: float
@@ -44,6 +46,7 @@ def ways(evidence: Evidence) -> list[list[Way]]:
             [
                 Way(
                     variant["name"],
+                    variant.get("ours", False),
                     variant["attack"],
                     defense,
                     eps,
@@ -56,7 +59,14 @@ def ways(evidence: Evidence) -> list[list[Way]]:
     if evidence.kind == "retraining":
         return [
             [
-                Way(retraining["name"], attack, "clm", eps * (attack != "none"), _score(s))
+                Way(
+                    retraining["name"],
+                    not retraining["changes"],
+                    attack,
+                    "clm",
+                    eps * (attack != "none"),
+                    _score(s),
+                )
                 for attack, s in zip(SHOWN, rows, strict=True)
             ]
             for retraining, rows in zip(
@@ -79,12 +89,17 @@ def explain(one: Comparison, study: Study) -> str:
         for kind, evidence in study.evidence.items()
         for run in ways(evidence)
         for way in run
-        if (way.attack, way.defense) == (one.attack, one.defense) and abs(way.eps - one.eps) < 1e-6
+        if (way.attack, way.defense, way.ours) == (one.attack, one.defense, False)
+        and abs(way.eps - one.eps) < 1e-6
     ]
     if not tried:
         return ""
     close = [escape(name) for name, mra in tried if near(one.attack, mra, one.paper)]
-    return f"near it: {'; '.join(close)}" if close else f"none of {len(tried)} other runs is near"
+    if close:
+        return f"near it: {'; '.join(close)}"
+    return (
+        f"none of {len(tried)} other ways is near" if len(tried) > 1 else "another way is not near"
+    )
 
 
 def what_moves(study: Study, baselines: Baselines) -> str:

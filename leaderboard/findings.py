@@ -12,21 +12,11 @@ from scipy import stats
 
 from leaderboard import metrics
 from leaderboard.evidence import COMPARED, DIVERSITY, OUTCOMES, Array, Evidence, pairs
-from leaderboard.metrics import CONFIDENCE, Score
+from leaderboard.metrics import Score
 
 # Relabelings of submodels tried for a p-value; the first of a fixed sequence.
 PERMUTATIONS = 9999
 SIGNIFICANT = 0.05
-
-
-def mean_score(values: Array) -> Score:
-    """The mean of independent values with its 95% t interval; endless for a single value."""
-    value = float(np.mean(values, dtype=np.float64))
-    if len(values) < 2:
-        return Score(value, -np.inf, np.inf)
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    half = quantile * float(np.std(values, ddof=1, dtype=np.float64)) / len(values) ** 0.5
-    return Score(value, value - half, value + half)
 
 
 def size_scores(evidence: Evidence, defense: str, column: str) -> dict[int, Score]:
@@ -124,12 +114,12 @@ def mantel(
 def _ranks(
     values: Array, groups: Sequence[npt.NDArray[np.bool_]]
 ) -> npt.NDArray[np.float64] | None:
-    """Ranks within each group, centred there, of length one in all; None where none differ."""
+    """Ranks within each group, as shares of its size, centred; of length one; None: all alike."""
     ranks = np.zeros(len(values))
     for group in groups:
         if group.any():
             own = stats.rankdata(values[group])
-            ranks[group] = own - own.mean()
+            ranks[group] = (own - own.mean()) / (len(own) + 1)
     length = float(np.linalg.norm(ranks))
     # Two pairs always correlate.
     return ranks / length if length > 0 and len(values) > 2 else None

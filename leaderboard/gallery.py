@@ -67,10 +67,14 @@ def _curves(lines: Sequence[Curve]) -> str:
         f"{' and '.join(f'`{a}`' for a in attacks if a not in CLAIM_ATTACKS)}, which attacks all "
         "networks at once, on as many images as all were run on."
     )
-    seeds = sorted({seed for line in lines for seed in line.seeds})
-    return (
-        f"{text} Training seed {', '.join(map(str, seeds))}; tables are of all attacks and seeds."
-    )
+    of_seeds: dict[tuple[int, ...], list[str]] = {}
+    for line in lines:
+        of_seeds.setdefault(line.seeds, []).append(NAMES.get(line.label, line.label))
+    shown = [
+        f"{', '.join(names)} of seed {', '.join(map(str, seeds))}"
+        for seeds, names in of_seeds.items()
+    ]
+    return f"{text} {'; '.join(shown)}; tables are of all attacks and seeds."
 
 
 def _size(evidence: Evidence) -> str:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 from scipy import stats
 
 from leaderboard import metrics
-from leaderboard.metrics import CONFIDENCE, Correct, Score
+from leaderboard.metrics import CONFIDENCE, Score
 from leaderboard.records import Record
-from leaderboard.table import CASCADE, CLAIM_ATTACKS, Row
+from leaderboard.table import CASCADE, CLAIM_ATTACKS, Row, own_and_others
 
 # The attack whose curve must fall, and end at chance.
 CURVE = "pgd-clipped-margin"
@@ -54,7 +53,12 @@ def check(row: Row) -> list[Gate]:
     """All gates of a row, each over all its seeds."""
     return [
         _no_weaker(row, "iterated on all networks no weaker than FGSM on one", CURVE, ("fgsm",)),
-        _no_weaker(row, "APGD on all networks no weaker than on one", GRADIENTS, CLAIM_ATTACKS),
+        _no_weaker(
+            row,
+            "APGD on all networks no weaker than the paper's attacks on one",
+            GRADIENTS,
+            CLAIM_ATTACKS,
+        ),
         _no_weaker(row, "gradients no weaker than queries and noise", GRADIENTS, WITHOUT_GRADIENTS),
         _no_weaker(row, "cascade no weaker than its parts", CASCADE, PARTS),
         _monotone(row),
@@ -100,7 +104,7 @@ def _no_weaker(row: Row, name: str, strong: str, weak: tuple[str, ...]) -> Gate:
     found = {
         attack: difference
         for attack in weak
-        if (difference := excess(row.by_attack.get(strong, {}), row.by_attack.get(attack, {})))
+        if (difference := excess(row.by_attack[strong], row.by_attack.get(attack, {})))
     }
     if missing := [attack for attack in weak if attack not in found]:
         return Gate(name, None, f"not run against {', '.join(missing)}")
@@ -111,7 +115,7 @@ def _no_weaker(row: Row, name: str, strong: str, weak: tuple[str, ...]) -> Gate:
 def excess(first: Mapping[int, Record], second: Mapping[int, Record]) -> Score | None:
     """The paired difference over common seeds and images, or None where there is none."""
     common = sorted(first.keys() & second.keys())
-    sides = ([by[seed].correct for seed in common] for by in (first, second))
+    sides = ({seed: by[seed].correct for seed in common} for by in (first, second))
     return metrics.shared_difference(*sides)
 
 
@@ -150,12 +154,10 @@ def _own_member(row: Row) -> Gate:
     by_seed = row.by_protocol.get("transfer", {})
     if not by_seed:
         return Gate(name, None, "not run")
-    own = [record.correct.diagonal().T for record in by_seed.values()]
-    apart = ~np.eye(row.submodels, dtype=bool)
-    others = [record.correct[apart] for record in by_seed.values()]
-    difference = metrics.difference(own, others)
-    shown = [100 * float(np.mean([metrics.mra(c) for c in side])) for side in (own, others)]
-    return Gate(name, difference.low <= 0, f"own {shown[0]:.1f}, through others {shown[1]:.1f}")
+    own, others = own_and_others(by_seed)
+    shown = [100 * metrics.score(list(side.values())).value for side in (own, others)]
+    figure = f"own {shown[0]:.1f}, through others {shown[1]:.1f}"
+    return Gate(name, metrics.difference(own, others).low <= 0, figure)
 
 
 def _doubled(row: Row) -> Gate:
@@ -170,14 +172,9 @@ def _doubled(row: Row) -> Gate:
     for seed in common:
         before, twice = metrics.on_shared_images([worst[seed], doubled[seed].correct])
         change = metrics.mra(before) - metrics.mra(metrics.worst_case([before, twice]))
-        changes.append((change, _standard_error(before)))
+        changes.append((change, metrics.standard_error(before)))
     change, error = max(changes, key=lambda pair: pair[0] - pair[1])
     return Gate(name, change <= error, f"{100 * change:.2f} of {100 * error:.2f}")
-
-
-def _standard_error(correct: Correct) -> float:
-    answers = metrics.expected_correctness(correct)
-    return float(answers.std(ddof=1)) / len(answers) ** 0.5 if len(answers) > 1 else 0.0
 
 
 def _contained(row: Row) -> Gate:

@@ -10,8 +10,9 @@ Student's, with the degrees of freedom of a sum of variances (Satterthwaite, 194
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ Correct = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
+# Shares that differ by less are equal.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,20 @@ class _Variance:
 
 def _of_the_mean(values: Floats) -> _Variance:
     return _Variance(float(values.var(ddof=1)) / len(values), len(values) - 1)
+
+
+def mean(values: npt.NDArray[np.floating[Any]]) -> Score:
+    """The mean of independent values with its interval; endless for a single value."""
+    exact = np.asarray(values, np.float64)
+    value = float(exact.mean())
+    half = _of_the_mean(exact).half_width if len(exact) > 1 else math.inf
+    return Score(value, value - half, value + half)
+
+
+def standard_error(correct: Correct) -> float:
+    """That of MRA over images, one seed: (n, N); 0 for a single image."""
+    answers = expected_correctness(correct)
+    return math.sqrt(_of_the_mean(answers).value) if len(answers) > 1 else 0.0
 
 
 def expected_correctness(correct: Correct) -> Floats:
@@ -96,13 +113,8 @@ def score(per_seed: Sequence[Correct]) -> Score:
     if images == 0:
         raise ValueError("a score needs at least one image")
     answers = np.stack([expected_correctness(correct) for correct in per_seed])
-    value, half = float(answers.mean()), 1.0
-    if images > 1:
-        variance = _of_the_mean(answers.mean(axis=0))
-        if len(per_seed) > 1:
-            variance += _of_the_mean(answers.mean(axis=1))
-        half = variance.half_width
-    bound = float(1 - (1 - CONFIDENCE) ** (1 / images))
+    value, half = float(answers.mean()), _half_width(answers.mean(axis=0), [answers])
+    bound = _bound(images)
     low = 0.0 if value == 0 else max(0.0, min(value - half, 1 - bound))
     high = 1.0 if value == 1 else min(1.0, max(value + half, bound))
     return Score(value, low, high)
@@ -173,46 +185,61 @@ def never_fooled(correct: Correct) -> float:
     return float((expected_correctness(correct) == 1).mean())
 
 
-def shared_difference(first: Sequence[Correct], second: Sequence[Correct]) -> Score | None:
+PerSeed = Mapping[int, Correct]
+
+
+def shared_difference(first: PerSeed, second: PerSeed) -> Score | None:
     """The paired difference on the first images that both sides were measured on.
 
     None where a side has no seed.
     """
     if not first or not second:
         return None
-    shared = on_shared_images([*first, *second])
-    return difference(shared[: len(first)], shared[len(first) :])
+    shared = iter(on_shared_images([*first.values(), *second.values()]))
+    return difference(*({seed: next(shared) for seed in side} for side in (first, second)))
 
 
-def difference(first: Sequence[Correct], second: Sequence[Correct]) -> Score:
+def difference(first: PerSeed, second: PerSeed) -> Score:
     """MRA of the first minus the second on the same images, paired, with its interval in [-1, 1].
 
     The variance is that of the mean over images of the paired differences of seed-averaged s_j,
-    plus that of the mean over seeds: of the differences, where both sides have as many and are so
-    paired in order; else of each side that has several. A tie is where the interval holds 0. Where
-    all pairs are equal the spread says nothing, and the interval reaches as far as the exact bound
-    for N images (about 3 / N).
+    plus that of the mean over seeds: of the differences, where both sides have the same seeds; else
+    of each side that has several. A tie is where the interval holds 0. Where all pairs are equal
+    their spread says nothing, and the interval reaches at least as far as the exact bound for N
+    images (about 3 / N).
 
     Args:
-        first, second: one (..., N) array a training seed, in the order of seeds; all with the same
-            images.
+        first, second: an array (..., N) for each training seed; all of the same images.
 
     Raises:
         ValueError: no seed, or different images.
     """
-    if not first or not second or len({c.shape[-1] for c in (*first, *second)}) != 1:
+    listed = [*first.values(), *second.values()]
+    if not first or not second or len({correct.shape[-1] for correct in listed}) != 1:
         raise ValueError("a paired comparison needs the same images on both sides")
     ours, theirs = (
-        np.stack([expected_correctness(correct) for correct in side]) for side in (first, second)
+        np.stack([expected_correctness(side[seed]) for seed in sorted(side)])
+        for side in (first, second)
     )
     pairs = ours.mean(axis=0) - theirs.mean(axis=0)
-    value, half = float(pairs.mean()), 1.0
-    if len(pairs) > 1:
-        variance = _of_the_mean(pairs)
-        for seeds in [ours - theirs] if len(ours) == len(theirs) else [ours, theirs]:
-            if len(seeds) > 1:
-                variance += _of_the_mean(seeds.mean(axis=1))
-        half = variance.half_width
-    if half == 0:
-        half = float(1 - (1 - CONFIDENCE) ** (1 / len(pairs)))
+    paired = first.keys() == second.keys()
+    value = float(pairs.mean())
+    half = _half_width(pairs, [ours - theirs] if paired else [ours, theirs])
     return Score(value, max(-1.0, value - half), min(1.0, value + half))
+
+
+def _half_width(images: Floats, seeds: Sequence[Floats]) -> float:
+    """Half the interval of a mean over images (N,) and over each of several seeds (k, N)."""
+    if len(images) == 1:
+        return 1.0
+    variance = _of_the_mean(images)
+    for several in seeds:
+        if len(several) > 1:
+            variance += _of_the_mean(several.mean(axis=1))
+    alike = float(np.ptp(images)) < ROUNDING
+    return max(variance.half_width, _bound(len(images)) if alike else 0.0)
+
+
+def _bound(images: int) -> float:
+    """How large a share may be of which so many images show nothing."""
+    return float(1 - (1 - CONFIDENCE) ** (1 / images))

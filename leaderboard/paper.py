@@ -165,7 +165,13 @@ def _populations(study: Study) -> str:
         body.append([*cells, format_points(_effect_of_ten(row))])
     if not body:
         return ""
-    headers = ["ours", "n", "epochs", "seeds", f"MRA under PGD if n were {SUBMODELS} (points)"]
+    headers = [
+        "ours",
+        "n",
+        "epochs",
+        "seeds",
+        f"change of MRA under PGD if n were {SUBMODELS} (points)",
+    ]
     return (
         f"Our populations on {escape(study.setting.dataset)}. The paper's have {SUBMODELS} "
         "submodels; the adversarially trained ones that its authors released, for CIFAR-10, have "
@@ -273,7 +279,7 @@ def result(found: Mapping[str, Study]) -> str:
             str(row.submodels),
             format_score(row.score("none")),
             format_score(row.claimed if row.complete else None),
-            f"**{format_score(row.worst if row.complete else None)}**",
+            f"**{format_score(row.worst)}** on {row.worst_images:,}" if row.complete else "–",
             gates.outcome(gates.check(row)),
         ]
         for name, row in _rows(study).items()

@@ -32,7 +32,7 @@ def ranking(rows: Checked) -> str:
         gain = row.gain
         mark = " †" if gain is not None and gain <= 0 and row.submodels > 1 else ""
         so_far = "" if row.complete else "≤ "
-        worst = f"**{so_far}{format_score(row.worst)}**"
+        worst = f"**{so_far}{format_score(row.worst)}**" if row.worst else "–"
         if 0 < row.worst_images < most_images:
             worst += f" on {row.worst_images:,}"
         body.append(
@@ -70,21 +70,21 @@ def _notes(rows: Checked, ranked: Sequence[Row]) -> list[str]:
         )
         if failures:
             notes.append(f"{escape(row.label)} fails {failures}.")
-        measured = {**row.by_attack, **row.by_protocol}
-        partly = {name: by for name, by in measured.items() if by.keys() < set(row.seeds)}
-        if partly:
-            seeds = sorted(set().union(*partly.values()))
-            names = ", ".join(f"`{name}`" for name in sorted(partly))
+        partly: dict[tuple[int, ...], list[str]] = {}
+        for name, by_seed in sorted({**row.by_attack, **row.by_protocol}.items()):
+            if by_seed.keys() < set(row.seeds):
+                partly.setdefault(tuple(sorted(by_seed)), []).append(f"`{name}`")
+        for seeds, names in partly.items():
             notes.append(
-                f"{escape(row.label)}: {names} and what is computed from them are of seed "
-                f"{', '.join(map(str, seeds))} alone."
+                f"{escape(row.label)}: {', '.join(names)} and what is computed from them are of "
+                f"seed {', '.join(map(str, seeds))} alone."
             )
     return notes
 
 
 def better(first: Row, second: Row) -> bool:
     """Whether the first row's worst case is significantly above the second's, image by image."""
-    excess = metrics.shared_difference(first.worst_correct, second.worst_correct)
+    excess = metrics.shared_difference(first.worst_by_seed, second.worst_by_seed)
     return excess is not None and excess.low > 0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from leaderboard.evidence import Evidence
+from leaderboard.evidence import AT_LARGEST_RADIUS, Evidence
 from leaderboard.records import Record
 from leaderboard.table import Row, Setting, budget_rank, headline_radii, rows, settings
 
@@ -94,7 +94,7 @@ def _belongs(evidence: Evidence, setting: Setting, measured: Sequence[Record]) -
     where = (evidence.dataset, evidence.budget, evidence.source, evidence.sha256)
     weights = {record.population_sha256 for record in measured}
     radii = _radii(setting.dataset, measured)
-    shown = radii[-1:] if evidence.kind == "variants-adv" else radii[:1]
+    shown = radii[-1:] if evidence.kind in AT_LARGEST_RADIUS else radii[:1]
     return (
         where == (setting.dataset, setting.budget, setting.source, setting.sha256)
         and set(evidence.populations.values()) <= weights

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from leaderboard import metrics
 from leaderboard.metrics import Correct, Score, score
 from leaderboard.records import Record
@@ -152,6 +154,19 @@ class Row:
     def attack_seconds(self) -> float:
         """To craft all perturbed images of one seed; of each attack and protocol the mean."""
         return sum(map(seconds_a_seed, (*self.by_attack.values(), *self.by_protocol.values())))
+
+
+def answers(by_seed: BySeed) -> dict[int, Correct]:
+    """Each seed's `correct`."""
+    return {seed: record.correct for seed, record in by_seed.items()}
+
+
+def own_and_others(by_seed: BySeed) -> tuple[dict[int, Correct], dict[int, Correct]]:
+    """Of a transfer: answers to images crafted on the same submodel (n, N), and on another."""
+    tensors = answers(by_seed)
+    own = {seed: correct.diagonal().T for seed, correct in tensors.items()}
+    others = {seed: correct[~np.eye(len(correct), dtype=bool)] for seed, correct in tensors.items()}
+    return own, others
 
 
 def seconds_a_seed(by_seed: BySeed) -> float:

@@ -10,7 +10,7 @@ from torch import nn
 
 from attacks import ThreatModel
 from benchmarks import budgets
-from benchmarks.budgets import Variant
+from benchmarks.budgets import Variant, _variants
 from benchmarks.evidence import (
     KINDS,
     Scene,
@@ -103,7 +103,7 @@ def test_watched_retraining_ends_as_the_stored_population(options):
     session = Session(options)
     stored = session.prepare("digits", "clm").population
     found, _ = gather(session, "digits", "trajectory")
-    mask = masks(Scene(session, "digits"))["mask"].ravel()
+    mask = masks(Scene(session, "digits", "masks"))["mask"].ravel()
     ulm = session.prepare("digits", "ulm").population
     for kind, place in (("linked", mask.argmax()), ("free", (~mask).argmax())):
         for column, population in ((0, ulm), (-1, stored)):
@@ -160,6 +160,17 @@ def test_variants_look_at_the_pair_and_the_radius_that_the_paper_did(options):
         assert found.parameters["eps"] == eps
         assert set(found.populations) == {f"ulm{suffix}", f"clm{suffix}"}
         assert set(found.arrays) == {f"ulm{suffix} s", f"clm{suffix} s"}
+
+
+def test_a_variant_without_a_step_size_reaches_the_edge_of_any_ball():
+    network = linear([1.0, 2.0], [3.0, -4.0]).requires_grad_(False)
+    images, labels = torch.full((1, 1, 1, 2), 0.5), torch.tensor([0])
+    (variant,) = (v for v in _variants(0.01) if v.name == "5 steps of eps / 5")
+    for eps in (0.3, 0.4):
+        perturbed = as_published(variant).function(
+            network, images, labels, threat_model=ThreatModel("Linf", eps), **variant.parameters
+        )
+        torch.testing.assert_close(perturbed.flatten(), torch.tensor([0.5 + eps, 0.5 - eps]))
 
 
 def test_retrainings_differ_and_the_worst_case_is_the_least(options):

@@ -112,6 +112,7 @@ def test_a_row_that_fails_a_gate_decides_nothing_in_the_worst_case():
     records = [*attacked("ulm", 300), *masked]
     failed = UNTRUSTED.format("failed")
     assert both_verdicts("around 20 points", records) == (HOLDS, failed)
+    assert judged("best against EOT", records).worst == failed
     art = [*attacked("clm-adv", 995, worst=990)]
     unchecked = [one for one in art if one.cell.protocol != "doubled"]
     missing = UNTRUSTED.format("not all run")
@@ -204,8 +205,8 @@ def test_expectation_is_judged_once_it_draws():
         left = {**dict.fromkeys(CLAIMS, 300), "pgd-eot": eot}
         return both_verdicts("best against EOT", attacked("clm", left))
 
-    assert clm(400) == (HOLDS, NO_MATTER)
-    assert clm(100) == (FAILS, NO_MATTER)
+    assert clm(400) == (NO_MATTER, HOLDS)
+    assert clm(100) == (NO_MATTER, FAILS)
 
 
 def test_the_own_network_is_fooled():
@@ -288,6 +289,7 @@ def test_more_submodels_gain_at_most_the_share_of_the_own_one():
 
     assert grown(500).claimed == FAILS
     assert "ULM 45.0 with 10, at most +5.0 (" in grown(500).figures
+    assert "(1,000 images, seed 0)" in grown(500).figures
     assert grown(50).claimed == HOLDS
     assert grown(500).worst == NO_MATTER
 

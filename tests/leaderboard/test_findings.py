@@ -2,16 +2,7 @@ import numpy as np
 import pytest
 import samples
 
-from leaderboard.findings import correlations, mantel, mean_score, parities, size_scores
-
-
-def test_a_mean_has_an_interval_over_its_values():
-    found = mean_score(np.array([0.0, 1.0] * 50))
-    # Standard deviation 0.5025 over 100 values; t with 99 degrees of freedom.
-    assert found.value == 0.5
-    assert found.low == pytest.approx(0.5 - 1.98422 * 0.05025, abs=1e-4)
-    single = mean_score(np.array([0.3]))
-    assert (single.low, single.high) == (-np.inf, np.inf)
+from leaderboard.findings import correlations, mantel, parities, size_scores
 
 
 def test_scores_of_sizes_have_intervals_over_images():
@@ -54,6 +45,41 @@ def test_a_pattern_over_all_submodels_is_significant():
     rho, p = mantel(distance, distance**2)
     assert rho == pytest.approx(1.0)
     assert p < 0.001
+
+
+def test_what_parity_alone_makes_is_no_correlation():
+    """Pairs differ by their parities in both values, and by nothing else that goes together."""
+    groups = parities(45)
+    level = sum(k * groups[name].astype(float) for k, name in enumerate(groups))
+    rng = np.random.default_rng(1)
+    x, y = (level + 0.1 * rng.random(45) for _ in range(2))
+    assert mantel(x, y)[0] > 0.8
+    rho, p = mantel(x, y, within_parities=True)
+    assert abs(rho) < 0.4
+    assert p > 0.05
+
+
+def test_each_group_of_parities_counts_by_its_size():
+    """25 pairs of one of each that go together, 10 of two odd ones that go against each other."""
+    groups = parities(45)
+    x, y = np.zeros(45), np.zeros(45)
+    x[groups["one of each"]] = y[groups["one of each"]] = np.arange(25)
+    x[groups["two odd"]], y[groups["two odd"]] = np.arange(10), -np.arange(10)
+    rho, _ = mantel(x, y, within_parities=True)
+    together, against = ((k**2 - 1) * k / (k + 1) ** 2 for k in (25, 10))
+    assert rho == pytest.approx((together - against) / (together + against))
+
+
+def test_clm_is_correlated_within_parities_and_ulm_is_not():
+    level = sum(k * mine.astype("f4") for k, mine in enumerate(parities(45).values()))
+    noise = np.random.default_rng(1).random((2, 45)).astype("f4") / 10
+    arrays = {}
+    for name in ("ulm", "clm"):
+        arrays[f"{name} measures"] = np.tile(level + noise[0], (4, 1))
+        for outcome in ("transfer", "claimed", "worst"):
+            arrays[f"{name} {outcome}"] = level + noise[1]
+    found = correlations(samples.evidence("diversity", arrays=arrays))
+    assert all(one.significant == (one.defense == "ulm") for one in found)
 
 
 def test_pairs_are_told_apart_by_parity():

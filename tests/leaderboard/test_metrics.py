@@ -11,11 +11,13 @@ from leaderboard.metrics import (
     Score,
     difference,
     expected_correctness,
+    mean,
     mra,
     never_fooled,
     on_shared_images,
     persistent,
     score,
+    standard_error,
     submodel_accuracies,
     transfer,
     worst_case,
@@ -50,6 +52,21 @@ def test_interval_by_hand():
     assert result.high == min(1.0, 0.375 + half)
 
 
+def test_a_mean_has_an_interval_over_its_values():
+    found = mean(np.array([0.0, 1.0] * 50))
+    # Standard deviation 0.5025 over 100 values; t with 99 degrees of freedom.
+    assert found.value == 0.5
+    assert found.low == pytest.approx(0.5 - 1.98422 * 0.05025, abs=1e-4)
+    single = mean(np.array([0.3]))
+    assert (single.low, single.high) == (-np.inf, np.inf)
+
+
+def test_the_standard_error_is_over_images():
+    """s = (1, 1/2, 0, 0): sample variance 11/48."""
+    assert standard_error(CORRECT) == pytest.approx((11 / 192) ** 0.5)
+    assert standard_error(CORRECT[:, :1]) == 0
+
+
 def test_submodels_that_agree_narrow_nothing():
     """Ten copies of one submodel are one submodel: the unit of replication is the image."""
     one = CORRECT[:1]
@@ -81,7 +98,7 @@ def test_where_seeds_differ_and_images_do_not_the_interval_is_the_t_interval_ove
     result = score(seeds)
     assert result.value == pytest.approx(16 / 30)
     assert result.low == pytest.approx(16 / 30 - 4.302653 / 30, abs=1e-6)
-    result = difference(seeds, [seeds[0]] * 3)
+    result = difference(dict(enumerate(seeds)), dict.fromkeys(range(3), seeds[0]))
     assert result.high == pytest.approx(1 / 30 + 4.302653 / 30, abs=1e-6)
 
 
@@ -89,7 +106,21 @@ def test_seeds_that_move_together_do_not_widen_their_difference():
     """2 and 1 of 2 right at the first seed, 1 and 0 at the second: a difference of 1/2 in both."""
     none, one, both = (np.repeat(np.arange(2)[:, None] < right, 100, axis=1) for right in range(3))
     bound = 1 - 0.05 ** (1 / 100)
-    assert difference([both, one], [one, none]) == Score(0.5, 0.5 - bound, 0.5 + bound)
+    first, second = {0: both, 1: one}, {0: one, 1: none}
+    assert difference(first, second) == Score(0.5, 0.5 - bound, 0.5 + bound)
+    # In whatever order they were measured; other seeds are not paired.
+    assert difference({1: one, 0: both}, second) == difference(first, second)
+    assert difference(first, {2: one, 3: none}).low == -1
+
+
+def test_pairs_that_are_all_alike_get_the_bound_whatever_their_value():
+    """Nine of ten submodels right on all images: 0.9 has no exact mean in binary."""
+    nine, none = (np.repeat(np.arange(10)[:, None] < k, 1000, axis=1) for k in (9, 0))
+    bound = 1 - 0.05 ** (1 / 1000)
+    result = difference({0: nine}, {0: none})
+    assert (result.low, result.high) == pytest.approx((0.9 - bound, 0.9 + bound))
+    result = score([nine])
+    assert (result.low, result.high) == pytest.approx((0.9 - bound, 0.9 + bound))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +189,7 @@ def test_persistent_attacker_by_hand():
 
 def test_paired_difference_by_hand():
     """s - s' = (1/2, -1/2, -1/2): mean -1/6, sample variance 1/3, standard error 1/3."""
-    result = difference([FIRST], [SECOND])
+    result = difference({0: FIRST}, {0: SECOND})
     assert result.value == pytest.approx(-1 / 6)
     # Student's t with 2 degrees of freedom.
     assert result.high == pytest.approx(min(1, -1 / 6 + 4.302653 / 3), abs=1e-6)
@@ -173,14 +204,14 @@ def test_seeds_of_one_side_widen_a_paired_difference():
     pairs = (expected_correctness(first) + expected_correctness(other)) / 2
     images = (pairs - expected_correctness(second)).var(ddof=1) / (3 * many)
     freedom = (images + 1 / 144) ** 2 / (images**2 / (3 * many - 1) + (1 / 144) ** 2 / 1)
-    result = difference([first, other], [second])
+    result = difference({0: first, 1: other}, {0: second})
     half = stats.t.ppf(0.975, freedom) * (images + 1 / 144) ** 0.5
     assert result.high == pytest.approx(min(1, result.value + half), abs=1e-6)
 
 
 def test_different_images_cannot_be_paired():
     with pytest.raises(ValueError, match="same images"):
-        difference([FIRST], [CORRECT])
+        difference({0: FIRST}, {0: CORRECT})
 
 
 @given(matrices, st.integers(1, 20))
