@@ -39,10 +39,12 @@ def curves(records: Sequence[Record], norm: str = "Linf") -> list[Curve]:
     """The curves of a setting's defenses that have at least three points.
 
     Every point of a curve is under the same attacks on the same populations, so that it does not
-    jump where more were run.
+    jump where more were run; and all curves are under the same, where they share both attackers'.
     """
-    drawn = map(_curve, _widest(records, norm))
-    return [curve for curve in drawn if curve]
+    widest = _widest(records, norm)
+    drawn = [curve for row in widest if (curve := _curve(row, _everywhere(row)))]
+    shared = set.intersection(*(set(curve.attacks) for curve in drawn)) if drawn else set()
+    return [curve for row in widest if (curve := _curve(row, shared))] or drawn
 
 
 def sweeps(records: Sequence[Record]) -> dict[tuple[str, str], dict[float, float]]:
@@ -87,12 +89,18 @@ def _swept(row: Row) -> dict[float, dict[str, BySeed]]:
     return {eps: by_attack for eps, by_attack in sorted(by_eps.items()) if len(by_attack) > 1}
 
 
-def _curve(row: Row) -> Curve | None:
+def _everywhere(row: Row) -> set[str]:
+    """The attacks that were run at all of the row's radii."""
+    swept = _swept(row)
+    return set.intersection(*map(set, swept.values())) if swept else set()
+
+
+def _curve(row: Row, among: set[str]) -> Curve | None:
     swept = _swept(row)
     clean = row.by_attack.get("none", {})
     if not swept or not clean:
         return None
-    attacks = sorted(set.intersection(*map(set, swept.values())))
+    attacks = sorted(among & _everywhere(row))
     claims = [attack for attack in attacks if attack in CLAIM_ATTACKS]
     seeds = set(clean).intersection(*(by[attack] for by in swept.values() for attack in attacks))
     if not claims or len(claims) == len(attacks) or not seeds or len(swept) < 2:

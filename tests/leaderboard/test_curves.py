@@ -58,6 +58,15 @@ def test_a_sweep_is_of_the_same_seeds_at_every_radius():
     assert points[0.2] == 19 / 40
 
 
+def test_a_population_with_more_attacks_is_drawn_under_those_of_all():
+    measured = []
+    for name, more in (("ulm", ()), ("clm", ("mifgsm", "worst-case"))):
+        measured.append(record(20, attack="none", defense=name))
+        for attack in ("pgd", "pgd-clipped-margin", *more):
+            measured += swept(attack, [(0.1, 9), (0.2, 5)], defense=name)
+    assert {curve.attacks for curve in curves(measured)} == {("pgd", "pgd-clipped-margin")}
+
+
 def test_sizes_are_curves_of_their_own():
     cells = [{"submodels": 1}, {"submodels": 2}]
     measured = [
