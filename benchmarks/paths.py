@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Populations that come with the suite, laid out as the store's: those of the committed records that
+# take hours to train.
+RELEASED = Path(__file__).parent.parent / "leaderboard" / "populations"
+
 
 def cache_folder() -> Path:
     """Where the suite keeps what it can make again: data, populations, how to compute."""

@@ -22,6 +22,7 @@ from attacks.seeding import derive_seed
 from benchmarks import budgets, datasets
 from benchmarks.evaluation import check_answers
 from benchmarks.measurement import measure_cell
+from benchmarks.paths import RELEASED
 from benchmarks.store import FileCheckpoint, Store
 from benchmarks.tuning import fastest_plan
 from defenses import DEFENSES, Population, Task
@@ -114,7 +115,7 @@ class Session:
         # Confident networks have subnormal gradients, which CPUs compute many times slower.
         torch.set_flush_denormal(True)
         self.options = options
-        self.store = Store(options.store)
+        self.store = Store(options.store, RELEASED)
         self.trained: list[str] = []
         self._dataset: datasets.Dataset | None = None
         self._missing: dict[str, datasets.DatasetMissingError] = {}

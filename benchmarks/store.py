@@ -17,7 +17,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,12 @@ class Store:
 
     Args:
         root: created when something is first written.
+        released: a folder of finished populations that are copied here when they are asked for.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, released: Path | None = None) -> None:
         self.root = root
+        self._released = released
 
     def folder(self, name: str, identity: Mapping[str, Any]) -> Path:
         """Where a population with this identity lives: the same content, the same folder."""
@@ -128,6 +130,8 @@ class Store:
         is replaced.
         """
         card_path, weights_path = folder / "card.json", folder / "weights.safetensors"
+        if not card_path.exists():
+            self._copy_released(folder)
         if not card_path.exists():
             return None
         try:
@@ -181,6 +185,25 @@ class Store:
         write_sealed(folder / "card.json", card)
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
         return card
+
+    def _copy_released(self, folder: Path) -> None:
+        """Put a population that comes with the suite into the store, the card last."""
+        source = self._released / folder.name if self._released else None
+        if source and (source / "card.json").exists():
+            for name in ("weights.safetensors", "card.json"):
+                write_atomically(folder / name, (source / name).read_bytes())
+
+    def trained(self) -> set[str]:
+        """The weights_sha256 of all finished populations, those that come with the suite included.
+
+        By their cards; what cannot be read does not count.
+        """
+        found = set()
+        for populations in (self.root / "populations", self._released):
+            for path in populations.glob("*/card.json") if populations else ():
+                with suppress(OSError, ValueError):
+                    found.add(read_card(path)["weights_sha256"])
+        return found
 
     @contextmanager
     def unfinished(self, key: str) -> Iterator[FileBlocks | None]:

@@ -70,5 +70,13 @@ def test_another_cell_is_no_reproduction(record):
 def test_candidates_are_of_the_budget_and_take_bearable_time(record):
     slow = replace(record, training_seconds=1e4)
     old = replace(record, environment={})
-    assert candidates([record, slow, old], "digits", "smoke") == [record]
-    assert candidates([record], "digits", "quick") == candidates([record], "mnist", "smoke") == []
+    assert candidates([record, slow, old], "digits", "smoke", ()) == [record]
+    assert candidates([record], "digits", "quick", ()) == []
+    assert candidates([record], "mnist", "smoke", ()) == []
+
+
+def test_training_takes_no_time_where_the_population_is_there(record):
+    slow = replace(record, training_seconds=1e4)
+    assert candidates([slow], "digits", "smoke", {record.population_sha256}) == [slow]
+    slow = replace(record, attack_seconds=1e4)
+    assert candidates([slow], "digits", "smoke", {record.population_sha256}) == []

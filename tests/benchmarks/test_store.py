@@ -75,6 +75,37 @@ def test_what_is_damaged_is_set_aside_with_a_warning(kept, spoil):
     assert not (folder / "card.json").exists()
 
 
+def test_a_released_population_is_copied_when_it_is_asked_for(kept, tmp_path):
+    store, folder, population = kept
+    other = Store(tmp_path / "other", released=folder.parent)
+    assert other.trained() == {weights_sha256(population)}
+    copy = other.folder("digits-ulm-s0", IDENTITY)
+    assert not copy.exists()
+    loaded = fresh()
+    assert other.load_into(loaded, copy) == store.load_into(fresh(), folder)
+    assert weights_sha256(loaded) == weights_sha256(population)
+    # From now on it is the store's own.
+    again = Store(tmp_path / "other")
+    assert again.load_into(fresh(), copy)
+    assert again.trained() == {weights_sha256(population)}
+
+
+def test_another_identity_is_not_released(kept, tmp_path):
+    _, folder, _ = kept
+    other = Store(tmp_path / "other", released=folder.parent)
+    assert other.load_into(fresh(), other.folder("digits-ulm-s0", {**IDENTITY, "seed": 1})) is None
+
+
+def test_a_damaged_released_population_is_refused_like_one_of_the_store(kept, tmp_path):
+    _, folder, _ = kept
+    (folder / "weights.safetensors").write_bytes(b"PK")
+    other = Store(tmp_path / "other", released=folder.parent)
+    copy = other.folder("digits-ulm-s0", IDENTITY)
+    with pytest.warns(UserWarning, match="Set aside as card.json.unusable"):
+        assert other.load_into(fresh(), copy) is None
+    assert (folder / "card.json").exists()
+
+
 def listed(store, capsys, *arguments):
     code = main(["--store", str(store.root), *arguments])
     return code, capsys.readouterr().out
