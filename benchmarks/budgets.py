@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from defenses.training import Recipe
+from leaderboard.evidence import ADVERSARIAL
 from leaderboard.table import BUDGETS, CASCADE
 
 # Seconds that one training or one attack may take, so that code that hangs does not stop a run.
@@ -111,6 +112,7 @@ class Experiment:
         batch_size: most images attacked or classified at once.
         population_images: test images, the first, for what costs n times as much: attacks on the
             population that are not the paper's, and all protocols; None: all.
+        every_epoch: defenses whose weights after each epoch of training are kept.
         figures: how much is measured for the paper's figures.
     """
 
@@ -124,6 +126,7 @@ class Experiment:
     eps: tuple[float, ...]
     sweep_eps: tuple[float, ...]
     batch_size: int = 250
+    every_epoch: tuple[str, ...] = ()
     figures: Figures
 
     def population_size(self, defense: str) -> int:
@@ -277,6 +280,7 @@ _MNIST_PAPER = Experiment(
     attacks=_paper_attacks(step_size=0.01),
     eps=(0.3, 0.4),
     sweep_eps=(0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5),
+    every_epoch=ADVERSARIAL,
     figures=Figures(
         images=1000,
         conformity=5,

@@ -267,17 +267,29 @@ def as_published(variant: Variant) -> Attack:
 
 
 def retraining(scene: Scene) -> Arrays:
-    """CLMs retrained with other numbers: clean, under each attack, and in the worst case of all."""
-    rows = []
-    for variant in scene.figures.retrainings:
-        prepared = scene.session.prepare(scene.dataset, "clm", **variant.changes)
-        _, clean = scene.perturb(prepared.population, "none", 0.0)
-        attacked = [
-            scene.perturb(prepared.population, attack, scene.eps)[1] for attack in SHOWN[1:]
-        ]
-        found = [clean, *attacked[:-1], metrics.worst_case(attacked)]
-        rows.append([metrics.expected_correctness(correct) for correct in found])
-    return {"s": np.asarray(rows, np.float32)}
+    """CLMs retrained with other numbers."""
+    retrained = (
+        scene.session.prepare(scene.dataset, "clm", **variant.changes).population
+        for variant in scene.figures.retrainings
+    )
+    return {"s": np.stack([_left(scene, population) for population in retrained])}
+
+
+def epochs(scene: Scene) -> Arrays:
+    """Adversarially trained populations after each epoch of their training."""
+    return {
+        f"{name} s": np.stack([_left(scene, p) for p in scene.session.after_epochs(prepared)])
+        for name, prepared in scene.prepared.items()
+    }
+
+
+def _left(scene: Scene, population: Population) -> Array:
+    """What is left of each image clean, under each attack, and in the worst case: (shown, N)."""
+    _, clean = scene.perturb(population, "none", 0.0)
+    attacked = [scene.perturb(population, attack, scene.eps)[1] for attack in SHOWN[1:]]
+    found = [clean, *attacked[:-1], metrics.worst_case(attacked)]
+    rows = [metrics.expected_correctness(correct) for correct in found]
+    return np.asarray(rows, np.float32)
 
 
 def conformity(scene: Scene) -> Arrays:
@@ -412,6 +424,7 @@ KINDS: dict[str, Kind] = {
     # What Tables 4 and 5 are about.
     "variants-adv": Kind(variants, ("images", "variants"), defenses=ADVERSARIAL, at_eps=True),
     "retraining": Kind(retraining, ("images", "retrainings"), SHOWN[1:], at_eps=True),
+    "epochs": Kind(epochs, ("images",), SHOWN[1:], defenses=ADVERSARIAL, at_eps=True),
     "conformity": Kind(conformity, ("conformity",), (CLAIMED,), at_eps=True),
     "examples": Kind(examples, ("images", "shown_eps"), (INFORMED,)),
     "diversity": Kind(

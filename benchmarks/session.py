@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -92,6 +92,7 @@ class Prepared:
 
     Attributes:
         parameters: what it was made with, the recipe included.
+        folder: its own, in the store.
         trained: whether this run trained it, rather than loaded it.
     """
 
@@ -99,6 +100,7 @@ class Prepared:
     dataset: datasets.Dataset
     defense: str
     parameters: dict[str, Any]
+    folder: Path
     sha256: str
     training_seconds: float
     trained: bool
@@ -189,7 +191,9 @@ class Session:
                 # Before hours are spent on it as well as after.
                 self._check_contract(defense, population, data)
                 parents: dict[str, str] = {}
-                checkpoint = FileCheckpoint(folder, parents)
+                checkpoint = FileCheckpoint(
+                    folder, parents, every_epoch=defense in self.experiment(dataset).every_epoch
+                )
 
                 def load(other: str) -> Population:
                     parent = self.prepare(dataset, other)
@@ -215,10 +219,22 @@ class Session:
             dataset=data,
             defense=defense,
             parameters=parameters,
+            folder=folder,
             sha256=card["weights_sha256"],
             training_seconds=card["training_seconds"],
             trained=card["run"] == self.options.run,
         )
+
+    def after_epochs(self, prepared: Prepared) -> Iterator[Population]:
+        """What a population was after each epoch of its training, from the first to the last.
+
+        Raises:
+            StoreError: the store does not have it.
+        """
+        for epoch in range(1, prepared.parameters["recipe"]["epochs"] + 1):
+            population = self._untrained(prepared.dataset, prepared.defense)
+            self.store.load_epoch(population, prepared.folder, epoch)
+            yield population.to(memory_format=torch.channels_last)
 
     def _arguments(self, dataset: str, defense: str, **changes: Any) -> dict[str, Any]:
         """The keyword arguments that a defense is trained with."""

@@ -3,6 +3,7 @@
     <root>/populations/<key>/card.json             what it is, and the digest of its weights
     <root>/populations/<key>/weights.safetensors
     <root>/populations/<key>/checkpoint.safetensors  while it is being trained
+    <root>/populations/<key>/epoch-<k>.safetensors   weights after epoch k, where they are wanted
     <root>/unfinished/<key>/*.safetensors          what an attack has perturbed so far
 
 What is found to be damaged is set aside under another name, never used and never deleted.
@@ -186,6 +187,23 @@ class Store:
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
         return card
 
+    def load_epoch(self, population: Population, folder: Path, epoch: int) -> None:
+        """Load what a finished population was after an epoch of its training, from 1.
+
+        Raises:
+            StoreError: it was not kept, or cannot be used.
+        """
+        path = _epoch_path(folder, epoch)
+        try:
+            tensors, _ = read_tensors(inside(path))
+            _check_fit(population, tensors)
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{path}: {error}; --retrain trains the population anew and keeps every epoch"
+            ) from error
+        population.load_state_dict(tensors)
+        population.eval()
+
     def _copy_released(self, folder: Path) -> None:
         """Put a population that comes with the suite into the store, the card last."""
         source = self._released / folder.name if self._released else None
@@ -261,10 +279,18 @@ class FileCheckpoint:
     Args:
         folder: the population's folder.
         parents: digests of the populations that this one starts from, once they are loaded.
+        every_epoch: keep the weights after each epoch of the last phase as well, for good.
     """
 
-    def __init__(self, folder: Path, parents: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        parents: Mapping[str, str] | None = None,
+        *,
+        every_epoch: bool = False,
+    ) -> None:
         self.path = folder / "checkpoint.safetensors"
+        self._every_epoch = every_epoch
         self._parents = {} if parents is None else parents
         self._phase = -1
         self._earlier_seconds = 0.0
@@ -307,6 +333,8 @@ class FileCheckpoint:
 
     def save(self, population: Population, optimizer: torch.optim.Optimizer, epochs: int) -> None:
         """Keep the state after `epochs` epochs of the present phase."""
+        if self._every_epoch:
+            write_tensors(_epoch_path(self.path.parent, epochs), population.state_dict())
         tensors = {f"population.{k}": v for k, v in population.state_dict().items()}
         for parameter, state in optimizer.state_dict()["state"].items():
             for what, tensor in state.items():
@@ -376,6 +404,10 @@ class FileBlocks:
     def discard(self) -> None:
         """Remove the folder: the attack is finished, and its record written."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _epoch_path(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch}.safetensors"
 
 
 def inside(path: Path) -> Path:

@@ -30,6 +30,8 @@ def test_evidence(
         pytest.skip("evidence compares submodels with each other: --submodels must be 2 or more")
     if kind == "retraining" and not session.experiment(dataset).figures.retrainings:
         pytest.skip(f"the {session.options.budget} budget retrains {dataset}'s CLM in one way only")
+    if kind == "epochs" and not session.experiment(dataset).every_epoch:
+        pytest.skip(f"the {session.options.budget} budget keeps {dataset}'s last epochs only")
     if kind == "retraining" and session.options.clm_from_scratch:
         pytest.skip("with --clm-from-scratch there is no retraining to vary")
     with (

@@ -28,7 +28,7 @@ COMPARED = ("ulm", "clm")
 # Their adversarially trained counterparts.
 ADVERSARIAL = ("ulm-adv", "clm-adv")
 # What is measured at the largest radius that defenses are ranked at, not at the first.
-AT_LARGEST_RADIUS = ("variants-adv",)
+AT_LARGEST_RADIUS = ("variants-adv", "epochs")
 # How two submodels may differ; the rows of the "diversity" measures.
 DIVERSITY = (
     "saliency (1 - cosine)",
@@ -39,7 +39,7 @@ DIVERSITY = (
 # What is left of two submodels: `transfer`, the accuracy of one on images crafted on the other,
 # mean of both ways; and MRA of the pair as a population.
 OUTCOMES = ("transfer", "claimed", "worst")
-# What "retraining" shows of each CLM: clean, under the paper's attacks, and the worst case.
+# What "retraining" and "epochs" show: clean, under the paper's attacks, and in the worst case.
 SHOWN = ("none", *CLAIM_ATTACKS, CASCADE)
 # The quantiles of the "saliency" arrays.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -67,6 +67,7 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "variants": _of_each(s=("variants", "N")),
     "variants-adv": _of_each(ADVERSARIAL, s=("variants", "N")),
     "retraining": {"s": ("retrainings", "shown", "N")},
+    "epochs": _of_each(ADVERSARIAL, s=("epochs", "shown", "N")),
     "conformity": {"seeds": ("k",), "clean": ("k", "n"), "claimed": ("k", "n")},
     "examples": {
         "images": ("eps", "columns", "channels", "height", "width"),

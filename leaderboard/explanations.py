@@ -15,6 +15,7 @@ from leaderboard.formats import format_eps, format_percent, format_points, forma
 from leaderboard.markdown import escape, markdown_table
 from leaderboard.metrics import Score
 from leaderboard.studies import Study
+from leaderboard.table import CLAIM_ATTACKS
 
 # Whose populations the paper's attacks were run on in other ways, by kind of evidence.
 ATTACKED = {"variants": COMPARED, "variants-adv": ADVERSARIAL}
@@ -39,8 +40,18 @@ class Way:
 
 
 def ways(evidence: Evidence) -> list[list[Way]]:
-    """What was measured, a row for everything that was different: by defense, or by attack."""
+    """What was measured, a row for everything that was different: by defense, or by attack.
+
+    After the last epoch a population is as the suite measures it.
+    """
     eps = evidence.parameters.get("eps", 0.0)
+
+    def each_shown(name: str, ours: bool, defense: str, rows: Array) -> list[Way]:
+        return [
+            Way(name, ours, attack, defense, eps * (attack != "none"), _score(s))
+            for attack, s in zip(SHOWN, rows, strict=True)
+        ]
+
     if evidence.kind in ATTACKED:
         return [
             [
@@ -58,20 +69,17 @@ def ways(evidence: Evidence) -> list[list[Way]]:
         ]
     if evidence.kind == "retraining":
         return [
-            [
-                Way(
-                    retraining["name"],
-                    not retraining["changes"],
-                    attack,
-                    "clm",
-                    eps * (attack != "none"),
-                    _score(s),
-                )
-                for attack, s in zip(SHOWN, rows, strict=True)
-            ]
+            each_shown(retraining["name"], not retraining["changes"], "clm", rows)
             for retraining, rows in zip(
                 evidence.parameters["retrainings"], evidence.arrays["s"], strict=True
             )
+        ]
+    if evidence.kind == "epochs":
+        return [
+            each_shown(f"after epoch {epoch}", epoch == len(by_epoch), defense, rows)
+            for defense in ADVERSARIAL
+            for by_epoch in [evidence.arrays[f"{defense} s"]]
+            for epoch, rows in enumerate(by_epoch, start=1)
         ]
     return []
 
@@ -163,8 +171,38 @@ def _retrained(evidence: Evidence, baselines: Baselines) -> str:
     )
 
 
+def _after_epochs(evidence: Evidence, baselines: Baselines) -> str:
+    """The adversarially trained populations on their way, beside the paper's numbers."""
+    eps = format_eps(evidence.dataset, evidence.parameters["eps"])
+    body, ranges = [], []
+    for defense in ADVERSARIAL:
+        runs = [run for run in ways(evidence) if run[0].defense == defense]
+        theirs = [format_percent(_theirs(way, evidence, baselines)) for way in runs[0]]
+        body.append([NAMES[defense], "*the paper's*", *theirs])
+        for run in runs:
+            body.append([NAMES[defense], run[0].name, *(format_score(way.score) for way in run)])
+        by_attack = ([run[shown].score.value for run in runs] for shown in range(len(SHOWN)))
+        left = dict(zip(SHOWN, by_attack, strict=True))
+        widest = max(CLAIM_ATTACKS, key=lambda attack: np.ptp(left[attack]))
+        low, high = (format_percent(extreme(left[widest])) for extreme in (min, max))
+        ranges.append(f"{NAMES[defense]} from {low} to {high} under `{widest}`")
+    return (
+        "The adversarially trained populations after each epoch of their training: how far a "
+        "number depends on when training ends. Under the attacks of the tables as we run them, the "
+        "worst case over these and the cascade, on the first "
+        f"{evidence.parameters['images']:,} images, eps {eps}, seed {evidence.seed}. It goes "
+        f"furthest for {' and for '.join(ranges)}.\n\n"
+        + markdown_table(["defense", "", "clean", *CLAIM_ATTACKS, "worst case"], body)
+    )
+
+
 def _theirs(way: Way, evidence: Evidence, baselines: Baselines) -> float | None:
     return baselines.paper_mra(evidence.dataset, way.attack, way.eps, way.defense)
 
 
-_TABLES = {"variants": _attacked, "variants-adv": _attacked, "retraining": _retrained}
+_TABLES = {
+    "variants": _attacked,
+    "retraining": _retrained,
+    "variants-adv": _attacked,
+    "epochs": _after_epochs,
+}

@@ -21,6 +21,7 @@ from benchmarks.evidence import (
     saliency_maps,
 )
 from benchmarks.session import Options, Session
+from benchmarks.store import StoreError, weights_sha256
 from defenses import Population
 from defenses.counter_linking import first_weight
 from leaderboard import evidence
@@ -184,6 +185,25 @@ def test_retrainings_differ_and_the_worst_case_is_the_least(options):
     assert not torch.equal(first, changed)
     names = [one["name"] for one in found.parameters["retrainings"]]
     assert names == ["as the paper says", "without counter-linking"]
+
+
+def test_the_last_epoch_is_the_population_itself(options):
+    session = Session(options)
+    found, _ = gather(session, "digits", "epochs")
+    prepared = session.prepare("digits", "ulm-adv")
+    (last,) = session.after_epochs(prepared)
+    assert weights_sha256(last) == prepared.sha256
+    clean = found.arrays["ulm-adv s"][-1, 0]
+    record, _ = session.measure(prepared, "none", 0.0)
+    assert (clean == record.correct.mean(axis=0)).all()
+
+
+def test_epochs_that_were_not_kept_are_an_error_that_names_the_cure(options):
+    session = Session(options)
+    prepared = session.prepare("digits", "clm-adv")
+    (prepared.folder / "epoch-1.safetensors").unlink()
+    with pytest.raises(StoreError, match=r"epoch-1.safetensors.*--retrain"):
+        list(session.after_epochs(prepared))
 
 
 def test_sizes_are_of_the_first_submodels(options):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from benchmarks.housekeeping import main
-from benchmarks.store import FileCheckpoint, Store, weights_sha256
+from benchmarks.store import FileCheckpoint, Store, StoreError, weights_sha256
 from defenses import Population
 
 IDENTITY = {"defense": "ulm", "seed": 0, "alpha": 0.1, "submodels": 2}
@@ -88,6 +88,25 @@ def test_a_released_population_is_copied_when_it_is_asked_for(kept, tmp_path):
     again = Store(tmp_path / "other")
     assert again.load_into(fresh(), copy)
     assert again.trained() == {weights_sha256(population)}
+
+
+def test_every_epoch_is_kept_where_it_is_wanted(tmp_path):
+    population = fresh(0.5)
+    optimizer = torch.optim.Adam(population.parameters())
+    for every_epoch in (False, True):
+        folder = tmp_path / str(every_epoch)
+        checkpoint = FileCheckpoint(folder, every_epoch=every_epoch)
+        for epoch in (1, 2):
+            nn.init.constant_(next(population.parameters()), epoch)
+            checkpoint.save(population, optimizer, epoch)
+        kept = sorted(path.name for path in folder.glob("epoch-*"))
+        assert kept == ["epoch-1.safetensors", "epoch-2.safetensors"] * every_epoch
+    other = fresh()
+    for epoch in (1, 2):
+        Store(tmp_path).load_epoch(other, folder, epoch)
+        assert (next(other.parameters()) == epoch).all()
+    with pytest.raises(StoreError, match="epoch-3"):
+        Store(tmp_path).load_epoch(other, folder, 3)
 
 
 def test_another_identity_is_not_released(kept, tmp_path):

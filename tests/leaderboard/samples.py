@@ -156,6 +156,12 @@ def evidence(kind, *, seed=0, **changes):
         "retraining": {
             "s": np.linspace(1, 0, 2 * 6, dtype=np.float32).reshape(2, 6, 1).repeat(10, axis=2)
         },
+        "epochs": {
+            f"{name} s": np.linspace(1, last, 2 * 6, dtype=np.float32)
+            .reshape(2, 6, 1)
+            .repeat(10, axis=2)
+            for name, last in (("ulm-adv", 0.5), ("clm-adv", 0))
+        },
         "conformity": {
             "seeds": np.arange(2, dtype=np.float32),
             "clean": np.array([[0.98, 0.99], [0.985, 0.975]], np.float32),

@@ -40,6 +40,7 @@ def test_all_evidence_but_a_table_has_a_figure(drawn):
         "variants",
         "variants-adv",
         "retraining",
+        "epochs",
     }
     for figure, svg in drawn.values():
         assert figure.file == f"{figure.kind}-mnist-quick.svg"
