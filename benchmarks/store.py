@@ -208,8 +208,8 @@ class Store:
         """Put a population that comes with the suite into the store, the card last."""
         source = self._released / folder.name if self._released else None
         if source and (source / "card.json").exists():
-            for name in ("weights.safetensors", "card.json"):
-                write_atomically(folder / name, (source / name).read_bytes())
+            for path in (*sorted(source.glob("*.safetensors")), source / "card.json"):
+                write_atomically(folder / path.name, path.read_bytes())
 
     def trained(self) -> set[str]:
         """The weights_sha256 of all finished populations, those that come with the suite included.

@@ -77,6 +77,8 @@ def test_what_is_damaged_is_set_aside_with_a_warning(kept, spoil):
 
 def test_a_released_population_is_copied_when_it_is_asked_for(kept, tmp_path):
     store, folder, population = kept
+    FileCheckpoint(folder, every_epoch=True).save(population, torch.optim.SGD([torch.ones(1)]), 1)
+    (folder / "checkpoint.safetensors").unlink()
     other = Store(tmp_path / "other", released=folder.parent)
     assert other.trained() == {weights_sha256(population)}
     copy = other.folder("digits-ulm-s0", IDENTITY)
@@ -84,6 +86,7 @@ def test_a_released_population_is_copied_when_it_is_asked_for(kept, tmp_path):
     loaded = fresh()
     assert other.load_into(loaded, copy) == store.load_into(fresh(), folder)
     assert weights_sha256(loaded) == weights_sha256(population)
+    other.load_epoch(fresh(), copy, 1)
     # From now on it is the store's own.
     again = Store(tmp_path / "other")
     assert again.load_into(fresh(), copy)
