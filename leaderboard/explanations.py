@@ -57,7 +57,7 @@ def ways(evidence: Evidence) -> list[list[Way]]:
             [
                 Way(
                     variant["name"],
-                    variant.get("ours", False),
+                    variant["ours"],
                     variant["attack"],
                     defense,
                     eps,

@@ -197,8 +197,8 @@ def evidence(kind, *, seed=0, **changes):
             "eps": 0.3,
             "pair_eps": 0.1,
             "variants": [
-                {"name": "as released", "attack": "pgd"},
-                {"name": "10 steps", "attack": "autoattack"},
+                {"name": "as released", "attack": "pgd", "ours": False},
+                {"name": "10 steps", "attack": "autoattack", "ours": False},
             ],
             "retrainings": [
                 {"name": "as the paper says", "changes": {}},

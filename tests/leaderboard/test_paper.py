@@ -118,7 +118,10 @@ def test_an_experiment_says_nothing_of_another_radius_nor_of_what_is_as_ours():
     larger = gated("ulm-adv", 1, eps=0.4, **many)
     arrays = {f"{name} s": np.full((2, 10), 0.9132, np.float32) for name in ("ulm-adv", "clm-adv")}
     at = {"images": 10, "eps": 0.4}
-    variants = [{"name": "odd", "attack": "pgd"}, {"name": "as we", "attack": "pgd", "ours": True}]
+    variants = [
+        {"name": "odd", "attack": "pgd", "ours": False},
+        {"name": "as we", "attack": "pgd", "ours": True},
+    ]
     evidence = seen("variants-adv", arrays=arrays, parameters={**at, "variants": variants})
     evidence = replace(evidence, populations=weights)
     second, fourth = (
