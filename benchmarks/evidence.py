@@ -277,9 +277,10 @@ def retraining(scene: Scene) -> Arrays:
 
 def epochs(scene: Scene) -> Arrays:
     """Adversarially trained populations after each epoch of their training."""
+    after = {name: scene.session.after_epochs(one) for name, one in scene.prepared.items()}
     return {
-        f"{name} s": np.stack([_left(scene, p) for p in scene.session.after_epochs(prepared)])
-        for name, prepared in scene.prepared.items()
+        f"{name} s": np.stack([_left(scene, population) for population in populations])
+        for name, populations in after.items()
     }
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from tabulate import tabulate
 
 from benchmarks.paths import cache_folder
-from benchmarks.store import inside, lock_of, read_card, read_tensors, read_weights
+from benchmarks.store import epoch_paths, inside, lock_of, read_card, read_tensors, read_weights
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ def _population(folder: Path, thorough: bool) -> Entry:
         details += f", trained in {card['training_seconds']:.0f} s"
         if thorough:
             read_weights(folder / "weights.safetensors", card)
+            for path in epoch_paths(folder):
+                read_tensors(inside(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         return Entry(folder, f"damaged: {error}")
     return Entry(folder, "finished", details)

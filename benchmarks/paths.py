@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Populations that come with the suite, laid out as the store's: those of the committed records that
-# take hours to train.
+# Populations of committed records that come with the suite, laid out as the store's.
 RELEASED = Path(__file__).parent.parent / "leaderboard" / "populations"
 
 

@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -31,6 +31,7 @@ from defenses.stacking import ARITHMETIC
 from defenses.surrogate import Plan
 from defenses.training import BeforeStep, initialise
 from leaderboard import records
+from leaderboard.evidence import ADVERSARIAL
 from leaderboard.files import set_aside
 from leaderboard.records import Cell, Record, RecordError
 
@@ -117,7 +118,7 @@ class Session:
         # Confident networks have subnormal gradients, which CPUs compute many times slower.
         torch.set_flush_denormal(True)
         self.options = options
-        self.store = Store(options.store, RELEASED)
+        self.store = Store(options.store, None if options.retrain else RELEASED)
         self.trained: list[str] = []
         self._dataset: datasets.Dataset | None = None
         self._missing: dict[str, datasets.DatasetMissingError] = {}
@@ -192,7 +193,9 @@ class Session:
                 self._check_contract(defense, population, data)
                 parents: dict[str, str] = {}
                 checkpoint = FileCheckpoint(
-                    folder, parents, every_epoch=defense in self.experiment(dataset).every_epoch
+                    folder,
+                    parents,
+                    every_epoch=(self.experiment(dataset).every_epoch and defense in ADVERSARIAL),
                 )
 
                 def load(other: str) -> Population:
@@ -225,16 +228,16 @@ class Session:
             trained=card["run"] == self.options.run,
         )
 
-    def after_epochs(self, prepared: Prepared) -> Iterator[Population]:
-        """What a population was after each epoch of its training, from the first to the last.
+    def after_epochs(self, prepared: Prepared) -> list[Population]:
+        """What an adversarially trained population was after each epoch, the last included.
 
         Raises:
             StoreError: the store does not have it.
         """
-        for epoch in range(1, prepared.parameters["recipe"]["epochs"] + 1):
-            population = self._untrained(prepared.dataset, prepared.defense)
-            self.store.load_epoch(population, prepared.folder, epoch)
-            yield population.to(memory_format=torch.channels_last)
+        epochs = prepared.parameters["recipe"]["epochs"]
+        found = [self._untrained(prepared.dataset, prepared.defense) for _ in range(epochs)]
+        self.store.load_epochs(found, prepared.folder)
+        return [population.to(memory_format=torch.channels_last) for population in found]
 
     def _arguments(self, dataset: str, defense: str, **changes: Any) -> dict[str, Any]:
         """The keyword arguments that a defense is trained with."""

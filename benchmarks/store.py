@@ -17,7 +17,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ class Store:
         is replaced.
         """
         card_path, weights_path = folder / "card.json", folder / "weights.safetensors"
-        if not card_path.exists():
+        if not card_path.exists() and not (folder / "checkpoint.safetensors").exists():
             self._copy_released(folder)
         if not card_path.exists():
             return None
@@ -148,7 +148,8 @@ class Store:
             )
             return None
         if keep and not keep(card):
-            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+            for path in (folder / "checkpoint.safetensors", *epoch_paths(folder)):
+                path.unlink(missing_ok=True)
             return None
         population.load_state_dict(tensors)
         population.eval()
@@ -187,22 +188,25 @@ class Store:
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
         return card
 
-    def load_epoch(self, population: Population, folder: Path, epoch: int) -> None:
-        """Load what a finished population was after an epoch of its training, from 1.
+    def load_epochs(self, populations: Sequence[Population], folder: Path) -> None:
+        """Load what a finished population was after each epoch of its training, in their order.
 
         Raises:
-            StoreError: it was not kept, or cannot be used.
+            StoreError: it was not kept, or is of another training.
         """
-        path = _epoch_path(folder, epoch)
         try:
-            tensors, _ = read_tensors(inside(path))
-            _check_fit(population, tensors)
+            for epoch, population in enumerate(populations, start=1):
+                tensors, _ = read_tensors(inside(_epoch_path(folder, epoch)))
+                _check_fit(population, tensors)
+                population.load_state_dict(tensors)
+                population.eval()
+            if weights_sha256(populations[-1]) != read_card(folder / "card.json")["weights_sha256"]:
+                raise DamagedError("the last epoch is not the finished population")
         except (OSError, ValueError) as error:
             raise StoreError(
-                f"{path}: {error}; --retrain trains the population anew and keeps every epoch"
+                f"the epochs of {folder.name} are not all there ({error}); after "
+                f"`python -m benchmarks.store prune {folder.name}` it is made again with them"
             ) from error
-        population.load_state_dict(tensors)
-        population.eval()
 
     def _copy_released(self, folder: Path) -> None:
         """Put a population that comes with the suite into the store, the card last."""
@@ -279,7 +283,7 @@ class FileCheckpoint:
     Args:
         folder: the population's folder.
         parents: digests of the populations that this one starts from, once they are loaded.
-        every_epoch: keep the weights after each epoch of the last phase as well, for good.
+        every_epoch: keep the weights after each epoch as well, for good; for one phase.
     """
 
     def __init__(
@@ -408,6 +412,11 @@ class FileBlocks:
 
 def _epoch_path(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch}.safetensors"
+
+
+def epoch_paths(folder: Path) -> list[Path]:
+    """The weights after each epoch that a population's folder holds."""
+    return sorted(folder.glob("epoch-*.safetensors"))
 
 
 def inside(path: Path) -> Path:

@@ -26,9 +26,8 @@ def test_reproduction(
 ) -> None:
     """Measure three records once more; what the store does not hold is trained first."""
     options = session.options
-    found = candidates(
-        records.read_all(options.results), dataset, options.budget, session.store.trained()
-    )
+    trained = set() if options.retrain else session.store.trained()
+    found = candidates(records.read_all(options.results), dataset, options.budget, trained)
     if not found:
         pytest.skip(f"no record of {dataset}, {options.budget} budget, in {options.results}")
     deviations = {}

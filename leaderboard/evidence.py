@@ -205,6 +205,10 @@ def _check(evidence: Evidence) -> None:
     for name in (evidence.dataset, evidence.budget):
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
+    if not all(
+        {"name", "attack", "ours"} <= v.keys() for v in evidence.parameters.get("variants", ())
+    ):
+        raise ValueError("a variant lacks name, attack or ours")
     expected = KINDS[evidence.kind]
     if evidence.arrays.keys() != expected.keys():
         raise ValueError(f"arrays {sorted(evidence.arrays)}, expected {sorted(expected)}")

@@ -185,13 +185,13 @@ def _after_epochs(evidence: Evidence, baselines: Baselines) -> str:
         left = dict(zip(SHOWN, by_attack, strict=True))
         widest = max(CLAIM_ATTACKS, key=lambda attack: np.ptp(left[attack]))
         low, high = (format_percent(extreme(left[widest])) for extreme in (min, max))
-        ranges.append(f"{NAMES[defense]} from {low} to {high} under `{widest}`")
+        ranges.append(f"{NAMES[defense]}'s under `{widest}`, {low} to {high}")
     return (
         "The adversarially trained populations after each epoch of their training: how far a "
         "number depends on when training ends. Under the attacks of the tables as we run them, the "
         "worst case over these and the cascade, on the first "
-        f"{evidence.parameters['images']:,} images, eps {eps}, seed {evidence.seed}. It goes "
-        f"furthest for {' and for '.join(ranges)}.\n\n"
+        f"{evidence.parameters['images']:,} images, eps {eps}, seed {evidence.seed}. The "
+        f"widest ranges: {'; '.join(ranges)}.\n\n"
         + markdown_table(["defense", "", "clean", *CLAIM_ATTACKS, "worst case"], body)
     )
 

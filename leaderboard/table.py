@@ -146,8 +146,12 @@ class Row:
 
     @property
     def training_seconds(self) -> float:
-        """To train a population, without one it starts from; the mean over seeds."""
-        by_population = {r.population_sha256: r.training_seconds for r in self.records}
+        """To train a population, without one it starts from; the mean over seeds.
+
+        Of a population that was trained twice with the same weights, when it was first measured.
+        """
+        newest_first = sorted(self.records, key=lambda r: r.measured_at, reverse=True)
+        by_population = {r.population_sha256: r.training_seconds for r in newest_first}
         return sum(by_population.values()) / len(by_population)
 
     @property

@@ -86,7 +86,7 @@ def test_a_released_population_is_copied_when_it_is_asked_for(kept, tmp_path):
     loaded = fresh()
     assert other.load_into(loaded, copy) == store.load_into(fresh(), folder)
     assert weights_sha256(loaded) == weights_sha256(population)
-    other.load_epoch(fresh(), copy, 1)
+    other.load_epochs([fresh()], copy)
     # From now on it is the store's own.
     again = Store(tmp_path / "other")
     assert again.load_into(fresh(), copy)
@@ -104,12 +104,39 @@ def test_every_epoch_is_kept_where_it_is_wanted(tmp_path):
             checkpoint.save(population, optimizer, epoch)
         kept = sorted(path.name for path in folder.glob("epoch-*"))
         assert kept == ["epoch-1.safetensors", "epoch-2.safetensors"] * every_epoch
-    other = fresh()
-    for epoch in (1, 2):
-        Store(tmp_path).load_epoch(other, folder, epoch)
-        assert (next(other.parameters()) == epoch).all()
-    with pytest.raises(StoreError, match="epoch-3"):
-        Store(tmp_path).load_epoch(other, folder, 3)
+
+
+def test_epochs_are_loaded_in_their_order_and_end_in_the_population(kept):
+    store, folder, population = kept
+    optimizer = torch.optim.Adam(population.parameters())
+    checkpoint = FileCheckpoint(folder, every_epoch=True)
+    for epoch, fill in ((1, 0.1), (2, 0.5)):
+        checkpoint.save(fresh(fill), optimizer, epoch)
+    first, last = fresh(), fresh()
+    store.load_epochs([first, last], folder)
+    assert (next(first.parameters()) == 0.1).all()
+    assert weights_sha256(last) == weights_sha256(population)
+    with pytest.raises(StoreError, match=f"epoch-3.*prune {folder.name}"):
+        store.load_epochs([fresh(), fresh(), fresh()], folder)
+    with pytest.raises(StoreError, match="the last epoch is not the finished population"):
+        store.load_epochs([fresh()], folder)
+
+
+def test_a_refused_population_takes_its_epochs_with_it(kept):
+    store, folder, population = kept
+    optimizer = torch.optim.Adam(population.parameters())
+    FileCheckpoint(folder, every_epoch=True).save(population, optimizer, 1)
+    assert store.load_into(fresh(), folder, keep=lambda card: False) is None
+    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "weights.safetensors"]
+
+
+def test_training_in_progress_is_not_displaced_by_a_release(kept, tmp_path):
+    _, folder, population = kept
+    other = Store(tmp_path / "other", released=folder.parent)
+    mine = other.folder("digits-ulm-s0", IDENTITY)
+    FileCheckpoint(mine).save(population, torch.optim.Adam(population.parameters()), 1)
+    assert other.load_into(fresh(), mine) is None
+    assert [path.name for path in mine.iterdir()] == ["checkpoint.safetensors"]
 
 
 def test_another_identity_is_not_released(kept, tmp_path):

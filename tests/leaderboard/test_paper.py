@@ -174,7 +174,7 @@ def test_after_every_epoch_the_numbers_stand_beside_the_paper_and_near_ones_are_
     # 98.14, 94.35, 91.19, 91.30 and 84.32 in the paper's tables for ULM-Adv.
     text = moved(near, same)
     section = text.split("What moves its numbers")[1].split("## ")[0]
-    assert "ULM-Adv from 50.0 to 94.0 under `fgsm` and for CLM-Adv from 50.0 to 94.0" in section
+    assert "ULM-Adv's under `fgsm`, 50.0 to 94.0; CLM-Adv's under `fgsm`, 50.0 to 94.0." in section
     paper = next(line for line in section.splitlines() if "*the paper's*" in line)
     assert [cell.strip() for cell in paper.split("|")[3:5]] == ["98.1", "94.3"]
     assert "not reproduced; near it: after epoch 1" in text

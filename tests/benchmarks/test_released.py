@@ -1,0 +1,65 @@
+"""Populations that come with the suite are what it would train, and those of its records."""
+
+from dataclasses import asdict
+
+import pytest
+
+from benchmarks import budgets, session
+from benchmarks.paths import RELEASED
+from benchmarks.session import Options, Session
+from benchmarks.store import Store, epoch_paths, read_card, read_tensors, read_weights
+from defenses import DEFENSES
+from leaderboard import records
+
+FOLDERS = sorted(path.parent for path in RELEASED.glob("*/card.json"))
+RECORDS = RELEASED.parent / "results"
+
+
+def test_there_are_some():
+    assert FOLDERS
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_released_population_is_what_the_suite_would_train(folder, tmp_path):
+    card = read_card(folder / "card.json")
+    identity = card["identity"]
+    dataset, defense = identity["dataset"], identity["defense"]
+    name = f"{dataset}-{defense}-s{identity['seed']}"
+    assert Store(tmp_path).folder(name, identity).name == folder.name
+    numbers = budgets.experiment("paper", dataset)
+    today = {
+        "version": DEFENSES[defense].version,
+        "submodels": numbers.population_size(defense),
+        "recipe": asdict(numbers.recipe(defense)),
+        **DEFENSES[defense].parameters(numbers.defenses.get(defense, {})),
+    }
+    assert {name: identity[name] for name in today} == today
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_released_population_is_sound_and_that_of_the_records(folder):
+    card = read_card(folder / "card.json")
+    weights = read_weights(folder / "weights.safetensors", card)
+    assert all(read_tensors(path)[0].keys() == weights.keys() for path in epoch_paths(folder))
+    named = f"{card['identity']['dataset']}-{card['identity']['defense']}-"
+    of_it = [records.read(path) for path in RECORDS.glob(f"{named}*-paper-s*.json")]
+    measured = {(r.cell.defense, r.cell.seed): r.population_sha256 for r in of_it}
+    key = (card["identity"]["defense"], card["identity"]["seed"])
+    assert measured[key] == card["weights_sha256"]
+
+
+def test_a_released_population_is_not_trained_unless_it_is_asked_for(tmp_path, monkeypatch):
+    def options(store, **changes):
+        return Options(
+            budget="smoke",
+            data_root=tmp_path / "data",
+            store=tmp_path / store,
+            results=tmp_path / "results",
+            run=store,
+            **changes,
+        )
+
+    first = Session(options("first")).prepare("digits", "single")
+    monkeypatch.setattr(session, "RELEASED", first.folder.parent)
+    assert not Session(options("second")).prepare("digits", "single").trained
+    assert Session(options("third", retrain=True)).prepare("digits", "single").trained
