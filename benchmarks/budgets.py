@@ -176,8 +176,10 @@ def _attacks(
     """The paper's four with parameters, then those on the population.
 
     ARC and the outsider's Square are slow on images that other attacks are done with at once. By
-    themselves they get at most 20 rounds and 1,000 queries; in the cascade, all.
+    themselves they get at most 20 rounds and 1,000 queries. So many queries are enough, too, to
+    find where APGD goes on from.
     """
+    few_queries = min(square_queries, 1000)
     losses = ("mean-ce", "mean-probability", "mean-margin", "clipped-margin")
     candidates = 3
     return {
@@ -186,17 +188,17 @@ def _attacks(
         "pgd-eot": {"steps": steps, "step_size": step_size, "draws": draws},
         "autoattack": {"steps": auto_steps, "queries": queries},
         **{f"pgd-{loss}": {"steps": population_steps, "restarts": 1} for loss in losses},
-        "apgd-population": {"steps": auto_steps, "targets": targets},
+        "apgd-population": {"steps": auto_steps, "targets": targets, "queries": few_queries},
         "arc": {"steps": min(arc_steps, 20), "candidates": candidates},
         "square-population": {"queries": square_queries},
-        "square-oracle": {"queries": min(square_queries, 1000)},
+        "square-oracle": {"queries": few_queries},
         "worst-case": {
             "steps": population_steps,
             "apgd_steps": auto_steps,
             "targets": targets,
             "arc_steps": arc_steps,
             "candidates": candidates,
-            "queries": square_queries,
+            "queries": few_queries,
         },
     }
 

@@ -106,7 +106,7 @@ def test_arc_finds_it_from_the_clean_image():
 
 PARAMETERS = {
     **{f"pgd-{loss}": {"steps": 20, "restarts": 1} for loss in LOSSES},
-    "apgd-population": {"steps": 20, "targets": 1},
+    "apgd-population": {"steps": 20, "targets": 1, "queries": 50},
     "arc": {"steps": 10, "candidates": 1},
     "square-population": {"queries": 200},
     "worst-case": {
@@ -169,6 +169,42 @@ def test_every_attack_finds_a_boundary_just_inside_the_ball_and_none_finds_one_o
         # Random squares cannot point a vector of two pixels just anywhere in the L2 ball.
         if attack != "square-population" or norm == "Linf" or not fooled:
             assert correctness.tolist() == [expected] * 8
+
+
+class Misleading(nn.Module):
+    """Fooled only where gradients and queries each find one half; class 0 while both are not.
+
+    Of an image 1 x 16 x 16 around 1/2, u is the left half's mean and v the right half's alignment
+    with a checkerboard, in units of eps. The margin g(u) + v - 6.25, with g falling from 1 at -1 to
+    -1/4 at 1/4 and rising to 5.75 at 1, is positive only where u is near 1 and v above 1/2.
+    Gradients lead from a random point to u = -1; few squares align with a checkerboard.
+    """
+
+    def __init__(self, eps):
+        super().__init__()
+        self.eps = eps
+        self.checkerboard = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 4)
+
+    def forward(self, images):
+        offset = (images[:, 0] - 0.5) / self.eps
+        u = offset[:, :, :8].mean((1, 2))
+        v = (offset[:, :, 8:] * self.checkerboard).mean((1, 2))
+        margin = torch.where(u < 0.25, -u, 8 * (u - 0.25) - 0.25) + v - 6.25
+        return torch.stack([torch.zeros_like(margin), margin], dim=1)
+
+
+def test_queries_lead_gradients_to_where_neither_gets_alone():
+    images = torch.full((16, 1, 16, 16), 0.5)
+    labels = torch.zeros(16, dtype=torch.int64)
+    population = Population([Misleading(0.1)])
+
+    def left(attack):
+        found = run(attack, population, images, labels, ThreatModel("Linf", 0.1))
+        return population.correct(found, labels, batch_size=16).float().mean().item()
+
+    assert left("pgd-mean-ce") == left("square-population") == 1
+    assert left("apgd-population") < 0.9
+    assert left("worst-case") < 0.9
 
 
 def test_arc_serves_the_likelier_submodel_first():
