@@ -20,10 +20,6 @@ from attacks.search import Incumbent, Problem
 from attacks.threat_model import ThreatModel
 
 BOTH = ("Linf", "L2")
-# What APGD maximises in turn: neither finds all that the other does.
-SEARCH_LOSSES = ("clipped-margin", "mean-ce")
-# Of Square and APGD in the cascade.
-ROUNDS = 4
 
 
 def _problem(
@@ -62,7 +58,7 @@ for _loss in LOSSES:
     )
 
 
-@register_attack("apgd-population", surrogate="population", norms=BOTH, version=2)
+@register_attack("apgd-population", surrogate="population", norms=BOTH)
 def apgd_population(
     model: PopulationLike,
     images: Tensor,
@@ -71,22 +67,19 @@ def apgd_population(
     threat_model: ThreatModel,
     steps: int,
     targets: int,
-    queries: int,
 ) -> Tensor:
-    """APGD on two losses, from a random point and from where queries lead, then on single classes.
+    """APGD on the clipped margin and on the mean cross-entropy, then targeted at single classes.
 
     AutoAttack's idea with expected correctness as the criterion.
 
     Args:
         targets: how many wrong classes are targeted, by falling mean probability.
-        queries: of the Square attack that finds the second starting point.
     """
     problem, incumbent = _problem(model, images, labels, threat_model)
-    for loss in SEARCH_LOSSES:
+    for loss in ("clipped-margin", "mean-ce"):
         search.apgd(problem, incumbent, LOSSES[loss], steps=steps)
         incumbent.forget_loss()
     _targeted(problem, incumbent, steps=steps, targets=targets)
-    _in_rounds(problem, incumbent, rounds=1, queries=queries, steps=steps)
     return incumbent.images
 
 
@@ -149,51 +142,53 @@ def worst_case(
     arc_steps: int,
     candidates: int,
     queries: int,
+    rounds: int,
 ) -> Tensor:
     """The cascade: cheap attacks first, each on what is left of the images, keeping the best point.
 
     PGD on the clipped margin and on the mean cross-entropy, MI-FGSM on the mean probability, APGD
-    from a random start, targeted APGD, ARC from the clean image and from the incumbent, and rounds
+    from a random start, targeted APGD, ARC from a random start and from the incumbent, and rounds
     of Square and APGD.
 
     Args:
-        queries: in each round.
+        queries: of Square in each round.
+        rounds: of Square and APGD in turn, see `_in_turn`.
     """
     problem, incumbent = _problem(model, images, labels, threat_model)
-    for loss in SEARCH_LOSSES:
-        search.pgd(problem, incumbent, LOSSES[loss], steps=steps)
-        incumbent.forget_loss()
+    search.pgd(problem, incumbent, clipped_margin, steps=steps)
+    incumbent.forget_loss()
+    search.pgd(problem, incumbent, LOSSES["mean-ce"], steps=steps)
+    incumbent.forget_loss()
     search.pgd(problem, incumbent, LOSSES["mean-probability"], steps=steps, momentum=1.0)
     incumbent.forget_loss()
-    search.apgd(problem, incumbent, LOSSES["clipped-margin"], steps=apgd_steps)
+    search.apgd(problem, incumbent, clipped_margin, steps=apgd_steps)
     incumbent.forget_loss()
     _targeted(problem, incumbent, steps=apgd_steps, targets=targets)
     radius = threat_model.eps / 4
     for start in (None, incumbent.images):
+        incumbent.forget_loss()
         run_arc(
             problem, incumbent, steps=arc_steps, radius=radius, candidates=candidates, start=start
         )
-        incumbent.forget_loss()
-    _in_rounds(problem, incumbent, rounds=ROUNDS, queries=queries, steps=apgd_steps)
+    _in_turn(problem, incumbent, rounds=rounds, queries=queries, steps=apgd_steps)
     return incumbent.images
 
 
-def _in_rounds(
+def _in_turn(
     problem: Problem, incumbent: Incumbent, *, rounds: int, queries: int, steps: int
 ) -> None:
-    """Square, then APGD on two losses from the incumbent; the first round's squares begin afresh.
+    """Square and APGD in turn, each from where the other stopped.
 
-    Each gets away from where the other is stuck. On an adversarially trained LeNet5 (`single-adv`,
-    MNIST, eps 0.3, 500 images) APGD on the cross-entropy from a random point left 77.8%, 5,000
-    queries 71.6%, and 1,000 queries with APGD from there 71.6% in a third of the time.
+    On a network trained on PGD examples both get stuck, in different places: from where gradients
+    end, squares lead on, and the other way round. In every other round, the first among them,
+    Square begins afresh, in the others from the incumbent.
     """
-    for round_ in range(rounds):
-        start = incumbent.images if round_ else None
-        square.square_population(problem, incumbent, queries=queries, start=start)
-        for loss in SEARCH_LOSSES:
-            incumbent.forget_loss()
-            search.apgd(problem, incumbent, LOSSES[loss], steps=steps, start=incumbent.images)
+    for number in range(rounds):
+        start = incumbent.images if number % 2 else None
         incumbent.forget_loss()
+        reached = square.square_population(problem, incumbent, queries=queries, start=start)
+        incumbent.forget_loss()
+        search.apgd(problem, incumbent, clipped_margin, steps=steps, start=reached)
 
 
 def _targeted(problem: Problem, incumbent: Incumbent, *, steps: int, targets: int) -> None:

@@ -67,17 +67,19 @@ def _add(
 @torch.no_grad()
 def square_population(
     problem: Problem, incumbent: Incumbent, *, queries: int, start: Tensor | None = None
-) -> None:
+) -> Tensor:
     """Accept a square when the exact mean margin over all submodels rises.
 
     One query is one image answered by all submodels.
 
     Args:
         start: (N, C, H, W); default: random stripes.
+
+    Returns:
+        (N, C, H, W): the points with the highest mean margin, which need not be the incumbent's.
     """
+    reached = incumbent.images.clone()
     at = incumbent.alive
-    if len(at) == 0:
-        return
     height, width = problem.images.shape[-2:]
     images = stripes(problem, at) if start is None else start[at].clone()
     values = torch.full((len(at),), -torch.inf, device=images.device)
@@ -93,10 +95,12 @@ def square_population(
         better = new > values
         images = torch.where(better.view(-1, 1, 1, 1), proposal, images)
         values = torch.where(better, new, values)
+        reached[at] = images
         unfinished = incumbent.correctness[at] > 0
         at, images, values = at[unfinished], images[unfinished], values[unfinished]
         if len(at) == 0:
-            return
+            break
+    return reached
 
 
 @torch.no_grad()

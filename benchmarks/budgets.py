@@ -22,7 +22,7 @@ SWEEP_ATTACKS = ("fgsm", "pgd", "pgd-clipped-margin")
 ALL_IMAGES = ("none", "noise", "fgsm", "mifgsm", "pgd", "autoattack", "pgd-eot")
 # The attack that each protocol beside the draw is measured under.
 PROTOCOL_ATTACKS = {"alone": CASCADE, "average": CASCADE, "transfer": "pgd", "doubled": CASCADE}
-DOUBLED = ("steps", "apgd_steps", "arc_steps", "queries")
+DOUBLED = ("steps", "apgd_steps", "arc_steps", "rounds")
 # The attack that is run twice with the same seed, and on how many images.
 REPEATED_ATTACK = "pgd-clipped-margin"
 REPEATED = 20
@@ -171,13 +171,14 @@ def _attacks(
     population_steps: int,
     arc_steps: int,
     square_queries: int,
+    rounds: int,
     targets: int = 3,
 ) -> dict[str, Parameters]:
     """The paper's four with parameters, then those on the population.
 
     ARC and the outsider's Square are slow on images that other attacks are done with at once. By
-    themselves they get at most 20 rounds and 1,000 queries. So many queries are enough, too, to
-    find where APGD goes on from.
+    themselves they get at most 20 rounds and 1,000 queries. In the cascade ARC gets all its rounds,
+    and Square up to 1,000 queries in each of its own.
     """
     few_queries = min(square_queries, 1000)
     losses = ("mean-ce", "mean-probability", "mean-margin", "clipped-margin")
@@ -188,7 +189,7 @@ def _attacks(
         "pgd-eot": {"steps": steps, "step_size": step_size, "draws": draws},
         "autoattack": {"steps": auto_steps, "queries": queries},
         **{f"pgd-{loss}": {"steps": population_steps, "restarts": 1} for loss in losses},
-        "apgd-population": {"steps": auto_steps, "targets": targets, "queries": few_queries},
+        "apgd-population": {"steps": auto_steps, "targets": targets},
         "arc": {"steps": min(arc_steps, 20), "candidates": candidates},
         "square-population": {"queries": square_queries},
         "square-oracle": {"queries": few_queries},
@@ -199,6 +200,7 @@ def _attacks(
             "arc_steps": arc_steps,
             "candidates": candidates,
             "queries": few_queries,
+            "rounds": rounds,
         },
     }
 
@@ -216,6 +218,7 @@ def _paper_attacks(step_size: float) -> dict[str, Parameters]:
         arc_steps=50,
         targets=9,
         square_queries=5000,
+        rounds=4,
     )
 
 
@@ -373,6 +376,7 @@ _MNIST_QUICK = replace(
         population_steps=20,
         arc_steps=6,
         square_queries=100,
+        rounds=2,
     ),
     eps=(0.3,),
     sweep_eps=(0.1, 0.15, 0.2, 0.25, 0.4, 0.5),
@@ -418,6 +422,7 @@ _DIGITS_QUICK = replace(
         population_steps=20,
         arc_steps=10,
         square_queries=100,
+        rounds=2,
     ),
     figures=_quick(_DIGITS_PAPER.figures, images=80, watched_epochs=8, pair_submodels=5),
 )
@@ -459,6 +464,7 @@ _CIFAR_QUICK = replace(
         arc_steps=10,
         targets=1,
         square_queries=200,
+        rounds=2,
     ),
     figures=_quick(_CIFAR_PAPER.figures, images=50, watched_epochs=2, pair_images=50),
 )
@@ -491,6 +497,7 @@ def _smoke(experiment: Experiment, *, train_images: int, test_images: int) -> Ex
             arc_steps=1,
             targets=1,
             square_queries=2,
+            rounds=2,
         ),
         figures=replace(
             experiment.figures,

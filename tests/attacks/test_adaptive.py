@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks import ATTACKS, ThreatModel, craft, search, square
+from attacks import ATTACKS, ThreatModel, adaptive, craft, search, square
 from attacks.arc import arc
 from attacks.objectives import CLIP, LOSSES, expected_correctness, margins
 from attacks.search import Incumbent, Problem, apgd_checkpoints
@@ -106,7 +106,7 @@ def test_arc_finds_it_from_the_clean_image():
 
 PARAMETERS = {
     **{f"pgd-{loss}": {"steps": 20, "restarts": 1} for loss in LOSSES},
-    "apgd-population": {"steps": 20, "targets": 1, "queries": 50},
+    "apgd-population": {"steps": 20, "targets": 1},
     "arc": {"steps": 10, "candidates": 1},
     "square-population": {"queries": 200},
     "worst-case": {
@@ -116,6 +116,7 @@ PARAMETERS = {
         "arc_steps": 5,
         "candidates": 1,
         "queries": 50,
+        "rounds": 4,
     },
 }
 
@@ -172,7 +173,7 @@ def test_every_attack_finds_a_boundary_just_inside_the_ball_and_none_finds_one_o
 
 
 class Misleading(nn.Module):
-    """Fooled only where gradients and queries each find one half; class 0 while both are not.
+    """Fooled only by the left half that squares find beside the right half that gradients find.
 
     Of an image 1 x 16 x 16 around 1/2, u is the left half's mean and v the right half's alignment
     with a checkerboard, in units of eps. The margin g(u) + v - 6.25, with g falling from 1 at -1 to
@@ -202,9 +203,35 @@ def test_queries_lead_gradients_to_where_neither_gets_alone():
         found = run(attack, population, images, labels, ThreatModel("Linf", 0.1))
         return population.correct(found, labels, batch_size=16).float().mean().item()
 
-    assert left("pgd-mean-ce") == left("square-population") == 1
-    assert left("apgd-population") < 0.9
+    assert left("pgd-mean-ce") == left("apgd-population") == left("square-population") == 1
     assert left("worst-case") < 0.9
+
+
+def test_square_and_apgd_go_on_from_each_other(monkeypatch):
+    images = torch.full((4, 1, 16, 16), 0.5)
+    labels = torch.zeros(4, dtype=torch.int64)
+    threat_model = ThreatModel("Linf", 0.1)
+    problem = Problem(Population([Misleading(0.1)]), images, labels, threat_model)
+    incumbent = Incumbent(images)
+    calls = []
+
+    def watched(module, name):
+        function = getattr(module, name)
+
+        def call(*args, start=None, **others):
+            calls.append((name, start, function(*args, start=start, **others)))
+            return calls[-1][-1]
+
+        monkeypatch.setattr(module, name, call)
+
+    watched(square, "square_population")
+    watched(search, "apgd")
+    adaptive._in_turn(problem, incumbent, rounds=3, queries=5, steps=5)
+    names, starts, reached = zip(*calls, strict=True)
+    assert names == ("square_population", "apgd") * 3
+    assert starts[0] is starts[4] is None
+    assert starts[2] is incumbent.images
+    assert [starts[n] is reached[n - 1] for n in (1, 3, 5)] == [True] * 3
 
 
 def test_arc_serves_the_likelier_submodel_first():

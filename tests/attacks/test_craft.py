@@ -50,7 +50,7 @@ PARAMETERS = {
     "pgd-eot": {"steps": 20, "step_size": 0.02, "draws": 3},
     "autoattack": {"steps": 10, "queries": 10},
     **{f"pgd-{loss}": {"steps": 5, "restarts": 2} for loss in LOSSES},
-    "apgd-population": {"steps": 10, "targets": 2, "queries": 5},
+    "apgd-population": {"steps": 10, "targets": 2},
     "arc": {"steps": 3, "candidates": 2},
     "square-population": {"queries": 20},
     "square-oracle": {"queries": 20},
@@ -61,6 +61,7 @@ PARAMETERS = {
         "arc_steps": 2,
         "candidates": 2,
         "queries": 5,
+        "rounds": 2,
     },
 }
 

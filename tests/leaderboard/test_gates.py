@@ -53,7 +53,7 @@ FAILURES = {
         attack("apgd-population"),
     ),
     "cascade no weaker than its parts": (all_right, attack("worst-case")),
-    "APGD on all networks no weaker than queries and noise": (
+    "gradients no weaker than queries and noise": (
         all_right,
         attack("apgd-population"),
     ),
@@ -116,7 +116,7 @@ def test_a_check_against_several_attacks_needs_them_all():
         (row,) = rows([r for r in sound() if r.cell.attack != missing], "Linf", 0.3)
         return {gate.name: (gate.passed, gate.figure) for gate in gates.check(row)}
 
-    weaker = "APGD on all networks no weaker than queries and noise"
+    weaker = "gradients no weaker than queries and noise"
     assert found("square-oracle")[weaker] == (None, "not run against square-oracle")
     assert found("apgd-population")[weaker] == (None, "not run")
     parts = "cascade no weaker than its parts"
