@@ -17,7 +17,7 @@ from leaderboard.table import CASCADE, CLAIM_ATTACKS, Row, own_and_others
 
 # The attack whose curve must fall, and end at chance.
 CURVE = "pgd-clipped-margin"
-# What the cascade is made of.
+# What the cascade must not lose to.
 PARTS = (
     "pgd-clipped-margin",
     "pgd-mean-ce",

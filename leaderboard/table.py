@@ -229,8 +229,9 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
 
     Clean images have no eps: their records belong to every row of the same population. For each
     seed the newest weights count, and of two records that differ only in the attack's version or
-    parameters the newer one. Only seeds that have all that a rank needs count; while there is none,
-    those with the most attacks.
+    parameters the newer one. Other protocols than the draw count where their attack has the version
+    that it has under the draw: what two versions leave says nothing of the protocol. Only seeds
+    that have all that a rank needs count; while there is none, those with the most attacks.
     """
     populations = _populations(records)
     names = _labels(populations)
@@ -249,6 +250,11 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
             if clean or cell.eps == eps:
                 here.setdefault((cell.protocol, cell.attack), {})[cell.seed] = record
         drawn = {attack: by for (protocol, attack), by in here.items() if protocol == "draw"}
+        for (protocol, attack), by_seed in here.items():
+            if protocol != "draw":
+                for seed in by_seed.keys() & drawn.get(attack, {}).keys():
+                    if by_seed[seed].cell.attack_version != drawn[attack][seed].cell.attack_version:
+                        del by_seed[seed]
         counted = _counted_seeds(drawn)
         for by_seed in (
             *here.values(),

@@ -126,3 +126,16 @@ def test_while_no_seed_is_complete_those_with_the_most_attacks_count():
     (one,) = rows([*first, *second, *clean], "Linf", 0.3)
     assert one.seeds == [0]
     assert one.worst.value == 3 / 40
+
+
+def test_a_protocol_does_not_count_under_another_version_of_the_attack():
+    def left(protocol, version):
+        return record(
+            8, defense="ulm", attack="worst-case", attack_version=version, protocol=protocol
+        )
+
+    for version, counted in ((1, set()), (2, {"alone", "doubled"})):
+        protocols = [left(protocol, version) for protocol in ("alone", "doubled")]
+        newer = replace(left("draw", 2), measured_at="2026-01-03T00:00:00+00:00")
+        (only,) = rows([*row("ulm", 5), newer, *protocols], "Linf", 0.3)
+        assert {name for name, by_seed in only.by_protocol.items() if by_seed} == counted
