@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from leaderboard import gates, metrics
 from leaderboard.baselines import Baselines
 from leaderboard.drawing import NAMES
-from leaderboard.evidence import COMPARED, DIVERSITY, Evidence
+from leaderboard.evidence import COMPARED, DIVERSITY, OUTCOMES, Evidence
 from leaderboard.findings import correlations
 from leaderboard.formats import (
     format_correlation,
@@ -31,7 +31,7 @@ SPELLED = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 NOT_MEASURED = "not measured"
 UNTRUSTED = "not judged: gates {}"
-# Where a claim is not about what an attack leaves, or the paper's attack is another than ours.
+# Where a claim says nothing of that attacker.
 NO_MATTER = "–"
 
 # What the paper's words are taken to mean, in MRA.
@@ -51,11 +51,14 @@ class Verdict:
         claimed: against the paper's attacks: one of the words above, or why it is not judged.
         worst: in the worst case, likewise.
         figures: what was measured.
+        trainings: how many training seeds the verdict against the paper's attacks rests on; of
+            one, intervals say nothing of how another training would have fared.
     """
 
     claimed: str
     worst: str
     figures: str
+    trainings: int = 1
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def judge_claims(
         study = studies.get(claim.dataset)
         verdict = claim.judge(study) if study else None
         if verdict and study and study.obstacle:
-            verdict = Verdict(f"not judged: {study.obstacle}", NO_MATTER, verdict.figures)
+            verdict = replace(verdict, claimed=f"not judged: {study.obstacle}", worst=NO_MATTER)
         found.append((claim, verdict))
     return found
 
@@ -250,6 +253,11 @@ def _pair(study: Study, first: str, second: str, radius: int = 0) -> tuple[Row, 
     return (one, other) if one and other else None
 
 
+def _trainings(*rows: Row) -> int:
+    """How many training seeds all rows have."""
+    return len(set.intersection(*(set(row.seeds) for row in rows)))
+
+
 def _attack_difference(first: Row, second: Row, attack: str) -> Score | None:
     """MRA of the first minus the second under one attack, paired over images."""
     return metrics.shared_difference(
@@ -308,7 +316,8 @@ def _gain(study: Study, table: Mapping[str, Any]) -> Verdict | None:
         figures += f"; worst case {format_difference(worst)}, left: {left}"
     figures += f". The paper's own table: {min(theirs):+.1f} to {max(theirs):+.1f}"
     under_all = _all_of(decide(difference, GAIN) for difference in claimed.values())
-    return Verdict(under_all, _judged(worst, rows, lambda d: decide(d, GAIN)), figures)
+    judged = _judged(worst, rows, lambda d: decide(d, GAIN))
+    return Verdict(under_all, judged, figures, _trainings(*rows))
 
 
 def _clean_cost(study: Study) -> Verdict | None:
@@ -322,7 +331,7 @@ def _clean_cost(study: Study) -> Verdict | None:
         if (clean := row.score("none"))
     )
     figures = f"CLM minus ULM {format_difference(cost)} points; errors: {errors}"
-    return Verdict(decide(cost, -SAME), NO_MATTER, figures)
+    return Verdict(decide(cost, -SAME), NO_MATTER, figures, _trainings(*rows))
 
 
 def _conformity(evidence: Evidence) -> Verdict | None:
@@ -336,7 +345,8 @@ def _conformity(evidence: Evidence) -> Verdict | None:
         f"single submodels {100 * clean.min():.1f} to {100 * clean.max():.1f}{theirs}; under PGD "
         f"{100 * attacked.min():.1f} to {100 * attacked.max():.1f}"
     )
-    return Verdict(HOLDS if np.ptp(by_clm) < RANGE else FAILS, NO_MATTER, figures)
+    verdict = HOLDS if np.ptp(by_clm) < RANGE else FAILS
+    return Verdict(verdict, NO_MATTER, figures, len(clean))
 
 
 def _state_of_the_art(study: Study, baselines: Baselines) -> Verdict | None:
@@ -354,7 +364,7 @@ def _state_of_the_art(study: Study, baselines: Baselines) -> Verdict | None:
     figures += f"network: {best['robust']:.2f} ({best['name']}, {best['evaluator']})"
     least = best["robust"] / 100
     worst = decide(row.worst, least) if gates.trusted(row) else _untrusted(row)
-    return Verdict(decide(row.claimed, least), worst, figures)
+    return Verdict(decide(row.claimed, least), worst, figures, _trainings(row))
 
 
 def _alike(study: Study) -> Verdict | None:
@@ -367,18 +377,20 @@ def _alike(study: Study) -> Verdict | None:
     if worst:
         figures += f"; worst case {format_difference(worst)}"
     verdict = _all_of(_below(difference, SAME) for difference in found.values())
-    return Verdict(verdict, _judged(worst, rows, lambda d: _below(d, SAME)), figures)
+    judged = _judged(worst, rows, lambda d: _below(d, SAME))
+    return Verdict(verdict, judged, figures, _trainings(*rows))
 
 
 def _order(study: Study, ahead: tuple[str, ...]) -> Verdict | None:
     """At the larger radius CLM-Adv is ahead under these attacks and behind under the others."""
     rows = _pair(study, "clm-adv", "ulm-adv", radius=1)
     found = _under_each(*rows) if rows else None
-    if not found:
+    if not rows or not found:
         return None
     signed = (d if a in ahead else Score(-d.value, -d.high, -d.low) for a, d in found.items())
     figures = f"CLM-Adv minus ULM-Adv, points: {_listed(found)}"
-    return Verdict(_all_of(decide(difference, 0) for difference in signed), NO_MATTER, figures)
+    verdict = _all_of(decide(difference, 0) for difference in signed)
+    return Verdict(verdict, NO_MATTER, figures, _trainings(*rows))
 
 
 def _expectation(study: Study) -> Verdict | None:
@@ -398,7 +410,8 @@ def _expectation(study: Study) -> Verdict | None:
         f"{format_percent(max(left))} under the four attacks on one network"
     )
     verdict = _all_of(decide(one, 0) for one in excess if one)
-    return Verdict(NO_MATTER, verdict if gates.trusted(row) else _untrusted(row), figures)
+    judged = verdict if gates.trusted(row) else _untrusted(row)
+    return Verdict(NO_MATTER, judged, figures, _trainings(row))
 
 
 def _spread(evidence: Evidence) -> Verdict | None:
@@ -449,10 +462,13 @@ def _orthogonality_protects(evidence: Evidence) -> Verdict | None:
     if any(one.rho is None for one in found if one.outcome == "transfer"):
         return None
     shown = "; ".join(
-        f"{NAMES[one.defense]}, {one.outcome} {format_correlation(one)}" for one in found
+        f"{NAMES[one.defense]}, {OUTCOMES[one.outcome]} {format_correlation(one)}" for one in found
     )
     eps = format_eps(evidence.dataset, evidence.parameters["pair_eps"])
-    figures = f"rank correlation with 1 - cosine over pairs, at eps {eps}: {shown}"
+    figures = (
+        f"rank correlation with 1 - cosine over pairs, at eps {eps}, positive where more "
+        f"orthogonal pairs have more left: {shown}"
+    )
     return Verdict(_all_of(verdicts["transfer"]), _all_of(verdicts["worst"]), figures)
 
 

@@ -39,10 +39,20 @@ def _verdicts(verdicts: Sequence[tuple[str, Row]]) -> str:
     body = []
     for setting, row in verdicts:
         cascade = row.by_attack.get(CASCADE)
-        seconds = f"{seconds_a_seed(cascade):.1f}" if cascade else "–"
+        seconds = "–"
+        if cascade:
+            images = max(record.cell.images for record in cascade.values())
+            seconds = f"{seconds_a_seed(cascade):.1f} on {images:,}"
         figures = [f"{row.training_seconds:.0f}", seconds, f"{row.attack_seconds:.0f}"]
         body.append([escape(setting), escape(row.label), str(row.submodels), *figures])
-    headers = ["on", "defense", "n", "training (s)", f"`{CASCADE}` (s)", "all attacks (s)"]
+    headers = [
+        "on",
+        "defense",
+        "n",
+        "training (s)",
+        f"`{CASCADE}` (s), on images",
+        "all attacks (s)",
+    ]
     return (
         "**Seconds to a verdict**: to train, to craft with the cascade alone, and with every "
         f"attack; for one seed.\n\n{markdown_table(headers, body)}"

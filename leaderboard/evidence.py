@@ -38,7 +38,11 @@ DIVERSITY = (
 )
 # What is left of two submodels: `transfer`, the accuracy of one on images crafted on the other,
 # mean of both ways; and MRA of the pair as a population.
-OUTCOMES = ("transfer", "claimed", "worst")
+OUTCOMES = {
+    "transfer": "left of one when the other is attacked",
+    "claimed": "left of the pair under PGD on one",
+    "worst": "left of the pair in the worst case",
+}
 # What "retraining" and "epochs" show: clean, under the paper's attacks, and in the worst case.
 SHOWN = ("none", *CLAIM_ATTACKS, CASCADE)
 # The quantiles of the "saliency" arrays.

@@ -88,12 +88,18 @@ def _score(s: Array) -> Score:
     return metrics.score([s[np.newaxis]])
 
 
-def explain(one: Comparison, study: Study) -> str:
-    """Which ways come near a number that ours is far from; nothing if none was tried."""
+def explain(one: Comparison, study: Study, baselines: Baselines) -> str:
+    """Which ways come near a number that ours is far from; nothing if none was tried.
+
+    A way to run an attack explains nothing where it comes near on one population of two.
+    """
     if one.ours is None or study.obstacle or near(one.attack, one.ours.value, one.paper):
         return ""
     tried = [
-        ("retrained " * (kind == "retraining") + way.name, way.score.value)
+        (
+            "retrained " * (kind == "retraining") + way.name,
+            all(_is_near(w, evidence, baselines) for w in (run if kind in ATTACKED else [way])),
+        )
         for kind, evidence in study.evidence.items()
         for run in ways(evidence)
         for way in run
@@ -102,7 +108,7 @@ def explain(one: Comparison, study: Study) -> str:
     ]
     if not tried:
         return ""
-    close = [escape(name) for name, mra in tried if near(one.attack, mra, one.paper)]
+    close = [escape(name) for name, is_near in tried if is_near]
     if close:
         return f"near it: {'; '.join(close)}"
     return (
@@ -194,6 +200,10 @@ def _after_epochs(evidence: Evidence, baselines: Baselines) -> str:
         f"widest ranges: {'; '.join(ranges)}.\n\n"
         + markdown_table(["defense", "", "clean", *CLAIM_ATTACKS, "worst case"], body)
     )
+
+
+def _is_near(way: Way, evidence: Evidence, baselines: Baselines) -> bool:
+    return near(way.attack, way.score.value, _theirs(way, evidence, baselines))
 
 
 def _theirs(way: Way, evidence: Evidence, baselines: Baselines) -> float | None:

@@ -74,7 +74,10 @@ def _curves(lines: Sequence[Curve]) -> str:
         f"{', '.join(names)} of seed {', '.join(map(str, seeds))}"
         for seeds, names in of_seeds.items()
     ]
-    return f"{text} {'; '.join(shown)}; tables are of all attacks and seeds."
+    return (
+        f"{text} {'; '.join(shown)}. The tables' *claimed* and *worst case* are of more attacks, "
+        "and so lie below these curves, and of all seeds."
+    )
 
 
 def _size(evidence: Evidence) -> str:
@@ -137,8 +140,8 @@ def _by_parity(evidence: Evidence) -> str:
     """What is left of CLM's pairs, by which way counter-linking pushed the two."""
     groups = parities(len(evidence.arrays["clm claimed"]))
     shares = [
-        f"{words}: {100 * evidence.arrays['clm claimed'][mine].mean():.0f} claimed, "
-        f"{100 * evidence.arrays['clm worst'][mine].mean():.0f} worst case"
+        f"{words}: {100 * evidence.arrays['clm claimed'][mine].mean():.0f} under PGD on one, "
+        f"{100 * evidence.arrays['clm worst'][mine].mean():.0f} in the worst case"
         for words, mine in groups.items()
         if mine.any()
     ]

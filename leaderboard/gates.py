@@ -230,7 +230,10 @@ class PaperCheck:
 
 
 def check_paper(tables: Mapping[str, Any]) -> list[PaperCheck]:
-    """The checks on each column of the paper's tables."""
+    """The checks on each column of the paper's tables.
+
+    None of `pgd-eot`, which on one deterministic network, as the paper ran it, is PGD.
+    """
     return [
         PaperCheck(
             number,
@@ -246,6 +249,5 @@ def check_paper(tables: Mapping[str, Any]) -> list[PaperCheck]:
         for name, strong, weak in (
             ("iterated no weaker than single-step", "pgd", "fgsm"),
             ("ensemble of attacks no weaker than its parts", "autoattack", "pgd"),
-            ("knowing the draw's law no weaker than one submodel", "pgd-eot", "pgd"),
         )
     ]

@@ -12,6 +12,7 @@ from leaderboard.baselines import Baselines
 from leaderboard.claims import (
     FAILS,
     HOLDS,
+    SPELLED,
     Claim,
     Verdict,
     decide,
@@ -20,7 +21,8 @@ from leaderboard.claims import (
 )
 from leaderboard.comparison import (
     CLEAN_TOLERANCE,
-    NOT_COMPARABLE,
+    NOT_REPRODUCED,
+    REPRODUCED,
     TOLERANCE,
     Comparison,
     compare,
@@ -64,7 +66,8 @@ def render_paper(found: Mapping[str, Study], baselines: Baselines) -> str:
     parts += [_claims(judge_claims(found, baselines))]
     parts += ["## Its tables\n", _tables_note(), *map(_populations, _of_the_paper(found))]
     for number, title in TITLES.items():
-        parts.append(_table(number, title, [one for one in compared if one.table == number], found))
+        mine = [one for one in compared if one.table == number]
+        parts.append(_table(number, title, mine, found, baselines))
     parts += [what_moves(study, baselines) for study in found.values()]
     parts += [_figures(study) for study in _of_the_paper(found)]
     others = [study for name, study in found.items() if name not in RADII and study.evidence]
@@ -83,10 +86,12 @@ def _of_the_paper(found: Mapping[str, Study]) -> list[Study]:
 def _introduction(found: Mapping[str, Study], compared: Sequence[Comparison]) -> str:
     settings = "\n".join(f"- {describe(study.setting)}" for study in _of_the_paper(found))
     missing = sum(one.ours is None for one in compared)
-    words = ", ".join(
-        f"{count - missing * (word == NOT_COMPARABLE)} {word}"
-        for word, count in counts(compared).items()
-    )
+    words = ", ".join(f"{count} {word}" for word, count in counts(compared).items())
+    smaller = sum(one.verdict == REPRODUCED and one.submodels != SUBMODELS for one in compared)
+    if smaller:
+        words = words.replace(
+            REPRODUCED, f"{REPRODUCED} ({smaller} of them with fewer networks)", 1
+        )
     verdict = _verdict(found)
     return (
         f"# The paper, reproduced and judged\n\n{verdict}{PAPER} (Jasser and Garibay, 2021) beside "
@@ -95,7 +100,8 @@ def _introduction(found: Mapping[str, Study], compared: Sequence[Comparison]) ->
         "words and shows every attack, check and parameter. In brackets 95% intervals over images "
         "and, where there are several, over training seeds.\n\nMeasured on:\n\n"
         f"{settings or '- nothing yet'}\n\n"
-        f"Of the {len(compared)} numbers in its Tables 1 to 5: {words}, {missing} not measured.\n"
+        f"Of the {len(compared)} numbers in its Tables 1 to 5: {words} ({missing} of them not "
+        "measured).\n"
     )
 
 
@@ -116,15 +122,17 @@ def _claims(judged: Sequence[tuple[Claim, Verdict | None]]) -> str:
             continue
         see = ", ".join(_link(section, claim.dataset) for section in claim.support)
         row = [escape(claim.text), claim.where, escape(claim.means), f"**{verdict.claimed}**"]
-        body.append([*row, f"**{verdict.worst}**"])
+        body.append([*row, f"**{verdict.worst}**", str(verdict.trainings)])
         notes.append(f"- *{escape(claim.text)}* {escape(verdict.figures)}. See {see}.")
     headers = ["the paper's claim", "where", "taken to mean", "against its attacks"]
     parts = ["## Its claims\n"]
     if body:
         parts += [
             "The worst-case attacker stays inside the paper's own threat model: he knows "
-            "everything but the draw, and uses all networks at once.\n",
-            markdown_table([*headers, "in the worst case"], body),
+            "everything but the draw, and uses all networks at once. *Trainings*: how many "
+            "training seeds the verdict rests on; of one, it is of these populations, and another "
+            "training may differ. –: the claim says nothing of that attacker.\n",
+            markdown_table([*headers, "in the worst case", "trainings"], body),
             "What was measured:\n\n" + "\n".join(notes) + "\n",
         ]
     if missing:
@@ -144,11 +152,14 @@ def _tables_note() -> str:
     return (
         f"MRA in percent. *Reproduced*: our mean is within {100 * TOLERANCE:.0f} points of the "
         f"paper's number, on clean images within {100 * CLEAN_TOLERANCE:.0f}. A number is *not "
-        "comparable* where ours is not there, comes from a smaller budget or other images, or "
-        "where the attack is another: the paper's `pgd-eot` ran on one deterministic network, ours "
-        "draws networks. Where a number of ours is further off, and the attack was also run or CLM "
-        "also retrained in other ways, the verdict names those that come near the paper's. Last in "
-        "each table stands what the paper does not have, the worst case.\n"
+        "comparable* where ours is not there, comes from a smaller budget, other images or, for "
+        f"ULM and CLM, another n than {SUBMODELS}, or where the attack is another: the paper's "
+        "`pgd-eot` ran on one deterministic network, ours draws networks. Where a number of ours "
+        "is further off, the verdict says whether our interval holds the paper's, and where the "
+        "attack was also run, or the population also trained, in other ways (on seed 0 and a part "
+        "of the images), it names those that come near the paper's; a way to run an attack only if "
+        "it does so for both populations. Last in each table stands what the paper does not have, "
+        "the worst case.\n"
     )
 
 
@@ -191,14 +202,24 @@ def _effect_of_ten(row: Row) -> float | None:
 
 
 def _table(
-    number: str, title: str, compared: Sequence[Comparison], found: Mapping[str, Study]
+    number: str,
+    title: str,
+    compared: Sequence[Comparison],
+    found: Mapping[str, Study],
+    baselines: Baselines,
 ) -> str:
     several = len({one.dataset for one in compared}) > 1
     body = []
     for one in compared:
         name = NAMES[one.defense] + (f" (n={one.submodels})" if one.submodels else "")
         verdict = one.verdict + (f" ({one.reason})" if one.reason else "")
-        if one.dataset in found and (explained := explain(one, found[one.dataset])):
+        if (
+            one.verdict == NOT_REPRODUCED
+            and one.ours
+            and one.ours.low <= one.paper <= one.ours.high
+        ):
+            verdict += " (the paper's is in our interval)"
+        if one.dataset in found and (explained := explain(one, found[one.dataset], baselines)):
             verdict += f"; {explained}"
         cells = [one.dataset, one.attack, name, f"{100 * one.paper:.2f}", format_score(one.ours)]
         # Clean accuracies are compared to less than a point.
@@ -244,9 +265,8 @@ def _correlations(evidence: Evidence) -> str:
     body: dict[tuple[str, str], list[str]] = {}
     for one in found:
         body.setdefault((one.measure, NAMES[one.defense]), []).append(format_correlation(one))
-    outcomes = ["transfer between the two", "claimed MRA", "worst-case MRA"]
     table = markdown_table(
-        ["measure of diversity", "pairs of", *outcomes],
+        ["measure of diversity", "pairs of", *OUTCOMES.values()],
         [[*key, *values] for key, values in body.items()],
     )
     counted = {
@@ -255,8 +275,8 @@ def _correlations(evidence: Evidence) -> str:
     }
     shown = [
         f"{sum((one.rho or 0) > 0 for one in counted[outcome])} positive and "
-        f"{sum((one.rho or 0) < 0 for one in counted[outcome])} negative with {words}"
-        for outcome, words in zip(OUTCOMES, outcomes, strict=True)
+        f"{sum((one.rho or 0) < 0 for one in counted[outcome])} negative with what is {words}"
+        for outcome, words in OUTCOMES.items()
     ]
     return (
         f"Of {len(found) // len(OUTCOMES)} correlations each, significant (at p < {SIGNIFICANT}, "
@@ -309,8 +329,10 @@ def _sentences(study: Study) -> str:
     gain = worst_difference(clm, ulm) if ulm and clm else None
     if ulm and clm and gain and ulm.claimed and clm.claimed:
         sentences.append(
-            f"At eps {eps} attacks on one network drawn at random, as the paper runs them, leave "
-            f"ULM {_percent(ulm.claimed)} of the images and CLM {_percent(clm.claimed)}."
+            f"On {SPELLED[study.setting.dataset]} at eps {eps} (of pixels in [0, 1]) attacks on "
+            "one network drawn at random, as the paper runs them, leave ULM, independently trained "
+            f"networks, {_percent(ulm.claimed)} right answers, and CLM, counter-linked ones, "
+            f"{_percent(clm.claimed)}."
         )
         left = [worst[name] for name in COMPARED]
         verdict = {HOLDS: "a gain remains", FAILS: "the gain is gone"}

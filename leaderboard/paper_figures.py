@@ -145,10 +145,10 @@ def draw_transfer(tables: TransferTables) -> str:
 
 
 def draw_curves(curves: Sequence[Curve]) -> str:
-    """All defenses, under the claimed and under the worst-case attacker."""
+    """All defenses, under attacks on one drawn network and on all at once."""
     data = json.dumps([asdict(curve) for curve in curves]).encode()
     with canvas(data, width=9.2, height=3.8, columns=2, sharey=True) as drawn:
-        titles = ("claimed: attacks on one drawn network", "worst case: attacks on all at once")
+        titles = ("attacks on one drawn network", "the same, and attacks on all at once")
         for panel, title, column in zip(drawn.panels[0], titles, ("claimed", "worst"), strict=True):
             others = cycle(OTHER_COLORS)
             for curve in curves:
@@ -174,7 +174,7 @@ def draw_size(evidence: Evidence) -> str:
         (panel,) = drawn.panels[0]
         for name, marker, shift in zip(COMPARED, ("o", "^"), (-0.06, 0.06), strict=True):
             for column, line, words in (
-                ("claimed", "--", "claimed (PGD)"),
+                ("claimed", "--", "PGD on one drawn"),
                 ("worst", "-", "worst case"),
             ):
                 scores = size_scores(evidence, name, column)
@@ -282,7 +282,7 @@ def draw_diversity(evidence: Evidence) -> str:
     return drawn.svg
 
 
-_WORDS = {"claimed": "claimed", "worst": "worst case"}
+_WORDS = {"claimed": "PGD on one", "worst": "worst case"}
 
 
 def _rank_correlation(one: Correlation) -> str:

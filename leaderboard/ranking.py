@@ -30,7 +30,7 @@ def ranking(rows: Checked) -> str:
         missing = sum(gate.passed is None for gate in checks)
         counts = {"passed": len(checks) - failed - missing, "failed": failed, "not run": missing}
         gain = row.gain
-        mark = " †" if gain is not None and gain <= 0 and row.submodels > 1 else ""
+        mark = " †" if gain is not None and gain.low <= 0 else ""
         so_far = "" if row.complete else "≤ "
         worst = f"**{so_far}{format_score(row.worst)}**" if row.worst else "–"
         if 0 < row.worst_images < most_images:
@@ -44,8 +44,8 @@ def ranking(rows: Checked) -> str:
                 f"{so_far}{format_score(row.claimed)}" if row.claimed else "–",
                 worst,
                 format_points(row.illusion if row.complete else None),
-                format_percent(row.best_own),
-                format_points(gain) + mark if row.submodels > 1 else "–",
+                format_percent(row.best_own.value if row.best_own else None),
+                format_points(gain.value if gain else None) + mark if row.submodels > 1 else "–",
                 format_score(row.protocol_score("average") if row.submodels > 1 else None),
                 ", ".join(f"{count} {word}" for word, count in counts.items() if count),
                 f"{row.training_seconds:.0f}",

@@ -38,7 +38,11 @@ INTRODUCTION = """\
 Every number below was measured by `pytest benchmarks/` and can be recomputed from the records in
 [`results/`](results/); numbers of others stand in blocks of their own, marked as published.
 
-**How to read it.** A population is n networks of which one, drawn at random, answers each query.
+**How to read it.** A population is n networks of which one, drawn at random, answers each query:
+those of a ULM (unlinked) are trained independently, those of a CLM (counter-linked) have weights
+of the first layer pushed apart, and -Adv means trained on attacked images. All accuracies are MRAs
+(the paper's *model robustness average*): the mean over images of the share of the n networks that
+answer right, which is the chance that the one drawn does. eps is in units of pixels in [0, 1].
 
 - *clean*: the chance that an image as it is gets the right answer.
 - *claimed*: what is left under the paper's attacker
@@ -50,7 +54,8 @@ Every number below was measured by `pytest benchmarks/` and can be recomputed fr
 - *illusion*: claimed minus worst case.
 - *best member*: the most robust of the n networks deployed by itself, under the cascade of attacks
   (`worst-case` below); *gain*: what the population keeps under the same cascade minus that, what
-  drawing at random is worth. Marked † where the population does not beat its own best member.
+  drawing at random is worth. Marked † where the population is not shown to beat its own best
+  member, image by image.
 - *averaged*: the same networks under the same cascade, deployed as one ensemble that averages their
   probabilities, which costs n times the queries.
 - *gates*: checks that must all be run and passed before a row is ranked.

@@ -120,19 +120,24 @@ class Row:
         return self.worst_correct[0].shape[1] if self.worst_correct else 0
 
     @property
-    def best_own(self) -> float | None:
-        """The best submodel's own accuracy when deployed and attacked alone, mean over seeds."""
-        alone = self.by_protocol.get("alone")
-        if not alone:
-            return None
-        best = [metrics.submodel_accuracies(r.correct).max() for r in alone.values()]
-        return float(sum(best) / len(best))
+    def best_own(self) -> Score | None:
+        """The best submodel's own accuracy when deployed and attacked alone."""
+        best = list(self._best_members().values())
+        return score(best) if best else None
 
     @property
-    def gain(self) -> float | None:
+    def gain(self) -> Score | None:
         """MRA under the cascade minus the best submodel's own: what drawing at random is worth."""
-        cascade = self.score(CASCADE)
-        return cascade.value - self.best_own if cascade and self.best_own is not None else None
+        cascade = answers(self.by_attack.get(CASCADE, {}))
+        return metrics.shared_difference(cascade, self._best_members())
+
+    def _best_members(self) -> dict[int, Correct]:
+        """(1, N) by seed: the answers of the most robust submodel, attacked by itself."""
+        alone = answers(self.by_protocol.get("alone", {}))
+        return {
+            seed: correct[[metrics.submodel_accuracies(correct).argmax()]]
+            for seed, correct in alone.items()
+        }
 
     @property
     def complete(self) -> bool:

@@ -96,6 +96,18 @@ def test_a_gain_must_be_there_under_all_attacks_and_in_the_worst_case(ulm, clm, 
     assert "The paper's own table: +17.7 to +23.7" in judged("around 20 points", records).figures
 
 
+def test_a_verdict_says_of_how_many_trainings_it_is():
+    both = [
+        one
+        for name, left in (("ulm", 300), ("clm", 550))
+        for seed in (0, 1)
+        for one in attacked(name, left, seed=seed)
+    ]
+    assert judged("around 20 points", both).trainings == 2
+    without_second_clm = [r for r in both if (r.cell.defense, r.cell.seed) != ("clm", 1)]
+    assert judged("around 20 points", without_second_clm).trainings == 1
+
+
 def test_there_is_no_worst_case_before_the_cascade_was_run_on_both():
     ulm, clm = attacked("ulm", 300), attacked("clm", 550)
     partial = [record for record in clm if record.cell.attack != "worst-case"]

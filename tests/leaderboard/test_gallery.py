@@ -59,9 +59,9 @@ def test_one_clm_conforms_to_nothing():
     ("kind", "words"),
     [
         ("curves", ["on one drawn network", "on all at once", "MRA (%)", "CLM (n=2)", "ULM (n=2)"]),
-        ("size", ["networks in the population", "ULM, worst case", "CLM, claimed (PGD)"]),
+        ("size", ["networks in the population", "ULM, worst case", "CLM, PGD on one drawn"]),
         ("transfer", ["answered by", "crafted on", "accuracy (%), PGD, eps 0.3"]),
-        ("diversity", ["MRA of the pair (%)", "saliency", "claimed: ULM –, CLM –"]),
+        ("diversity", ["MRA of the pair (%)", "saliency", "PGD on one: ULM –, CLM –"]),
         ("conformity", ["clean images", "CLM, by training seed", "accuracy of each submodel (%)"]),
         ("examples", ["eps 0.3", "7 (0%)", "1 (50%)"]),
         ("masks", ["counter-linked: 3 of 9"]),
@@ -97,7 +97,7 @@ def test_captions_have_the_numbers(drawn):
     assert "3.0 times" in drawn["weights"][0].caption
     assert "0.300 for ULM and 0.150 for CLM" in drawn["saliency"][0].caption
     assert "ULM with 2: 25.0 under PGD, 0.0 in the worst case" in drawn["size"][0].caption
-    assert "one of each: 50 claimed, 25 worst case." in drawn["diversity"][0].caption
+    assert "one of each: 50 under PGD on one, 25 in the worst case." in drawn["diversity"][0].caption
     assert "linked 0.025 and 0.200" in drawn["trajectory"][0].caption
 
 

@@ -57,8 +57,8 @@ def test_an_attack_on_fewer_images_is_compared_on_these():
 def test_the_gain_is_over_the_best_member_deployed_alone():
     alone = record(8, defense="ulm", attack="worst-case", protocol="alone")
     (only,) = rows([*row("ulm", 5), alone], "Linf", 0.3)
-    assert only.best_own == 8 / 20
-    assert only.gain == pytest.approx((5 + 4) / 40 - 8 / 20)
+    assert only.best_own.value == 8 / 20
+    assert only.gain.value == pytest.approx((5 + 4) / 40 - 8 / 20)
 
 
 def test_another_eps_or_norm_is_another_table_but_clean_images_belong_to_both():
