@@ -97,7 +97,8 @@ def test_captions_have_the_numbers(drawn):
     assert "3.0 times" in drawn["weights"][0].caption
     assert "0.300 for ULM and 0.150 for CLM" in drawn["saliency"][0].caption
     assert "ULM with 2: 25.0 under PGD, 0.0 in the worst case" in drawn["size"][0].caption
-    assert "one of each: 50 under PGD on one, 25 in the worst case." in drawn["diversity"][0].caption
+    diversity = drawn["diversity"][0].caption
+    assert "one of each: 50 under PGD on one, 25 in the worst case." in diversity
     assert "linked 0.025 and 0.200" in drawn["trajectory"][0].caption
 
 

@@ -93,8 +93,8 @@ def test_variants_of_the_adversarially_trained_stand_beside_their_own_numbers():
 
 
 def test_a_number_that_is_off_names_the_ways_that_come_near():
-    def verdict(attack, defense, text=report()):
-        rows = text.split("### Table 2")[1].split("###")[0].splitlines()
+    def verdict(attack, defense, **of):
+        rows = report(**of).split("### Table 2")[1].split("###")[0].splitlines()
         (row,) = (
             line for line in rows if line.startswith(f"| {attack} ") and f"| {defense} (" in line
         )
@@ -106,8 +106,8 @@ def test_a_number_that_is_off_names_the_ways_that_come_near():
         f"{name} s": np.full((2, 10), value, np.float32)
         for name, value in (("ulm", 0.36), ("clm", 0.54))
     }
-    text = report(evidence=[seen("variants", arrays=arrays)])
-    assert verdict("pgd", "CLM", text) == "not reproduced; near it: as released"
+    near = [seen("variants", arrays=arrays)]
+    assert verdict("pgd", "CLM", evidence=near) == "not reproduced; near it: as released"
     assert verdict("pgd", "ULM") == "not reproduced; another way is not near"
     assert verdict("autoattack", "CLM") == "not reproduced; none of 2 other ways is near"
     # Nothing was tried with FGSM on ULM; CLM was retrained.
