@@ -330,8 +330,8 @@ def _sentences(study: Study) -> str:
     if ulm and clm and gain and ulm.claimed and clm.claimed:
         sentences.append(
             f"On {SPELLED[study.setting.dataset]} at eps {eps} (of pixels in [0, 1]) attacks on "
-            "one network drawn at random, as the paper runs them, leave ULM, independently trained "
-            f"networks, {_percent(ulm.claimed)} right answers, and CLM, counter-linked ones, "
+            "one network drawn at random, as the paper runs them, leave ULM (independently trained "
+            f"networks) {_percent(ulm.claimed)} right answers and CLM (counter-linked ones) "
             f"{_percent(clm.claimed)}."
         )
         left = [worst[name] for name in COMPARED]
