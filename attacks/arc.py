@@ -91,6 +91,8 @@ def arc(
     classes = problem.population.submodels[0](problem.images[:1]).shape[-1]
     candidates = min(candidates, classes - 1)
     at = incumbent.alive
+    if len(at) == 0:
+        return
     x = problem.random_start(at) if start is None else start[at].clone()
     lowest, uniform = correctness(x)
     incumbent.offer(at, x, uniform, -lowest)

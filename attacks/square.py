@@ -76,10 +76,12 @@ def square_population(
         start: (N, C, H, W); default: random stripes.
 
     Returns:
-        (N, C, H, W): the points with the highest mean margin, which need not be the incumbent's.
+        (N, C, H, W): the points with the highest mean margin, which need not be the incumbent's;
+        of finished images the incumbent's.
     """
-    reached = incumbent.images.clone()
     at = incumbent.alive
+    if len(at) == 0:
+        return incumbent.images
     height, width = problem.images.shape[-2:]
     images = stripes(problem, at) if start is None else start[at].clone()
     values = torch.full((len(at),), -torch.inf, device=images.device)
@@ -95,11 +97,12 @@ def square_population(
         better = new > values
         images = torch.where(better.view(-1, 1, 1, 1), proposal, images)
         values = torch.where(better, new, values)
-        reached[at] = images
         unfinished = incumbent.correctness[at] > 0
         at, images, values = at[unfinished], images[unfinished], values[unfinished]
         if len(at) == 0:
             break
+    reached = incumbent.images.clone()
+    reached[at] = images
     return reached
 
 

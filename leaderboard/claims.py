@@ -473,7 +473,7 @@ def _orthogonality_protects(evidence: Evidence) -> Verdict | None:
 
 
 def _own(study: Study) -> Verdict | None:
-    shown, verdicts = [], []
+    shown, verdicts, trainings = [], [], []
     for name in COMPARED:
         row = study.row(name, RADII["mnist"][0])
         found = row.by_protocol.get("transfer", {}) if row else {}
@@ -481,11 +481,12 @@ def _own(study: Study) -> Verdict | None:
             return None
         own, others = (metrics.score(list(s.values())) for s in own_and_others(found))
         verdicts.append(_below(own, SAME))
+        trainings.append(len(found))
         shown.append(
             f"{NAMES[name]}: {format_score(own)} left on the own submodel, "
             f"{format_percent(others.value)} on another{_on(found)}"
         )
-    return Verdict(_all_of(verdicts), NO_MATTER, "; ".join(shown))
+    return Verdict(_all_of(verdicts), NO_MATTER, "; ".join(shown), min(trainings))
 
 
 def _on(by_seed: BySeed) -> str:
@@ -496,7 +497,7 @@ def _on(by_seed: BySeed) -> str:
 
 def _size_is_nothing(study: Study) -> Verdict | None:
     """E[MRA] = own / n + (1 - 1 / n) others, which n can raise to others; see `Transfer`."""
-    shown, verdicts = [], []
+    shown, verdicts, trainings = [], [], []
     for name in COMPARED:
         row = study.row(name, RADII["mnist"][0])
         found = row.by_protocol.get("transfer", {}) if row else {}
@@ -504,6 +505,7 @@ def _size_is_nothing(study: Study) -> Verdict | None:
             return None
         gap = metrics.difference(*reversed(own_and_others(found)))
         gain = Score(*(part / SUBMODELS for part in (gap.value, gap.low, gap.high)))
+        trainings.append(len(found))
         # The claim is that it is not above.
         verdicts.append({HOLDS: FAILS, FAILS: HOLDS}.get(decide(gain, SAME), UNDECIDED))
         now = np.mean([metrics.transfer(record.correct).expected_mra for record in found.values()])
@@ -511,4 +513,5 @@ def _size_is_nothing(study: Study) -> Verdict | None:
             f"{NAMES[name]} {format_percent(float(now))} with {SUBMODELS}, at most "
             f"{format_difference(gain)} more{_on(found)}"
         )
-    return Verdict(_all_of(verdicts), NO_MATTER, f"under PGD: {'; '.join(shown)}")
+    figures = f"under PGD: {'; '.join(shown)}"
+    return Verdict(_all_of(verdicts), NO_MATTER, figures, min(trainings))

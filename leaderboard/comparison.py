@@ -45,6 +45,12 @@ class Comparison:
         """Ours minus the paper's."""
         return None if self.ours is None else self.ours.value - self.paper
 
+    @property
+    def by_chance(self) -> bool:
+        """Whether ours does not reproduce the paper's but has it in its interval."""
+        within = self.ours is not None and self.ours.low <= self.paper <= self.ours.high
+        return self.verdict == NOT_REPRODUCED and within
+
 
 def compare(tables: Mapping[str, Any], studies: Mapping[str, Study]) -> list[Comparison]:
     """Every number of the paper's Tables 1 to 5, in their order."""

@@ -21,7 +21,7 @@ from leaderboard.claims import (
 )
 from leaderboard.comparison import (
     CLEAN_TOLERANCE,
-    NOT_REPRODUCED,
+    NOT_COMPARABLE,
     REPRODUCED,
     TOLERANCE,
     Comparison,
@@ -86,12 +86,14 @@ def _of_the_paper(found: Mapping[str, Study]) -> list[Study]:
 def _introduction(found: Mapping[str, Study], compared: Sequence[Comparison]) -> str:
     settings = "\n".join(f"- {describe(study.setting)}" for study in _of_the_paper(found))
     missing = sum(one.ours is None for one in compared)
-    words = ", ".join(f"{count} {word}" for word, count in counts(compared).items())
     smaller = sum(one.verdict == REPRODUCED and one.submodels != SUBMODELS for one in compared)
-    if smaller:
-        words = words.replace(
-            REPRODUCED, f"{REPRODUCED} ({smaller} of them with fewer networks)", 1
-        )
+    notes = {
+        REPRODUCED: f" ({smaller} of them with fewer networks)" * (smaller > 0),
+        NOT_COMPARABLE: f" ({missing} of them not measured)",
+    }
+    words = ", ".join(
+        f"{count} {word}{notes.get(word, '')}" for word, count in counts(compared).items()
+    )
     verdict = _verdict(found)
     return (
         f"# The paper, reproduced and judged\n\n{verdict}{PAPER} (Jasser and Garibay, 2021) beside "
@@ -100,8 +102,7 @@ def _introduction(found: Mapping[str, Study], compared: Sequence[Comparison]) ->
         "words and shows every attack, check and parameter. In brackets 95% intervals over images "
         "and, where there are several, over training seeds.\n\nMeasured on:\n\n"
         f"{settings or '- nothing yet'}\n\n"
-        f"Of the {len(compared)} numbers in its Tables 1 to 5: {words} ({missing} of them not "
-        "measured).\n"
+        f"Of the {len(compared)} numbers in its Tables 1 to 5: {words}.\n"
     )
 
 
@@ -213,11 +214,7 @@ def _table(
     for one in compared:
         name = NAMES[one.defense] + (f" (n={one.submodels})" if one.submodels else "")
         verdict = one.verdict + (f" ({one.reason})" if one.reason else "")
-        if (
-            one.verdict == NOT_REPRODUCED
-            and one.ours
-            and one.ours.low <= one.paper <= one.ours.high
-        ):
+        if one.by_chance:
             verdict += " (the paper's is in our interval)"
         if one.dataset in found and (explained := explain(one, found[one.dataset], baselines)):
             verdict += f"; {explained}"
@@ -323,16 +320,17 @@ def _rows(study: Study) -> dict[str, Row]:
 def _sentences(study: Study) -> str:
     """The verdict at the first radius in at most three sentences."""
     rows, sentences = _rows(study), []
-    eps = format_eps(study.setting.dataset, study.radii[0])
+    dataset = study.setting.dataset
+    eps = format_eps(dataset, study.radii[0])
     worst = {name: row.worst for name, row in rows.items() if gates.trusted(row) and row.worst}
     ulm, clm = rows.get("ulm"), rows.get("clm")
     gain = worst_difference(clm, ulm) if ulm and clm else None
     if ulm and clm and gain and ulm.claimed and clm.claimed:
         sentences.append(
-            f"On {SPELLED[study.setting.dataset]} at eps {eps} (of pixels in [0, 1]) attacks on "
-            "one network drawn at random, as the paper runs them, leave ULM (independently trained "
-            f"networks) {_percent(ulm.claimed)} right answers and CLM (counter-linked ones) "
-            f"{_percent(clm.claimed)}."
+            f"On {escape(SPELLED.get(dataset, dataset))} at eps {eps} (of pixels in [0, 1]) "
+            "attacks on one network drawn at random, as the paper runs them, leave ULM "
+            f"(independently trained networks) {_percent(ulm.claimed)} right answers and CLM "
+            f"(counter-linked ones) {_percent(clm.claimed)}."
         )
         left = [worst[name] for name in COMPARED]
         verdict = {HOLDS: "a gain remains", FAILS: "the gain is gone"}

@@ -255,11 +255,6 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
             if clean or cell.eps == eps:
                 here.setdefault((cell.protocol, cell.attack), {})[cell.seed] = record
         drawn = {attack: by for (protocol, attack), by in here.items() if protocol == "draw"}
-        for (protocol, attack), by_seed in here.items():
-            if protocol != "draw":
-                for seed in by_seed.keys() & drawn.get(attack, {}).keys():
-                    if by_seed[seed].cell.attack_version != drawn[attack][seed].cell.attack_version:
-                        del by_seed[seed]
         counted = _counted_seeds(drawn)
         for by_seed in (
             *here.values(),
@@ -270,13 +265,24 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
         drawn = {attack: by for attack, by in drawn.items() if by}
         if drawn.keys() - {"none"}:
             others = {
-                protocol: by for (protocol, _), by in here.items() if protocol != "draw" and by
+                protocol: kept
+                for (protocol, attack), by in here.items()
+                if protocol != "draw" and (kept := _of_same_version(by, drawn.get(attack, {})))
             }
             cell = mine[0].cell
             found.append(Row(names[identity], cell.defense, cell.submodels, drawn, others, sweep))
     return sorted(
         found, key=lambda r: (not r.complete, -(r.worst.value if r.worst else 0), r.label)
     )
+
+
+def _of_same_version(by_seed: BySeed, drawn: BySeed) -> dict[int, Record]:
+    """The records of a protocol whose attack is not of another version than under the draw."""
+    return {
+        seed: record
+        for seed, record in by_seed.items()
+        if seed not in drawn or drawn[seed].cell.attack_version == record.cell.attack_version
+    }
 
 
 def _counted_seeds(drawn: Mapping[str, BySeed]) -> set[int]:

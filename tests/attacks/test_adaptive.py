@@ -314,6 +314,19 @@ def test_finished_images_are_not_computed_again():
     assert sum(seen) <= 8 * 3
 
 
+def test_the_cascade_ends_where_no_image_is_left():
+    """Many networks reshape with -1, which an empty batch leaves undefined."""
+
+    class Reshaping(Linear):
+        def forward(self, images):
+            return super().forward(images.view(images.size(0), -1, 1, 2))
+
+    problem = problem_of([Reshaping([1.0, 1.0], 0.01)], 8, "Linf", eps=0.3)
+    population = Population(problem.population.submodels)
+    found = run("worst-case", population, problem.images, problem.labels, problem.threat_model)
+    assert problem.correctness(found, torch.arange(8)).tolist() == [0.0] * 8
+
+
 def test_squares_shrink_from_most_of_the_image_to_a_pixel():
     sides = [square.side_length(step, 1000, 32, 32) for step in range(1000)]
     assert sides[0] == 29

@@ -222,13 +222,14 @@ def test_expectation_is_judged_once_it_draws():
 
 
 def test_the_own_network_is_fooled():
-    def both(right):
-        cells = [{**MANY, "submodels": 2, "defense": name} for name in ("ulm", "clm")]
+    def both(right, seed=0):
+        cells = [{**MANY, "submodels": 2, "defense": name, "seed": seed} for name in ("ulm", "clm")]
         transferred = [record(right, protocol="transfer", **cell) for cell in cells]
         return [*transferred, *(record(right, attack="fgsm", **cell) for cell in cells)]
 
     assert verdict("nearly always succeeds", both(1)) == HOLDS
     assert verdict("nearly always succeeds", both(100)) == FAILS
+    assert judged("nearly always succeeds", [*both(1), *both(1, seed=1)]).trainings == 2
 
 
 RECORDS = [record(9, defense=name, budget="paper") for name in ("ulm", "clm")]

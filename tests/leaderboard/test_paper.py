@@ -144,6 +144,15 @@ def test_an_experiment_says_nothing_of_another_radius_nor_of_what_is_as_ours():
     assert fourth == "not reproduced; another way is not near"
 
 
+def test_a_dataset_that_the_paper_has_not_may_open_the_readme():
+    measured = [
+        one
+        for name in ("ulm", "clm")
+        for one in gated(name, 3, dataset="fashion", budget="paper", submodels=2)
+    ]
+    assert "On fashion at eps" in result(studies(measured, ()))
+
+
 def test_what_the_paper_s_n_would_change_follows_from_the_transfer():
     """n = 2, own 0.2 and others 0.6: from 0.4 to 0.2 / 10 + 0.9 * 0.6 = 0.56."""
     correct = np.zeros((2, 2, 10), bool)
