@@ -222,23 +222,30 @@ def size(scene: Scene) -> Arrays:
 
 def variants(scene: Scene) -> Arrays:
     """The paper's attacks as its authors may have run them."""
-    rows: dict[str, list[Array]] = {f"{name} s": [] for name in scene.prepared}
-    for variant in scene.figures.variants:
-        for name, population in scene.populations().items():
-            made = craft(
-                as_published(variant),
-                population,
-                scene.images,
-                scene.labels,
-                ThreatModel("Linf", scene.eps),
-                seed=derive_seed(scene.session.options.seed, "attack", variant.attack),
-                parameters=variant.parameters,
-                batch_size=scene.batch_size,
-                images_per_draw=variant.images_per_draw,
-            )
-            correct = population.correct(made.images, scene.labels, batch_size=scene.batch_size)
-            rows[f"{name} s"].append(metrics.expected_correctness(correct.numpy()))
-    return {name: np.stack(values).astype(np.float32) for name, values in rows.items()}
+    return {
+        f"{name} s": _under(scene, population, scene.figures.variants)
+        for name, population in scene.populations().items()
+    }
+
+
+def _under(scene: Scene, population: Population, chosen: Sequence[Variant]) -> Array:
+    """What is left of each image under each variant: (variants, N)."""
+    rows = []
+    for variant in chosen:
+        made = craft(
+            as_published(variant),
+            population,
+            scene.images,
+            scene.labels,
+            ThreatModel("Linf", scene.eps),
+            seed=derive_seed(scene.session.options.seed, "attack", variant.attack),
+            parameters=variant.parameters,
+            batch_size=scene.batch_size,
+            images_per_draw=variant.images_per_draw,
+        )
+        correct = population.correct(made.images, scene.labels, batch_size=scene.batch_size)
+        rows.append(metrics.expected_correctness(correct.numpy()))
+    return np.asarray(rows, np.float32)
 
 
 def as_published(variant: Variant) -> Attack:
@@ -268,19 +275,28 @@ def as_published(variant: Variant) -> Attack:
 
 def retraining(scene: Scene) -> Arrays:
     """CLMs retrained with other numbers."""
-    retrained = (
+    retrained = [
         scene.session.prepare(scene.dataset, "clm", **variant.changes).population
         for variant in scene.figures.retrainings
-    )
-    return {"s": np.stack([_left(scene, population) for population in retrained])}
+    ]
+    return _seen(scene, "", retrained)
 
 
 def epochs(scene: Scene) -> Arrays:
     """Adversarially trained populations after each epoch of their training."""
-    after = {name: scene.session.after_epochs(one) for name, one in scene.prepared.items()}
+    arrays: Arrays = {}
+    for name, prepared in scene.prepared.items():
+        arrays |= _seen(scene, f"{name} ", scene.session.after_epochs(prepared))
+    return arrays
+
+
+def _seen(scene: Scene, prefix: str, populations: Sequence[Population]) -> Arrays:
+    """What is left of populations under the suite's attacks, and under the combined variants."""
     return {
-        f"{name} s": np.stack([_left(scene, population) for population in populations])
-        for name, populations in after.items()
+        f"{prefix}s": np.stack([_left(scene, one) for one in populations]),
+        f"{prefix}combined s": np.stack(
+            [_under(scene, one, scene.figures.combined) for one in populations]
+        ),
     }
 
 
@@ -424,8 +440,8 @@ KINDS: dict[str, Kind] = {
     "variants": Kind(variants, ("images", "variants"), at_eps=True),
     # What Tables 4 and 5 are about.
     "variants-adv": Kind(variants, ("images", "variants"), defenses=ADVERSARIAL, at_eps=True),
-    "retraining": Kind(retraining, ("images", "retrainings"), SHOWN[1:], at_eps=True),
-    "epochs": Kind(epochs, ("images",), SHOWN[1:], defenses=ADVERSARIAL, at_eps=True),
+    "retraining": Kind(retraining, ("images", "retrainings", "combined"), SHOWN[1:], at_eps=True),
+    "epochs": Kind(epochs, ("images", "combined"), SHOWN[1:], defenses=ADVERSARIAL, at_eps=True),
     "conformity": Kind(conformity, ("conformity",), (CLAIMED,), at_eps=True),
     "examples": Kind(examples, ("images", "shown_eps"), (INFORMED,)),
     "diversity": Kind(

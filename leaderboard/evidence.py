@@ -43,7 +43,8 @@ OUTCOMES = {
     "claimed": "left of the pair under PGD on one",
     "worst": "left of the pair in the worst case",
 }
-# What "retraining" and "epochs" show: clean, under the paper's attacks, and in the worst case.
+# What "retraining" and "epochs" show, beside the combined variants: clean, under the paper's
+# attacks, and in the worst case.
 SHOWN = ("none", *CLAIM_ATTACKS, CASCADE)
 # The quantiles of the "saliency" arrays.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -70,8 +71,13 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "size": {"sizes": ("k",), **_of_each(claimed_s=("k", "N"), worst_s=("k", "N"))},
     "variants": _of_each(s=("variants", "N")),
     "variants-adv": _of_each(ADVERSARIAL, s=("variants", "N")),
-    "retraining": {"s": ("retrainings", "shown", "N")},
-    "epochs": _of_each(ADVERSARIAL, s=("epochs", "shown", "N")),
+    "retraining": {
+        "s": ("retrainings", "shown", "N"),
+        "combined s": ("retrainings", "combined", "N"),
+    },
+    "epochs": _of_each(
+        ADVERSARIAL, s=("epochs", "shown", "N"), combined_s=("epochs", "combined", "N")
+    ),
     "conformity": {"seeds": ("k",), "clean": ("k", "n"), "claimed": ("k", "n")},
     "examples": {
         "images": ("eps", "columns", "channels", "height", "width"),
@@ -96,7 +102,7 @@ class Evidence:
         source: where the images came from; sha256 is of the decoded pixels and labels.
         budget: the budget's name.
         parameters: what else determines the arrays: numbers of images, radii, and under
-            "variants" and "retrainings", in the order of those arrays, what was run.
+            "variants", "combined" and "retrainings", in the order of those arrays, what was run.
         populations: the SHA-256 of the weights looked at, by defense and seed.
         arrays: float32, uint8 or bool.
         measured_at: UTC, ISO 8601.
@@ -209,9 +215,8 @@ def _check(evidence: Evidence) -> None:
     for name in (evidence.dataset, evidence.budget):
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
-    if not all(
-        {"name", "attack", "ours"} <= v.keys() for v in evidence.parameters.get("variants", ())
-    ):
+    variants = [v for name in ("variants", "combined") for v in evidence.parameters.get(name, ())]
+    if not all({"name", "attack", "ours"} <= variant.keys() for variant in variants):
         raise ValueError("a variant lacks name, attack or ours")
     expected = KINDS[evidence.kind]
     if evidence.arrays.keys() != expected.keys():
@@ -219,7 +224,10 @@ def _check(evidence: Evidence) -> None:
     lengths = {
         "measures": len(DIVERSITY),
         "quantiles": len(QUANTILES),
-        **{name: len(evidence.parameters.get(name, ())) for name in ("variants", "retrainings")},
+        **{
+            name: len(evidence.parameters.get(name, ()))
+            for name in ("variants", "combined", "retrainings")
+        },
         "shown": len(SHOWN),
     }
     for name, axes in expected.items():

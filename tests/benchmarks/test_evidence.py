@@ -198,6 +198,19 @@ def test_the_last_epoch_is_the_population_itself(options):
     assert (clean == record.correct.mean(axis=0)).all()
 
 
+def test_the_combined_variants_are_those_of_the_same_name(options):
+    session = Session(options)
+    alone, _ = gather(session, "digits", "variants-adv")
+    after, _ = gather(session, "digits", "epochs")
+    names = [one["name"] for one in alone.parameters["variants"]]
+    assert [one["attack"] for one in after.parameters["combined"]] == ["pgd", "autoattack"]
+    for number, one in enumerate(after.parameters["combined"]):
+        np.testing.assert_array_equal(
+            after.arrays["clm-adv combined s"][-1, number],
+            alone.arrays["clm-adv s"][names.index(one["name"])],
+        )
+
+
 def test_epochs_that_were_not_kept_are_an_error_that_names_the_cure(options):
     session = Session(options)
     prepared = session.prepare("digits", "clm-adv")

@@ -154,13 +154,21 @@ def evidence(kind, *, seed=0, **changes):
             for name, low, high in (("ulm-adv", 0.4, 0.1), ("clm-adv", 0.3, 0.1))
         },
         "retraining": {
-            "s": np.linspace(1, 0, 2 * 6, dtype=np.float32).reshape(2, 6, 1).repeat(10, axis=2)
+            "s": np.linspace(1, 0, 2 * 6, dtype=np.float32).reshape(2, 6, 1).repeat(10, axis=2),
+            "combined s": np.full((2, 1, 10), 0.2, np.float32),
         },
         "epochs": {
-            f"{name} s": np.linspace(1, last, 2 * 6, dtype=np.float32)
-            .reshape(2, 6, 1)
-            .repeat(10, axis=2)
+            key: values
             for name, last in (("ulm-adv", 0.5), ("clm-adv", 0))
+            for key, values in (
+                (
+                    f"{name} s",
+                    np.linspace(1, last, 2 * 6, dtype=np.float32)
+                    .reshape(2, 6, 1)
+                    .repeat(10, axis=2),
+                ),
+                (f"{name} combined s", np.full((2, 1, 10), last, np.float32)),
+            )
         },
         "conformity": {
             "seeds": np.arange(2, dtype=np.float32),
@@ -200,6 +208,7 @@ def evidence(kind, *, seed=0, **changes):
                 {"name": "as released", "attack": "pgd", "ours": False},
                 {"name": "10 steps", "attack": "autoattack", "ours": False},
             ],
+            "combined": [{"name": "5 steps", "attack": "autoattack", "ours": False}],
             "retrainings": [
                 {"name": "as the paper says", "changes": {}},
                 {"name": "for 15 epochs", "changes": {"epochs": 15}},
