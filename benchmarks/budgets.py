@@ -309,7 +309,6 @@ _MNIST_PAPER = Experiment(
             Retraining(name="examined every 50 steps", changes={"period": 50}),
             Retraining(name="examined every 200 steps", changes={"period": 200}),
             Retraining(name="at a learning rate of 1e-3", changes={"learning_rate": 1e-3}),
-            Retraining(name="for 15 epochs", changes={"epochs": 15}),
         ),
     ),
 )
@@ -456,7 +455,7 @@ _CIFAR_QUICK = replace(
             },
         ),
         epochs=10,
-        adversarial_epochs=5,
+        adversarial_epochs=3,
         clm_epochs=4,
         steps=4,
     ),
