@@ -81,9 +81,9 @@ class Figures:
         pair_eps: at this radius; at the paper's nothing is left of any pair in the worst case.
         shown_eps: radii at which examples are shown.
         variants: other ways to run the paper's attacks, to explain differences.
-        retrainings: ways to retrain CLM, likewise.
-        combined: those of the variants that are also run on what is retrained in other ways, and
-            after every epoch of adversarial training: two causes may add up.
+        combined: those of the variants that are also run on the CLMs of `retrainings`, and after
+            every epoch of adversarial training: two causes may add up.
+        retrainings: ways to retrain CLM, to explain differences.
     """
 
     images: int
@@ -95,8 +95,8 @@ class Figures:
     pair_eps: float
     shown_eps: tuple[float, ...]
     variants: tuple[Variant, ...]
+    combined: tuple[Variant, ...]
     retrainings: tuple[Retraining, ...] = ()
-    combined: tuple[Variant, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,11 +242,13 @@ def _variants(step_size: float) -> tuple[Variant, ...]:
         )
 
     by_batch = "the same, one draw for every 100 images, as in the released code"
+    small = "steps of 2/255"
+    smaller = (run("pgd", small, {**pgd, "alpha": 2 / 255}),) if step_size != 2 / 255 else ()
     return (
         run("pgd", "40 steps, a random start, one draw an image", pgd, ours=True),
         run("pgd", by_batch, pgd, images_per_draw=100),
         run("pgd", "without a random start", {**pgd, "random_start": False}),
-        run("pgd", "steps of 2/255", {**pgd, "alpha": 2 / 255}),
+        *smaller,
         run("pgd", "100 steps", {**pgd, "steps": 100}),
         run("mifgsm", "10 steps of 2/255, the tool's own setting", own),
         run("mifgsm", "10 steps of eps / 10", {"steps": 10}, ours=True),
@@ -260,7 +262,7 @@ def _variants(step_size: float) -> tuple[Variant, ...]:
 
 
 def _combined(step_size: float) -> tuple[Variant, ...]:
-    """What torchattacks did by default when the paper was written, and its scripts do not say."""
+    """The settings that alone come nearest the paper's numbers under PGD and AutoAttack."""
     names = ("steps of 2/255", "10 steps for each part, the tool's own setting")
     return tuple(variant for variant in _variants(step_size) if variant.name in names)
 
@@ -272,8 +274,7 @@ _RETRAININGS = (
 
 _ONE = {"single": 1, "single-adv": 1}
 _TEN = {"default": 10, **_ONE}
-# The adversarially trained populations that the authors released have 4 (CIFAR-10); so has ours on
-# MNIST, where each costs a hundred gradients for every image and epoch.
+# The adversarially trained populations that the authors released have 4.
 _TEN_FOUR = {**_TEN, "ulm-adv": 4, "clm-adv": 4}
 _TWO = {"default": 2, **_ONE}
 

@@ -223,12 +223,12 @@ def size(scene: Scene) -> Arrays:
 def variants(scene: Scene) -> Arrays:
     """The paper's attacks as its authors may have run them."""
     return {
-        f"{name} s": _under(scene, population, scene.figures.variants)
+        f"{name} s": _in_variants(scene, population, scene.figures.variants)
         for name, population in scene.populations().items()
     }
 
 
-def _under(scene: Scene, population: Population, chosen: Sequence[Variant]) -> Array:
+def _in_variants(scene: Scene, population: Population, chosen: Sequence[Variant]) -> Array:
     """What is left of each image under each variant: (variants, N)."""
     rows = []
     for variant in chosen:
@@ -274,28 +274,28 @@ def as_published(variant: Variant) -> Attack:
 
 
 def retraining(scene: Scene) -> Arrays:
-    """CLMs retrained with other numbers."""
+    """CLMs retrained with other numbers, under the attacks as run here and combined variants."""
     retrained = [
         scene.session.prepare(scene.dataset, "clm", **variant.changes).population
         for variant in scene.figures.retrainings
     ]
-    return _seen(scene, "", retrained)
+    return _measured(scene, "", retrained)
 
 
 def epochs(scene: Scene) -> Arrays:
-    """Adversarially trained populations after each epoch of their training."""
+    """Adversarially trained populations after each epoch of training, under the same."""
     arrays: Arrays = {}
     for name, prepared in scene.prepared.items():
-        arrays |= _seen(scene, f"{name} ", scene.session.after_epochs(prepared))
+        arrays |= _measured(scene, f"{name} ", scene.session.after_epochs(prepared))
     return arrays
 
 
-def _seen(scene: Scene, prefix: str, populations: Sequence[Population]) -> Arrays:
-    """What is left of populations under the suite's attacks, and under the combined variants."""
+def _measured(scene: Scene, prefix: str, populations: Sequence[Population]) -> Arrays:
+    """What is left of populations: (populations, shown, N) and (populations, combined, N)."""
     return {
         f"{prefix}s": np.stack([_left(scene, one) for one in populations]),
         f"{prefix}combined s": np.stack(
-            [_under(scene, one, scene.figures.combined) for one in populations]
+            [_in_variants(scene, one, scene.figures.combined) for one in populations]
         ),
     }
 

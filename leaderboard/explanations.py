@@ -1,9 +1,9 @@
-"""Experiments on why a number differs from the paper's: one thing about it is changed at a time."""
+"""Experiments on why a number differs from the paper's: other attacks, other training, or both."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,87 +28,87 @@ class Way:
     """One of the paper's numbers, measured in another way.
 
     Attributes:
-        name: what was different, in words.
-        ours: whether nothing was: it is as the suite measures.
+        trained: what was different about the population, in words; empty if it is the suite's.
+        attacked: what was different about the attack; empty if it was run as the suite does.
         score: MRA on a part of the images.
     """
 
-    name: str
-    ours: bool
+    trained: str
+    attacked: str
     attack: str
     defense: str
     eps: float
     score: Score
 
+    @property
+    def name(self) -> str:
+        """What was different, in words; empty if nothing was."""
+        return ", ".join(part for part in (self.trained, self.attacked) if part)
+
 
 def ways(evidence: Evidence) -> list[list[Way]]:
-    """What was measured, a row for everything that was different: by defense, or by attack.
+    """What was measured: a row for each variant of an attack, or for each population.
 
-    After the last epoch a population is as the suite measures it.
+    A population's row is of what `SHOWN` names, then of the combined variants. After the last epoch
+    it is the suite's.
     """
     arrays, parameters = evidence.arrays, evidence.parameters
     if evidence.kind in ATTACKED:
         return [
             [
-                _in_a_variant(variant, evidence, defense, arrays[f"{defense} s"][number])
+                _in_a_variant(variant, evidence, "", defense, arrays[f"{defense} s"][number])
                 for defense in ATTACKED[evidence.kind]
             ]
             for number, variant in enumerate(parameters["variants"])
         ]
     if evidence.kind == "retraining":
-        return [
-            _on(evidence, "clm", "", number, retraining["name"], ours=not retraining["changes"])
-            for number, retraining in enumerate(parameters["retrainings"])
+        names = [
+            f"retrained {retraining['name']}" if retraining["changes"] else ""
+            for retraining in parameters["retrainings"]
         ]
+        return _of_populations(evidence, names, "clm", "")
     if evidence.kind == "epochs":
         return [
-            _on(evidence, defense, f"{defense} ", epoch - 1, f"after epoch {epoch}", ours=last)
+            row
             for defense in ADVERSARIAL
-            for epochs in [len(arrays[f"{defense} s"])]
-            for epoch in range(1, epochs + 1)
-            for last in [epoch == epochs]
+            for row in _of_populations(
+                evidence,
+                [f"after epoch {k}" for k in range(1, len(arrays[f"{defense} s"]))] + [""],
+                defense,
+                f"{defense} ",
+            )
         ]
     return []
 
 
-def _on(
-    evidence: Evidence, defense: str, prefix: str, number: int, name: str, *, ours: bool
-) -> list[Way]:
-    """One population under all that is shown, then under the combined variants.
-
-    On a population as the suite trains it those are not ours either; `ATTACKED` has them, and
-    judges them on both populations, so here they count as ours.
-    """
-    eps = evidence.parameters.get("eps", 0.0)
-    shown = zip(SHOWN, evidence.arrays[f"{prefix}s"][number], strict=True)
-    combined = zip(
-        evidence.parameters["combined"], evidence.arrays[f"{prefix}combined s"][number], strict=True
-    )
+def _of_populations(
+    evidence: Evidence, trained: Sequence[str], defense: str, prefix: str
+) -> list[list[Way]]:
+    arrays, parameters = evidence.arrays, evidence.parameters
+    eps = parameters["eps"]
     return [
-        *(
-            Way(name, ours, attack, defense, eps * (attack != "none"), _score(s))
-            for attack, s in shown
-        ),
-        *(
-            replace(
-                _in_a_variant(variant, evidence, defense, s),
-                name=f"{name}, {variant['name']}",
-                ours=ours,
-            )
-            for variant, s in combined
-        ),
+        [
+            *(
+                Way(name, "", attack, defense, eps if attack != "none" else 0.0, _score(s))
+                for attack, s in zip(SHOWN, shown, strict=True)
+            ),
+            *(
+                _in_a_variant(variant, evidence, name, defense, s)
+                for variant, s in zip(parameters["combined"], combined, strict=True)
+            ),
+        ]
+        for name, shown, combined in zip(
+            trained, arrays[f"{prefix}s"], arrays[f"{prefix}combined s"], strict=True
+        )
     ]
 
 
-def _in_a_variant(variant: Mapping[str, Any], evidence: Evidence, defense: str, s: Array) -> Way:
-    return Way(
-        name=variant["name"],
-        ours=variant["ours"],
-        attack=variant["attack"],
-        defense=defense,
-        eps=evidence.parameters["eps"],
-        score=_score(s),
-    )
+def _in_a_variant(
+    variant: Mapping[str, Any], evidence: Evidence, trained: str, defense: str, s: Array
+) -> Way:
+    attacked = "" if variant["ours"] else variant["name"]
+    eps = evidence.parameters["eps"]
+    return Way(trained, attacked, variant["attack"], defense, eps, _score(s))
 
 
 def _score(s: Array) -> Score:
@@ -118,26 +118,35 @@ def _score(s: Array) -> Score:
 def explain(one: Comparison, study: Study, baselines: Baselines) -> str:
     """Which ways come near a number that ours is far from; nothing if none was tried.
 
-    A way to run an attack explains nothing where it comes near on one population of two.
+    Another setting of the attack explains nothing unless it comes near on each population that it
+    was tried on, trained in one way or another.
     """
     if one.ours is None or study.obstacle or near(one.attack, one.ours.value, one.paper):
         return ""
-    tried = [
-        (
-            "retrained " * (kind == "retraining") + way.name,
-            all(_is_near(w, evidence, baselines) for w in (run if kind in ATTACKED else [way])),
-        )
-        for kind, evidence in study.evidence.items()
-        for run in ways(evidence)
-        for way in run
-        if (way.attack, way.defense, way.ours) == (one.attack, one.defense, False)
-        and abs(way.eps - one.eps) < 1e-6
-    ]
+    comes_near = {
+        way: _is_near(way, evidence, baselines)
+        for evidence in study.evidence.values()
+        for row in ways(evidence)
+        for way in row
+        if way.attack == one.attack and abs(way.eps - one.eps) < 1e-6
+    }
+
+    def explains(way: Way) -> bool:
+        alike: dict[str, bool] = {}
+        for other, is_near in comes_near.items():
+            if other.attacked == way.attacked:
+                alike[other.defense] = alike.get(other.defense, False) or is_near
+        return comes_near[way] and (not way.attacked or all(alike.values()))
+
+    tried: dict[str, bool] = {}
+    for way in comes_near:
+        if way.defense == one.defense and way.name:
+            tried[way.name] = tried.get(way.name, False) or explains(way)
     if not tried:
         return ""
-    close = [escape(name) for name, is_near in tried if is_near]
-    if close:
-        return f"near it: {'; '.join(close)}"
+    names = [escape(name) for name, is_near in tried.items() if is_near]
+    if names:
+        return f"near it: {'; '.join(names)}"
     return (
         f"none of {len(tried)} other ways is near" if len(tried) > 1 else "another way is not near"
     )
@@ -160,15 +169,14 @@ def _attacked(evidence: Evidence, baselines: Baselines) -> str:
     defenses = ATTACKED[evidence.kind]
     eps = format_eps(evidence.dataset, evidence.parameters["eps"])
     body, alike = [], []
-    for run in ways(evidence):
-        cells, close = [f"`{run[0].attack}`", escape(run[0].name)], []
+    for variant, run in zip(evidence.parameters["variants"], ways(evidence), strict=True):
+        cells = [f"`{variant['attack']}`", escape(variant["name"])]
         for way in run:
             ours, paper = way.score.value, _theirs(way, evidence, baselines)
             difference = None if paper is None else ours - paper
             cells += [format_percent(ours), format_percent(paper), format_points(difference)]
-            close.append(near(way.attack, ours, paper))
         body.append(cells)
-        if all(close):
+        if all(_is_near(way, evidence, baselines) for way in run):
             alike.append(" ".join(cells[:2]))
     headers = ["attack", "run"]
     for defense in defenses:
@@ -184,19 +192,21 @@ def _attacked(evidence: Evidence, baselines: Baselines) -> str:
 
 def _retrained(evidence: Evidence, baselines: Baselines) -> str:
     """CLM from the same ULM, retrained with at most one number changed."""
-    runs = ways(evidence)
-    theirs = [_theirs(way, evidence, baselines) for way in runs[0]]
-    body = [["*the paper's CLM*", *map(format_percent, theirs)]]
+    names = [escape(retraining["name"]) for retraining in evidence.parameters["retrainings"]]
+    rows = ways(evidence)
     alike = []
-    for run in runs:
-        body.append([escape(run[0].name), *(format_score(way.score) for way in run)])
-        tables = {way.attack for way in run} - {CASCADE}
-        if tables == {way.attack for way in run if _is_near(way, evidence, baselines)}:
-            alike.append(escape(run[0].name))
+    for name, row in zip(names, rows, strict=True):
+        close = {way.attack for way in row if _is_near(way, evidence, baselines)}
+        if close == {way.attack for way in row} - {CASCADE}:
+            alike.append(name)
+    body = [
+        ["*the paper's CLM*", *_paper_s(rows[0], evidence, baselines)],
+        *([name, *_scores(row)] for name, row in zip(names, rows, strict=True)),
+    ]
     return (
         "CLMs retrained from the same ULM, each once, with at most one number changed, and for "
-        f"comparison without counter-linking; {_under_what('Table 2', evidence)}. Near all of the "
-        "paper's numbers, an attack in one of the ways that it was run: "
+        f"comparison without counter-linking; {_measured_how(evidence)}. Near all of the paper's "
+        "numbers, each attack as we run it or in its other way: "
         f"{'; '.join(alike) or 'none'}.\n\n"
         + markdown_table(["retrained", *_columns(evidence)], body)
     )
@@ -206,38 +216,44 @@ def _after_epochs(evidence: Evidence, baselines: Baselines) -> str:
     """The adversarially trained populations on their way, beside the paper's numbers."""
     body, ranges = [], []
     for defense in ADVERSARIAL:
-        runs = [run for run in ways(evidence) if run[0].defense == defense]
-        theirs = [format_percent(_theirs(way, evidence, baselines)) for way in runs[0]]
-        body.append([NAMES[defense], "*the paper's*", *theirs])
-        for run in runs:
-            body.append([NAMES[defense], run[0].name, *(format_score(way.score) for way in run)])
+        rows = [row for row in ways(evidence) if row[0].defense == defense]
+        body.append([NAMES[defense], "*the paper's*", *_paper_s(rows[0], evidence, baselines)])
+        for epoch, row in enumerate(rows, start=1):
+            body.append([NAMES[defense], f"after epoch {epoch}", *_scores(row)])
         left = {
-            attack: [run[shown].score.value for run in runs] for shown, attack in enumerate(SHOWN)
+            attack: [row[shown].score.value for row in rows] for shown, attack in enumerate(SHOWN)
         }
         widest = max(CLAIM_ATTACKS, key=lambda attack: np.ptp(left[attack]))
         low, high = (format_percent(extreme(left[widest])) for extreme in (min, max))
         ranges.append(f"{NAMES[defense]}'s under `{widest}`, {low} to {high}")
     return (
         "The adversarially trained populations after each epoch of their training: how far a "
-        f"number depends on when training ends; {_under_what('the tables', evidence)}. The widest "
-        f"ranges: {'; '.join(ranges)}.\n\n"
-        + markdown_table(["defense", "", *_columns(evidence)], body)
+        f"number depends on when training ends; {_measured_how(evidence)}. The widest ranges: "
+        f"{'; '.join(ranges)}.\n\n" + markdown_table(["defense", "", *_columns(evidence)], body)
     )
 
 
-def _under_what(tables: str, evidence: Evidence) -> str:
+def _measured_how(evidence: Evidence) -> str:
     eps = format_eps(evidence.dataset, evidence.parameters["eps"])
     return (
-        f"under the attacks of {tables} as we run them, the worst case over these and the cascade, "
-        "and last under some of the paper's attacks in other ways, on the first "
-        f"{evidence.parameters['images']:,} images, eps {eps}, seed {evidence.seed}"
+        "under the attacks of the tables as we run them, the worst case over these and the "
+        "cascade, and last in ways of the table of variants, by torchattacks in float32, on the "
+        f"first {evidence.parameters['images']:,} images, eps {eps}, seed {evidence.seed}"
     )
 
 
 def _columns(evidence: Evidence) -> list[str]:
-    """Headers for what `_on` gives."""
+    """What the ways of a population are of."""
     combined = (f"{v['attack']}, {v['name']}" for v in evidence.parameters["combined"])
     return ["clean", *SHOWN[1:-1], "worst case", *map(escape, combined)]
+
+
+def _scores(row: Sequence[Way]) -> list[str]:
+    return [format_score(way.score) for way in row]
+
+
+def _paper_s(row: Sequence[Way], evidence: Evidence, baselines: Baselines) -> list[str]:
+    return [format_percent(_theirs(way, evidence, baselines)) for way in row]
 
 
 def _is_near(way: Way, evidence: Evidence, baselines: Baselines) -> bool:

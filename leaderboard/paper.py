@@ -158,9 +158,9 @@ def _tables_note() -> str:
         "`pgd-eot` ran on one deterministic network, ours draws networks. Where a number of ours "
         "is further off, the verdict says whether our interval holds the paper's, and where the "
         "attack was also run, or the population also trained, in other ways (on seed 0 and a part "
-        "of the images), it names those that come near the paper's; a way to run an attack only if "
-        "it does so for both populations. Last in each table stands what the paper does not have, "
-        "the worst case.\n"
+        "of the images), it names those that come near the paper's; another way to run an attack "
+        "only if it comes near on both populations, trained in one way or another. Last in each "
+        "table stands what the paper does not have, the worst case.\n"
     )
 
 
@@ -186,10 +186,11 @@ def _populations(study: Study) -> str:
     ]
     return (
         f"Our populations on {escape(study.setting.dataset)}. The paper's have {SUBMODELS} "
-        "submodels; the adversarially trained ones that its authors released, for CIFAR-10, have "
-        "4, and so have ours: what 10 would change follows from what is left of a submodel "
-        "attacked through itself and through another. For MNIST the paper gives no number of "
-        f"epochs but that of the retraining.\n\n{markdown_table(headers, body)}"
+        "submodels; the adversarially trained ones that its authors released have 4, and so have "
+        "ours: what 10 would change follows from what is left of a submodel attacked through "
+        "itself and through another. For MNIST the paper gives no number of "
+        "epochs but that of the retraining; the training script that its authors released has 10 "
+        f"by default, and names their CLM-Adv as one of 5.\n\n{markdown_table(headers, body)}"
     )
 
 

@@ -78,6 +78,16 @@ def test_retrainings_change_numbers_that_clm_has():
                 assert retraining.changes.keys() <= numbers.defenses["clm"].keys()
 
 
+def test_variants_differ_and_the_combined_are_among_them():
+    for dataset in DATASETS:
+        figures = experiment("paper", dataset).figures
+        runs = [(v.tool, str(v.parameters), v.images_per_draw) for v in figures.variants]
+        assert len(set(runs)) == len(runs)
+        assert all(variant in figures.variants for variant in figures.combined)
+        attacks = [variant.attack for variant in figures.combined]
+        assert attacks == ["pgd", "autoattack"][dataset == "cifar10" :]
+
+
 def test_shorter_adversarial_training_reaches_the_edge_of_the_ball():
     for dataset in DATASETS:
         adversary = experiment("quick", dataset).defenses["ulm-adv"]

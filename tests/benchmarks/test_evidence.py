@@ -198,17 +198,23 @@ def test_the_last_epoch_is_the_population_itself(options):
     assert (clean == record.correct.mean(axis=0)).all()
 
 
-def test_the_combined_variants_are_those_of_the_same_name(options):
+@pytest.mark.parametrize(
+    ("kind", "alone", "row"), [("retraining", "variants", 0), ("epochs", "variants-adv", -1)]
+)
+def test_the_combined_variants_are_those_of_the_same_name(options, kind, alone, row):
     session = Session(options)
-    alone, _ = gather(session, "digits", "variants-adv")
-    after, _ = gather(session, "digits", "epochs")
-    names = [one["name"] for one in alone.parameters["variants"]]
-    assert [one["attack"] for one in after.parameters["combined"]] == ["pgd", "autoattack"]
-    for number, one in enumerate(after.parameters["combined"]):
-        np.testing.assert_array_equal(
-            after.arrays["clm-adv combined s"][-1, number],
-            alone.arrays["clm-adv s"][names.index(one["name"])],
-        )
+    variants, _ = gather(session, "digits", alone)
+    found, _ = gather(session, "digits", kind)
+    of = {"retraining": "clm", "epochs": "clm-adv"}[kind]
+    (combined,) = (
+        array for name, array in found.arrays.items() if name in ("combined s", f"{of} combined s")
+    )
+    names = [one["name"] for one in variants.parameters["variants"]]
+    assert [one["attack"] for one in found.parameters["combined"]] == ["pgd", "autoattack"]
+    for number, one in enumerate(found.parameters["combined"]):
+        expected = variants.arrays[f"{of} s"][names.index(one["name"])]
+        np.testing.assert_array_equal(combined[row, number], expected)
+    assert len({values.tobytes() for values in combined[row]}) == 2
 
 
 def test_epochs_that_were_not_kept_are_an_error_that_names_the_cure(options):
