@@ -173,24 +173,39 @@ def _populations(study: Study) -> str:
             continue
         parameters = row.records[0].cell.defense_parameters
         epochs = parameters.get("epochs", parameters.get("recipe", {}).get("epochs", "–"))
-        cells = [NAMES[name], str(row.submodels), str(epochs), ", ".join(map(str, row.seeds))]
-        body.append([*cells, format_points(_effect_of_ten(row))])
+        images = parameters.get("train_images")
+        body.append(
+            [
+                NAMES[name],
+                str(row.submodels),
+                f"{images:,}" if images else "–",
+                str(epochs),
+                ", ".join(map(str, row.seeds)),
+                format_points(_effect_of_ten(row)),
+            ]
+        )
     if not body:
         return ""
     headers = [
         "ours",
         "n",
+        "training images",
         "epochs",
         "seeds",
         f"change of MRA under PGD if n were {SUBMODELS} (points)",
     ]
+    silence = (
+        " For MNIST the paper gives no number of epochs but that of the retraining; the training "
+        "script that its authors released has 10 by default, and the name of the CLM-Adv that they "
+        "released has 5."
+        if study.setting.dataset == "mnist"
+        else ""
+    )
     return (
         f"Our populations on {escape(study.setting.dataset)}. The paper's have {SUBMODELS} "
-        "submodels; the adversarially trained ones that its authors released have 4, and so have "
-        "ours: what 10 would change follows from what is left of a submodel attacked through "
-        "itself and through another. For MNIST the paper gives no number of "
-        "epochs but that of the retraining; the training script that its authors released has 10 "
-        f"by default, and names their CLM-Adv as one of 5.\n\n{markdown_table(headers, body)}"
+        "submodels; the adversarially trained ones that its authors released have 4. What 10 "
+        "would change follows from what is left of a submodel attacked through itself and through "
+        f"another.{silence}\n\n{markdown_table(headers, body)}"
     )
 
 

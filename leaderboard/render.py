@@ -270,8 +270,7 @@ def beside_the_paper(
     heading = (
         f"**Beside the paper** (MRA in percent, difference in points).{note} The paper ran "
         "`pgd-eot` on one deterministic network, ours draws networks. The paper's populations have "
-        "n = 10; the adversarially trained ones that its authors released have 4, "
-        "and so have ours.\n"
+        "n = 10; the adversarially trained ones that its authors released have 4.\n"
     )
     headers = ["defense", "attack", "ours", "paper", "difference"]
     return f"{heading}\n{markdown_table(headers, body)}"

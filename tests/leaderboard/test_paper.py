@@ -165,11 +165,12 @@ def test_what_the_paper_s_n_would_change_follows_from_the_transfer():
     correct[[0, 1], [0, 1], :2] = correct[[0, 1], [1, 0], :6] = True
     measured = record(9, defense="ulm-adv", attack="pgd", protocol="transfer", budget="paper")
     measured = replace(measured, cell=replace(measured.cell, images=10), correct=correct)
-    attacked = record(9, defense="ulm-adv", budget="paper")
+    trained = {"recipe": {"epochs": 3}, "train_images": 60_000}
+    attacked = record(9, defense="ulm-adv", budget="paper", defense_parameters=trained)
     (line,) = (
         li for li in report([attacked, measured]).splitlines() if li.startswith("| ULM-Adv ")
     )
-    assert [cell.strip() for cell in line.split("|")[2:6]] == ["2", "3", "0", "+16.0"]
+    assert [cell.strip() for cell in line.split("|")[2:7]] == ["2", "60,000", "3", "0", "+16.0"]
 
 
 def test_retrainings_stand_beside_the_paper_and_near_ones_are_named():
