@@ -163,10 +163,11 @@ def test_what_the_paper_s_n_would_change_follows_from_the_transfer():
     """n = 2, own 0.2 and others 0.6: from 0.4 to 0.2 / 10 + 0.9 * 0.6 = 0.56."""
     correct = np.zeros((2, 2, 10), bool)
     correct[[0, 1], [0, 1], :2] = correct[[0, 1], [1, 0], :6] = True
-    measured = record(9, defense="ulm-adv", attack="pgd", protocol="transfer", budget="paper")
-    measured = replace(measured, cell=replace(measured.cell, images=10), correct=correct)
     trained = {"recipe": {"epochs": 3}, "train_images": 60_000}
-    attacked = record(9, defense="ulm-adv", budget="paper", defense_parameters=trained)
+    row = {"defense": "ulm-adv", "budget": "paper", "defense_parameters": trained}
+    measured = record(9, attack="pgd", protocol="transfer", **row)
+    measured = replace(measured, cell=replace(measured.cell, images=10), correct=correct)
+    attacked = record(9, **row)
     (line,) = (
         li for li in report([attacked, measured]).splitlines() if li.startswith("| ULM-Adv ")
     )
