@@ -68,6 +68,19 @@ class Retraining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """One more epoch for ULM-Adv, as CLM's retraining goes on from ULM.
+
+    Attributes:
+        images: training images, the first.
+        learning_rate: the retraining's.
+    """
+
+    images: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Figures:
     """How much is measured for the paper's figures.
 
@@ -81,8 +94,9 @@ class Figures:
         pair_eps: at this radius; at the paper's nothing is left of any pair in the worst case.
         shown_eps: radii at which examples are shown.
         variants: other ways to run the paper's attacks, to explain differences.
-        combined: those of the variants that are also run on the CLMs of `retrainings`, and after
-            every epoch of adversarial training: two causes may add up.
+        combined: those of the variants that are also run on populations trained in other ways:
+            two causes may add up.
+        continued: how ULM-Adv is trained on, with counter-linking and without.
         retrainings: ways to retrain CLM, to explain differences.
     """
 
@@ -96,6 +110,7 @@ class Figures:
     shown_eps: tuple[float, ...]
     variants: tuple[Variant, ...]
     combined: tuple[Variant, ...]
+    continued: Continuation
     retrainings: tuple[Retraining, ...] = ()
 
 
@@ -305,6 +320,7 @@ _MNIST_PAPER = Experiment(
         shown_eps=(0.1, 0.2, 0.3, 0.4),
         variants=_variants(step_size=0.01),
         combined=_combined(step_size=0.01),
+        continued=Continuation(images=20_000, learning_rate=1e-4),
         retrainings=(
             *_RETRAININGS,
             Retraining(name="examined every 50 steps", changes={"period": 50}),
@@ -350,6 +366,7 @@ _CIFAR_PAPER = Experiment(
         shown_eps=(2 / 255, 4 / 255, 8 / 255, 16 / 255),
         variants=_variants(step_size=2 / 255),
         combined=_combined(step_size=2 / 255),
+        continued=Continuation(images=50_000, learning_rate=1e-2),
         retrainings=_RETRAININGS,
     ),
 )

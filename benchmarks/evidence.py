@@ -290,6 +290,16 @@ def epochs(scene: Scene) -> Arrays:
     return arrays
 
 
+def retraining_adv(scene: Scene) -> Arrays:
+    """ULM-Adv trained on, and retrained into a CLM-Adv as ULM is into a CLM, under the same."""
+    ulm_adv, continued = scene.prepared["ulm-adv"], scene.figures.continued
+    arrays: Arrays = {}
+    for defense in ADVERSARIAL:
+        trained = scene.session.train_on(ulm_adv, defense, **asdict(continued))
+        arrays |= _measured(scene, f"{defense} ", [trained])
+    return arrays
+
+
 def _measured(scene: Scene, prefix: str, populations: Sequence[Population]) -> Arrays:
     """What is left of populations: (populations, shown, N) and (populations, combined, N)."""
     return {
@@ -442,6 +452,13 @@ KINDS: dict[str, Kind] = {
     "variants-adv": Kind(variants, ("images", "variants"), defenses=ADVERSARIAL, at_eps=True),
     "retraining": Kind(retraining, ("images", "retrainings", "combined"), SHOWN[1:], at_eps=True),
     "epochs": Kind(epochs, ("images", "combined"), SHOWN[1:], defenses=ADVERSARIAL, at_eps=True),
+    "retraining-adv": Kind(
+        retraining_adv,
+        ("images", "combined", "continued"),
+        SHOWN[1:],
+        defenses=ADVERSARIAL,
+        at_eps=True,
+    ),
     "conformity": Kind(conformity, ("conformity",), (CLAIMED,), at_eps=True),
     "examples": Kind(examples, ("images", "shown_eps"), (INFORMED,)),
     "diversity": Kind(

@@ -8,6 +8,7 @@ import re
 import subprocess
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -299,6 +300,35 @@ class Session:
 
         task = self._task(data, defense, population, load, observe=observe)
         DEFENSES[defense].train(population, task, **self._arguments(dataset, defense))
+        return population.eval()
+
+    def train_on(
+        self, prepared: Prepared, defense: str, *, images: int, learning_rate: float
+    ) -> Population:
+        """A trained population after one more epoch, in the way of a defense; nothing is kept.
+
+        Args:
+            defense: one that trains what it is given, such as an adversarially trained one.
+            images: how many training images are used, the first.
+
+        Returns:
+            Another population, in evaluation mode.
+        """
+        data = prepared.dataset
+        population = deepcopy(prepared.population)
+
+        def load(other: str) -> Population:
+            return self.prepare(data.name, other).population
+
+        task = self._task(data, defense, population, load)
+        task = replace(
+            task,
+            images=task.images[:images],
+            labels=task.labels[:images],
+            recipe=replace(task.recipe, epochs=1, learning_rate=learning_rate),
+            seed=derive_seed(task.seed, "trained on"),
+        )
+        DEFENSES[defense].train(population, task, **self._arguments(data.name, defense))
         return population.eval()
 
     def plan(self, population: Population, images: Tensor) -> Plan:

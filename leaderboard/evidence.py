@@ -28,7 +28,7 @@ COMPARED = ("ulm", "clm")
 # Their adversarially trained counterparts.
 ADVERSARIAL = ("ulm-adv", "clm-adv")
 # What is measured at the largest radius that defenses are ranked at, not at the first.
-AT_LARGEST_RADIUS = ("variants-adv", "epochs")
+AT_LARGEST_RADIUS = ("variants-adv", "epochs", "retraining-adv")
 # How two submodels may differ; the rows of the "diversity" measures.
 DIVERSITY = (
     "saliency (1 - cosine)",
@@ -43,8 +43,8 @@ OUTCOMES = {
     "claimed": "left of the pair under PGD on one",
     "worst": "left of the pair in the worst case",
 }
-# What "retraining" and "epochs" show, beside the combined variants: clean, under the paper's
-# attacks, and in the worst case.
+# What "retraining", "epochs" and "retraining-adv" show, beside the combined variants: clean, under
+# the paper's attacks, and in the worst case.
 SHOWN = ("none", *CLAIM_ATTACKS, CASCADE)
 # The quantiles of the "saliency" arrays.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -77,6 +77,9 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "epochs": _of_each(
         ADVERSARIAL, s=("epochs", "shown", "N"), combined_s=("epochs", "combined", "N")
+    ),
+    "retraining-adv": _of_each(
+        ADVERSARIAL, s=("trained", "shown", "N"), combined_s=("trained", "combined", "N")
     ),
     "conformity": {"seeds": ("k",), "clean": ("k", "n"), "claimed": ("k", "n")},
     "examples": {

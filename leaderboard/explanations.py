@@ -19,6 +19,8 @@ from leaderboard.metrics import Score
 from leaderboard.studies import Study
 from leaderboard.table import CASCADE, CLAIM_ATTACKS
 
+# What "retraining-adv" did to ULM-Adv, by whose numbers it stands beside.
+CONTINUED = {"ulm-adv": "trained on", "clm-adv": "retrained from ULM-Adv"}
 # Whose populations the paper's attacks were run on in other ways, by kind of evidence.
 ATTACKED = {"variants": COMPARED, "variants-adv": ADVERSARIAL}
 
@@ -78,6 +80,12 @@ def ways(evidence: Evidence) -> list[list[Way]]:
                 f"{defense} ",
             )
         ]
+    if evidence.kind == "retraining-adv":
+        return [
+            row
+            for defense, name in CONTINUED.items()
+            for row in _of_populations(evidence, [name], defense, f"{defense} ")
+        ]
     return []
 
 
@@ -123,9 +131,10 @@ def explain(one: Comparison, study: Study, baselines: Baselines) -> str:
     """
     if one.ours is None or study.obstacle or near(one.attack, one.ours.value, one.paper):
         return ""
+    experiments = [study.evidence[kind] for kind in _TABLES if kind in study.evidence]
     comes_near = {
         way: _is_near(way, evidence, baselines)
-        for evidence in study.evidence.values()
+        for evidence in experiments
         for row in ways(evidence)
         for way in row
         if way.attack == one.attack and abs(way.eps - one.eps) < 1e-6
@@ -233,6 +242,24 @@ def _after_epochs(evidence: Evidence, baselines: Baselines) -> str:
     )
 
 
+def _continued(evidence: Evidence, baselines: Baselines) -> str:
+    """ULM-Adv after one more epoch, without counter-linking and with it."""
+    how = evidence.parameters["continued"]
+    body = []
+    for row in ways(evidence):
+        defense = row[0].defense
+        body.append([NAMES[defense], "*the paper's*", *_paper_s(row, evidence, baselines)])
+        body.append([NAMES[defense], row[0].trained, *_scores(row)])
+    return (
+        "ULM-Adv after one more epoch of adversarial training on the first "
+        f"{how['images']:,} images at a learning rate of {how['learning_rate']:g}, without "
+        "counter-linking and with it. The CLM-Adv that the paper's authors released is named after "
+        "the number of epochs of CLM's retraining: it may be a retrained ULM-Adv, where ours is "
+        f"counter-linked from the start. Measured {_measured_how(evidence)}.\n\n"
+        + markdown_table(["defense", "", *_columns(evidence)], body)
+    )
+
+
 def _measured_how(evidence: Evidence) -> str:
     eps = format_eps(evidence.dataset, evidence.parameters["eps"])
     return (
@@ -269,4 +296,5 @@ _TABLES = {
     "retraining": _retrained,
     "variants-adv": _attacked,
     "epochs": _after_epochs,
+    "retraining-adv": _continued,
 }

@@ -198,6 +198,21 @@ def test_the_last_epoch_is_the_population_itself(options):
     assert (clean == record.correct.mean(axis=0)).all()
 
 
+def test_a_population_is_trained_on_in_the_way_of_a_defense_and_itself_stays(options):
+    session = Session(options)
+    prepared = session.prepare("digits", "ulm-adv")
+    found = {
+        name: weights_sha256(session.train_on(prepared, name, images=60, learning_rate=1e-3))
+        for name in ("ulm-adv", "clm-adv")
+    }
+    assert len({prepared.sha256, *found.values()}) == 3
+    assert weights_sha256(prepared.population) == prepared.sha256
+    again = session.train_on(prepared, "clm-adv", images=60, learning_rate=1e-3)
+    assert weights_sha256(again) == found["clm-adv"]
+    other = session.train_on(prepared, "clm-adv", images=60, learning_rate=1e-4)
+    assert weights_sha256(other) != found["clm-adv"]
+
+
 @pytest.mark.parametrize(
     ("kind", "alone", "row"), [("retraining", "variants", 0), ("epochs", "variants-adv", -1)]
 )

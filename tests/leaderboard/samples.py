@@ -170,6 +170,11 @@ def evidence(kind, *, seed=0, **changes):
                 (f"{name} combined s", np.full((2, 1, 10), last, np.float32)),
             )
         },
+        "retraining-adv": {
+            f"{name} {key}": np.full((1, rows, 10), value, np.float32)
+            for name, value in (("ulm-adv", 0.9), ("clm-adv", 0.8))
+            for key, rows in (("s", 6), ("combined s", 1))
+        },
         "conformity": {
             "seeds": np.arange(2, dtype=np.float32),
             "clean": np.array([[0.98, 0.99], [0.985, 0.975]], np.float32),
@@ -209,6 +214,7 @@ def evidence(kind, *, seed=0, **changes):
                 {"name": "10 steps", "attack": "autoattack", "ours": False},
             ],
             "combined": [{"name": "5 steps", "attack": "autoattack", "ours": False}],
+            "continued": {"images": 20_000, "learning_rate": 1e-4},
             "retrainings": [
                 {"name": "as the paper says", "changes": {}},
                 {"name": "for 15 epochs", "changes": {"epochs": 15}},

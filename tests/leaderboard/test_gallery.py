@@ -40,6 +40,7 @@ def test_all_evidence_but_a_table_has_a_figure(drawn):
         "variants",
         "variants-adv",
         "retraining",
+        "retraining-adv",
         "epochs",
     }
     for figure, svg in drawn.values():

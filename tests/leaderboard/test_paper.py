@@ -222,6 +222,29 @@ def test_after_every_epoch_the_numbers_stand_beside_the_paper_and_near_ones_are_
     assert "near it: after epoch" not in moved(same, near, other=0.6)
 
 
+def test_a_continued_population_stands_beside_the_paper_and_explains_where_it_is_near():
+    def continued(shown, combined):
+        arrays = {
+            f"{name} {key}": np.full((1, rows, 10), value, np.float32)
+            for name in ("ulm-adv", "clm-adv")
+            for key, rows, value in (("s", 6, shown), ("combined s", 1, combined))
+        }
+        return report(evidence=[seen("retraining-adv", arrays=arrays)])
+
+    text = continued(0.9, 0.6)
+    section = text.split("What moves its numbers")[1].split("## ")[0]
+    assert "first 20,000 images at a learning rate of 0.0001" in section
+    rows = [line for line in section.splitlines() if line.startswith("| CLM-Adv ")]
+    assert [row.split("|")[2].strip() for row in rows] == [
+        "*the paper's*",
+        "retrained from ULM-Adv",
+    ]
+    # 94.35, 91.19 and 91.30 of ULM-Adv, 94.34, 90.51 and 91.00 of CLM-Adv; 84.32 and 84.43 are far.
+    assert text.count("near it: trained on |") + text.count("near it: trained on  ") == 3
+    assert text.count("near it: retrained from ULM-Adv") == 3
+    assert continued(0.6, 0.84).count("near it: trained on, 5 steps") == 1
+
+
 def test_the_result_is_one_table_one_plot_and_three_sentences():
     text = result(studies(measured_by_hand(), seen_by_hand()))
     verdict = text.split("\n\n")[0]
