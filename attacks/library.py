@@ -172,9 +172,12 @@ def autoattack(
 
 
 def _run(attack: Any, images: Tensor, labels: Tensor) -> Tensor:
-    """Call a torchattacks attack on the model's own device."""
+    """Call a torchattacks attack on the model's own device.
+
+    With the channels first: FAB cannot view the gradients of colour images that have them last.
+    """
     attack.set_device(images.device)
-    perturbed: Tensor = attack(images, labels)
+    perturbed: Tensor = attack(images.contiguous(), labels)
     return perturbed.detach()
 
 

@@ -251,7 +251,8 @@ def _in_variants(scene: Scene, population: Population, chosen: Sequence[Variant]
 def as_published(variant: Variant) -> Attack:
     """A torchattacks attack without what the suite adds to it.
 
-    MI-FGSM returns NaN where a gradient is zero: such an image stays as it was.
+    MI-FGSM returns NaN where a gradient is zero: such an image stays as it was. FAB needs colour
+    images with the channels first.
     """
     import torchattacks
 
@@ -267,7 +268,7 @@ def as_published(variant: Variant) -> Attack:
             own.setdefault("alpha", threat_model.eps / own["steps"])
         attack = tool(model, eps=threat_model.eps, **own)
         attack.set_device(images.device)
-        perturbed: Tensor = attack(images, labels).detach()
+        perturbed: Tensor = attack(images.contiguous(), labels).detach()
         return torch.where(perturbed.isfinite(), perturbed, images)
 
     return Attack(variant.attack, run, "submodel", ("Linf",), gradient_only=False, version=1)

@@ -100,6 +100,21 @@ def test_every_attack_obeys_the_threat_model_repeats_itself_and_leaves_no_trace(
 
 
 @pytest.mark.parametrize("attack", list(ATTACKS))
+def test_every_attack_takes_colours_with_the_channels_last_to_its_end(attack):
+    """On a network so sure that no attack is done early."""
+    layers = nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(64, 4)
+    with torch.no_grad():
+        layers[-1].bias.copy_(torch.tensor([100.0, 0, 0, 0]))
+    network = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    images = torch.rand(3, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    labels = torch.zeros(3, dtype=torch.int64)
+    parameters = PARAMETERS.get(attack, {})
+    crafted = run(attack, Population([network]), images, labels, parameters=parameters)
+    assert LINF.violation(crafted.images, images) is None
+    assert Population([network]).correct(crafted.images, labels, batch_size=3).all()
+
+
+@pytest.mark.parametrize("attack", list(ATTACKS))
 def test_eps_zero_changes_nothing(attack):
     images, labels = images_and_labels(3)
     population = Population([linear([1.0, -2.0])])
