@@ -65,7 +65,7 @@ def ways(evidence: Evidence) -> list[list[Way]]:
         ]
     if evidence.kind == "retraining":
         names = [
-            f"retrained {retraining['name']}" if retraining["changes"] else ""
+            f"retrained, {retraining['name']}" if retraining["changes"] else ""
             for retraining in parameters["retrainings"]
         ]
         return _of_populations(evidence, names, "clm", "")
@@ -147,18 +147,17 @@ def explain(one: Comparison, study: Study, baselines: Baselines) -> str:
                 alike[other.defense] = alike.get(other.defense, False) or is_near
         return comes_near[way] and (not way.attacked or all(alike.values()))
 
-    tried: dict[str, bool] = {}
-    for way in comes_near:
-        if way.defense == one.defense and way.name:
-            tried[way.name] = tried.get(way.name, False) or explains(way)
+    tried = [way for way in comes_near if way.defense == one.defense and way.name]
     if not tried:
         return ""
-    names = [escape(name) for name, is_near in tried.items() if is_near]
+    close = [way for way in tried if explains(way)]
+    # Where one cause will do, two say no more.
+    simple = [way for way in close if not (way.trained and way.attacked)]
+    names = dict.fromkeys(escape(way.name) for way in simple or close)
     if names:
         return f"near it: {'; '.join(names)}"
-    return (
-        f"none of {len(tried)} other ways is near" if len(tried) > 1 else "another way is not near"
-    )
+    others = len({way.name for way in tried})
+    return f"none of {others} other ways is near" if others > 1 else "another way is not near"
 
 
 def what_moves(study: Study, baselines: Baselines) -> str:

@@ -118,10 +118,12 @@ def test_a_number_that_is_off_names_the_ways_that_come_near():
     }
     text = report(evidence=[seen("retraining", arrays=retrained)])
     # 51.36, 50.04 and 54.29; not the clean 98.54.
-    assert text.count("near it: retrained for 15 epochs ") == 3
-    # 45.43 in two ways; and the CLM that is as ours in one of them.
-    both = "5 steps; retrained for 15 epochs; retrained for 15 epochs, 5 steps"
-    assert text.count(f"near it: {both}") == 1
+    assert text.count("near it: retrained, for 15 epochs ") == 3
+    # 45.43 in either way; both at once say no more.
+    assert text.count("near it: 5 steps; retrained, for 15 epochs ") == 1
+    far = {**retrained, "s": np.full((2, 6, 10), 0.3, np.float32)}
+    text = report(evidence=[seen("retraining", arrays=far)])
+    assert text.count("near it: 5 steps ") == 1
     assert "retrained as the paper says" not in text
 
 
