@@ -29,7 +29,7 @@ from leaderboard.comparison import (
     counts,
 )
 from leaderboard.drawing import NAMES
-from leaderboard.evidence import COMPARED, OUTCOMES, Evidence
+from leaderboard.evidence import ADVERSARIAL, COMPARED, OUTCOMES, Evidence
 from leaderboard.explanations import explain, what_moves
 from leaderboard.findings import SIGNIFICANT, correlations
 from leaderboard.formats import (
@@ -357,17 +357,19 @@ def _sentences(study: Study) -> str:
             "Attacks on all networks at once, by someone who knows everything but the draw, leave "
             f"them {' and '.join(map(_percent, left))}: {words}."
         )
-    trained = [worst[name] for name in ("ulm-adv", "clm-adv", "single-adv") if name in worst]
-    if len(trained) == 3:
-        population, alone = max(trained[:2], key=lambda score: score.value), trained[2]
+    trained = [worst[name] for name in ADVERSARIAL if name in worst]
+    single = rows.get("single-adv")
+    if len(trained) == len(ADVERSARIAL) and single and single.complete and single.worst:
+        alone = single.worst
+        most, words = "at most ", "its row fails a check, so which is better stays open"
+        if gates.trusted(single):
+            most, words = "", "a population is not shown to beat one network"
+            if max(trained, key=lambda score: score.value).low > alone.high:
+                words = "the population beats one network"
         sentences.append(
             f"Adversarial training leaves {_percent(trained[0])} of ULM-Adv and "
-            f"{_percent(trained[1])} of CLM-Adv, and {_percent(alone)} of a single network: "
-            + (
-                "the population beats one network."
-                if population.low > alone.high
-                else "a population is not shown to beat one network."
-            )
+            f"{_percent(trained[1])} of CLM-Adv, and {most}{_percent(alone)} of a single network: "
+            f"{words}."
         )
     return " ".join(sentences)
 

@@ -282,6 +282,20 @@ def test_the_opening_says_what_was_measured(left, words):
     assert words in opening(left)
 
 
+def test_a_single_network_whose_row_fails_a_gate_is_an_upper_bound():
+    cell = {"budget": "paper", "images": 1000}
+    measured = [
+        replace(one, zero_gradients=0.5)
+        if (one.cell.defense, one.cell.attack) == ("single-adv", "none")
+        else one
+        for name, minimum, n in (("ulm-adv", 800, 4), ("clm-adv", 780, 4), ("single-adv", 700, 1))
+        for one in gated(name, minimum, submodels=n, **cell)
+    ]
+    text = result(studies(measured, []))
+    assert re.search(r"of CLM-Adv, and at most [\d.]+% of a single network: its row fails", text)
+    assert "beat" not in text
+
+
 def test_too_few_images_decide_nothing():
     assert "undecided" in opening({"ulm": 3, "clm": 5}, images=20)
 
