@@ -48,8 +48,16 @@ class Comparison:
     @property
     def by_chance(self) -> bool:
         """Whether ours does not reproduce the paper's but has it in its interval."""
-        within = self.ours is not None and self.ours.low <= self.paper <= self.ours.high
-        return self.verdict == NOT_REPRODUCED and within
+        return self.verdict == NOT_REPRODUCED and self._within
+
+    @property
+    def apart(self) -> bool:
+        """Whether ours reproduces the paper's but has it outside its interval."""
+        return self.verdict == REPRODUCED and not self._within
+
+    @property
+    def _within(self) -> bool:
+        return self.ours is not None and self.ours.low <= self.paper <= self.ours.high
 
 
 def compare(tables: Mapping[str, Any], studies: Mapping[str, Study]) -> list[Comparison]:

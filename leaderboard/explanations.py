@@ -127,15 +127,17 @@ def explain(one: Comparison, study: Study, baselines: Baselines) -> str:
     """Which ways come near a number that ours is far from; nothing if none was tried.
 
     Another setting of the attack explains nothing unless it comes near on each population that it
-    was tried on, trained in one way or another.
+    was tried on, trained in one way or another; nor does another retraining unless it is near all
+    of the paper's numbers.
     """
     if one.ours is None or study.obstacle or near(one.attack, one.ours.value, one.paper):
         return ""
     experiments = [study.evidence[kind] for kind in _TABLES if kind in study.evidence]
     comes_near = {
-        way: _is_near(way, evidence, baselines)
+        way: _is_near(way, evidence, baselines) and (whole or evidence.kind != "retraining")
         for evidence in experiments
         for row in ways(evidence)
+        for whole in [_near_throughout(row, evidence, baselines) or not row[0].trained]
         for way in row
         if way.attack == one.attack and abs(way.eps - one.eps) < 1e-6
     }
@@ -156,6 +158,9 @@ def explain(one: Comparison, study: Study, baselines: Baselines) -> str:
     names = dict.fromkeys(escape(way.name) for way in simple or close)
     if names:
         return f"near it: {'; '.join(names)}"
+    here = dict.fromkeys(escape(way.name) for way in tried if comes_near[way])
+    if here:
+        return f"near it, though not the other population's: {'; '.join(here)}"
     others = len({way.name for way in tried})
     return f"none of {others} other ways is near" if others > 1 else "another way is not near"
 
@@ -204,8 +209,7 @@ def _retrained(evidence: Evidence, baselines: Baselines) -> str:
     rows = ways(evidence)
     alike = []
     for name, row in zip(names, rows, strict=True):
-        close = {way.attack for way in row if _is_near(way, evidence, baselines)}
-        if close == {way.attack for way in row} - {CASCADE}:
+        if _near_throughout(row, evidence, baselines):
             alike.append(name)
     body = [
         ["*the paper's CLM*", *_paper_s(rows[0], evidence, baselines)],
@@ -280,6 +284,12 @@ def _scores(row: Sequence[Way]) -> list[str]:
 
 def _paper_s(row: Sequence[Way], evidence: Evidence, baselines: Baselines) -> list[str]:
     return [format_percent(_theirs(way, evidence, baselines)) for way in row]
+
+
+def _near_throughout(row: Sequence[Way], evidence: Evidence, baselines: Baselines) -> bool:
+    """Whether a population is near all of the paper's numbers, each in one of its ways."""
+    close = {way.attack for way in row if _is_near(way, evidence, baselines)}
+    return close == {way.attack for way in row} - {CASCADE}
 
 
 def _is_near(way: Way, evidence: Evidence, baselines: Baselines) -> bool:

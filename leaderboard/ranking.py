@@ -62,7 +62,8 @@ def _notes(rows: Checked, ranked: Sequence[Row]) -> list[str]:
     notes = []
     if any(row not in ranked for row, _ in rows):
         notes.append(
-            "–: not ranked: an attack or a check that a rank needs was not run, or failed."
+            "– as a rank: an attack or a check that a rank needs was not run, or failed; "
+            "elsewhere: not measured."
         )
     for row, checks in rows:
         failures = "; ".join(

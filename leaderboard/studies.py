@@ -30,9 +30,9 @@ class Study:
     @property
     def obstacle(self) -> str:
         """Why the paper's numbers cannot be judged by this study, or nothing."""
-        if not self.setting.source.startswith("torchvision"):
-            return "other images"
-        return "" if self.setting.budget == "paper" else f"{self.setting.budget} budget"
+        budget = "" if self.setting.budget == "paper" else f"{self.setting.budget} budget"
+        images = "" if self.setting.source.startswith("torchvision") else "other images"
+        return ", ".join(filter(None, (budget, images)))
 
     @cached_property
     def radii(self) -> list[float]:

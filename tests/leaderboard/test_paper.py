@@ -101,7 +101,8 @@ def test_a_number_that_is_off_names_the_ways_that_come_near():
         return row.split("|")[-2].strip()
 
     # 50 against 54.29, but for ULM 30 against 35.94: luck.
-    assert verdict("pgd", "CLM") == "not reproduced; none of 2 other ways is near"
+    luck = "not reproduced; near it, though not the other population's: as released"
+    assert verdict("pgd", "CLM") == luck
     arrays = {
         f"{name} s": np.full((2, 10), value, np.float32)
         for name, value in (("ulm", 0.36), ("clm", 0.54))
@@ -116,14 +117,18 @@ def test_a_number_that_is_off_names_the_ways_that_come_near():
         "s": np.full((2, 6, 10), 0.5, np.float32),
         "combined s": np.full((2, 1, 10), 0.45, np.float32),
     }
+    retrained["s"][:, 0] = 0.98
     text = report(evidence=[seen("retraining", arrays=retrained)])
-    # 51.36, 50.04 and 54.29; not the clean 98.54.
+    # 51.36, 50.04 and 54.29; the clean 98.54 is ours, too.
     assert text.count("near it: retrained, for 15 epochs ") == 3
     # 45.43 in either way; both at once say no more.
     assert text.count("near it: 5 steps; retrained, for 15 epochs ") == 1
     far = {**retrained, "s": np.full((2, 6, 10), 0.3, np.float32)}
     text = report(evidence=[seen("retraining", arrays=far)])
     assert text.count("near it: 5 steps ") == 1
+    # A CLM that is far from the clean number explains none.
+    wrong = {**retrained, "s": np.full((2, 6, 10), 0.5, np.float32)}
+    assert "near it: retrained" not in report(evidence=[seen("retraining", arrays=wrong)])
     assert "retrained as the paper says" not in text
 
 
@@ -219,7 +224,8 @@ def test_after_every_epoch_the_numbers_stand_beside_the_paper_and_near_ones_are_
     assert "not reproduced; near it: after epoch 1 |" in re.sub(" +", " ", text)
     assert "not reproduced; near it: after epoch 1, 5 steps |" in re.sub(" +", " ", text)
     # Near ULM-Adv's number, and near CLM-Adv's after no epoch: luck.
-    assert "after epoch 1, 5 steps |" not in re.sub(" +", " ", moved(near, same, other=0.6))
+    luck = "near it, though not the other population's: after epoch 1, 5 steps |"
+    assert luck in re.sub(" +", " ", moved(near, same, other=0.6))
     # After the last epoch it is ours, which explains nothing.
     assert "near it: after epoch" not in moved(same, near, other=0.6)
 
@@ -292,8 +298,8 @@ def test_a_single_network_whose_row_fails_a_gate_is_an_upper_bound():
         for one in gated(name, minimum, submodels=n, **cell)
     ]
     text = result(studies(measured, []))
-    assert re.search(r"of CLM-Adv, and at most [\d.]+% of a single network: its row fails", text)
-    assert "beat" not in text
+    assert re.search(r"\(CLM-Adv\) and [\d.]+% \(a single network\): the population beats", text)
+    assert "(one training of each)" in text
 
 
 def test_too_few_images_decide_nothing():

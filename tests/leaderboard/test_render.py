@@ -189,7 +189,7 @@ def test_a_row_without_all_attacks_or_all_gates_has_no_rank():
     text = page([*gated("a", 5), *row("ungated", 4), record(19, defense="weakly-attacked")])
     ranked = [(r[0].strip(), r[1].strip()) for r in tables(text)[0][2:]]
     assert ranked == [("1", "a"), ("–", "ungated"), ("–", "weakly-attacked")]
-    assert "not ranked" in text
+    assert "– as a rank: an attack or a check" in text
 
 
 def test_the_paper_s_figure_and_the_difference_stand_beside_ours():
