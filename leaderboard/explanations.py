@@ -175,7 +175,28 @@ def what_moves(study: Study, baselines: Baselines) -> str:
         if kind in study.evidence
     ]
     title = f"## What moves its numbers, {escape(study.setting.dataset)}\n"
-    return "\n".join([title, *shown]) if shown else ""
+    return "\n".join([title, *_by_seed(study), *shown]) if shown else ""
+
+
+def _by_seed(study: Study) -> list[str]:
+    """How far another training seed alone moves MRA, as a paragraph; empty with one seed."""
+    eps = study.radii[0]
+    listed = []
+    for defense in COMPARED:
+        row = study.row(defense, eps)
+        if row is None:
+            continue
+        for attack in CLAIM_ATTACKS:
+            by_seed = sorted(row.by_attack.get(attack, {}).items())
+            if len(by_seed) > 1:
+                shares = ", ".join(format_percent(metrics.mra(r.correct)) for _, r in by_seed)
+                listed.append(f"{NAMES[defense]} under `{attack}` {shares}")
+    if not listed:
+        return []
+    return [
+        "What follows is of one training. Another seed alone moves MRA by points: at eps "
+        f"{format_eps(study.setting.dataset, eps)}, by seed, {'; '.join(listed)}.\n"
+    ]
 
 
 def _attacked(evidence: Evidence, baselines: Baselines) -> str:
