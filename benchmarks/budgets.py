@@ -8,7 +8,7 @@ silent, their released scripts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from defenses.training import Recipe
@@ -55,29 +55,26 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retraining:
-    """CLM's retraining with another number.
+class Variation:
+    """A defense trained otherwise than the budget says.
 
     Attributes:
-        name: what is different, in words.
-        changes: keyword arguments of `clm` in place of the budget's.
+        name: what is different, in words; empty if nothing is.
+        defense: whose training is varied, and whose numbers the population stands beside.
+        changes: keyword arguments of the defense in place of the budget's.
+        recipe: fields of its recipe in place of the budget's.
+        images: training images used, the first; None: as many as the budget says.
+        in_turn: submodels train one after another within each epoch.
+        start: the population to go on from, with a new optimizer; None: as the defense starts.
     """
 
-    name: str
-    changes: Parameters
-
-
-@dataclass(frozen=True, kw_only=True)
-class Continuation:
-    """One more epoch for ULM-Adv, as CLM's retraining goes on from ULM.
-
-    Attributes:
-        images: training images, the first.
-        learning_rate: the retraining's.
-    """
-
-    images: int
-    learning_rate: float
+    name: str = ""
+    defense: str
+    changes: Parameters = field(default_factory=dict)
+    recipe: Parameters = field(default_factory=dict)
+    images: int | None = None
+    in_turn: bool = False
+    start: Variation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +93,8 @@ class Figures:
         variants: other ways to run the paper's attacks, to explain differences.
         combined: those of the variants that are also run on populations trained in other ways:
             two causes may add up.
-        continued: how ULM-Adv is trained on, with counter-linking and without.
         retrainings: ways to retrain CLM, to explain differences.
+        continued: ways to train ULM-Adv on, with counter-linking and without, likewise.
     """
 
     images: int
@@ -110,8 +107,8 @@ class Figures:
     shown_eps: tuple[float, ...]
     variants: tuple[Variant, ...]
     combined: tuple[Variant, ...]
-    continued: Continuation
-    retrainings: tuple[Retraining, ...] = ()
+    retrainings: tuple[Variation, ...] = ()
+    continued: tuple[Variation, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,10 +279,43 @@ def _combined(step_size: float) -> tuple[Variant, ...]:
     return tuple(variant for variant in _variants(step_size) if variant.name in names)
 
 
+_IN_TURN = "one submodel after another"
 _RETRAININGS = (
-    Retraining(name="as the paper says", changes={}),
-    Retraining(name="without counter-linking", changes={"alpha": 0.0}),
+    Variation(name="as the paper says", defense="clm"),
+    Variation(name="without counter-linking", defense="clm", changes={"alpha": 0.0}),
+    Variation(name=_IN_TURN, defense="clm", in_turn=True),
 )
+
+
+def _continued(*, learning_rate: float, images: int | None) -> tuple[Variation, ...]:
+    """ULM-Adv after one more epoch at the learning rate of CLM's retraining."""
+    trained_on = Variation(
+        name="trained on",
+        defense="ulm-adv",
+        recipe={"epochs": 1, "learning_rate": learning_rate},
+        images=images,
+        start=Variation(defense="ulm-adv"),
+    )
+    linked = replace(trained_on, name="retrained from ULM-Adv", defense="clm-adv")
+    return trained_on, linked, replace(linked, name=f"{_IN_TURN}, {linked.name}", in_turn=True)
+
+
+def _longer(*, learning_rate: float, images: int) -> tuple[Variation, ...]:
+    """ULM-Adv trained for longer, and then retrained."""
+    three = {"epochs": 3}
+    by_three = Variation(
+        name="trained on for 3 epochs",
+        defense="ulm-adv",
+        recipe=three,
+        start=Variation(defense="ulm-adv"),
+    )
+    by_six = Variation(
+        name="trained on for 6 epochs", defense="ulm-adv", recipe=three, start=by_three
+    )
+    *_, in_turn = _continued(learning_rate=learning_rate, images=images)
+    after = replace(in_turn, name=f"{in_turn.name} trained on for 6 epochs", start=by_six)
+    return by_three, by_six, after
+
 
 _ONE = {"single": 1, "single-adv": 1}
 _TEN = {"default": 10, **_ONE}
@@ -320,12 +350,18 @@ _MNIST_PAPER = Experiment(
         shown_eps=(0.1, 0.2, 0.3, 0.4),
         variants=_variants(step_size=0.01),
         combined=_combined(step_size=0.01),
-        continued=Continuation(images=20_000, learning_rate=1e-4),
         retrainings=(
             *_RETRAININGS,
-            Retraining(name="examined every 50 steps", changes={"period": 50}),
-            Retraining(name="examined every 200 steps", changes={"period": 200}),
-            Retraining(name="at a learning rate of 1e-3", changes={"learning_rate": 1e-3}),
+            Variation(name="examined every 50 steps", defense="clm", changes={"period": 50}),
+            Variation(name="examined every 200 steps", defense="clm", changes={"period": 200}),
+            Variation(
+                name="at a learning rate of 1e-3", defense="clm", changes={"learning_rate": 1e-3}
+            ),
+        ),
+        # One epoch of 20,000 images instead of five of 60,000.
+        continued=(
+            *_continued(learning_rate=1e-4, images=20_000),
+            *_longer(learning_rate=1e-4, images=20_000),
         ),
     ),
 )
@@ -366,8 +402,8 @@ _CIFAR_PAPER = Experiment(
         shown_eps=(2 / 255, 4 / 255, 8 / 255, 16 / 255),
         variants=_variants(step_size=2 / 255),
         combined=_combined(step_size=2 / 255),
-        continued=Continuation(images=50_000, learning_rate=1e-2),
         retrainings=_RETRAININGS,
+        continued=_continued(learning_rate=1e-2, images=None),
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from attacks import ATTACKS, Attack, ThreatModel, craft
 from attacks.freezing import frozen
 from attacks.seeding import derive_seed
-from benchmarks.budgets import Figures, Variant
+from benchmarks.budgets import Figures, Variant, Variation
 from benchmarks.evaluation import evaluate
 from benchmarks.session import Prepared, Session, environment
 from defenses import Population
@@ -37,7 +37,7 @@ from leaderboard.evidence import (
 from leaderboard.files import set_aside
 from leaderboard.metrics import Correct
 from leaderboard.records import RecordError
-from leaderboard.table import CASCADE
+from leaderboard.table import CASCADE, CLAIM_ATTACKS
 
 Arrays = dict[str, Array]
 # The paper's attacker, and one who knows the population at the same price.
@@ -171,7 +171,7 @@ def trajectory(scene: Scene) -> Arrays:
         for name, place in places.items():
             seen[name].append(torch.stack([one[place] for one in filters]).detach().clone())
 
-    def observe(submodels: Sequence[nn.Module], epoch: int, step: int) -> None:
+    def observe(submodels: Sequence[nn.Module], _: range, epoch: int, step: int) -> None:
         total = next(taken)
         over = epoch == scene.figures.watched_epochs
         if over or total == 0 or (step + 1) % period == 0:
@@ -275,12 +275,8 @@ def as_published(variant: Variant) -> Attack:
 
 
 def retraining(scene: Scene) -> Arrays:
-    """CLMs retrained with other numbers, under the attacks as run here and combined variants."""
-    retrained = [
-        scene.session.prepare(scene.dataset, "clm", **variant.changes).population
-        for variant in scene.figures.retrainings
-    ]
-    return _measured(scene, "", retrained)
+    """CLMs retrained otherwise, under the attacks as run here and combined variants."""
+    return _measured(scene, "", _trained(scene, scene.figures.retrainings))
 
 
 def epochs(scene: Scene) -> Arrays:
@@ -293,22 +289,34 @@ def epochs(scene: Scene) -> Arrays:
 
 def retraining_adv(scene: Scene) -> Arrays:
     """ULM-Adv trained on, and retrained into a CLM-Adv as ULM is into a CLM, under the same."""
-    ulm_adv, continued = scene.prepared["ulm-adv"], scene.figures.continued
-    arrays: Arrays = {}
-    for defense in ADVERSARIAL:
-        trained = scene.session.train_on(ulm_adv, defense, **asdict(continued))
-        arrays |= _measured(scene, f"{defense} ", [trained])
-    return arrays
+    return _measured(scene, "", _trained(scene, scene.figures.continued))
 
 
-def _measured(scene: Scene, prefix: str, populations: Sequence[Population]) -> Arrays:
-    """What is left of populations: (populations, shown, N) and (populations, combined, N)."""
+def networks(scene: Scene) -> Arrays:
+    """What is left of adversarially trained populations by the network that was attacked."""
     return {
-        f"{prefix}s": np.stack([_left(scene, one) for one in populations]),
-        f"{prefix}combined s": np.stack(
-            [_in_variants(scene, one, scene.figures.combined) for one in populations]
-        ),
+        f"{name} s": np.stack(
+            [
+                scene.perturb(population, attack, scene.eps, protocol="transfer")[1].mean(1)
+                for attack in CLAIM_ATTACKS
+            ]
+        ).astype(np.float32)
+        for name, population in scene.populations().items()
     }
+
+
+def _trained(scene: Scene, variations: Sequence[Variation]) -> Iterator[Population]:
+    for variation in variations:
+        yield scene.session.prepare_varied(scene.dataset, variation).population
+
+
+def _measured(scene: Scene, prefix: str, populations: Iterable[Population]) -> Arrays:
+    """What is left of populations: (populations, shown, N) and (populations, combined, N)."""
+    left, combined = [], []
+    for population in populations:
+        left.append(_left(scene, population))
+        combined.append(_in_variants(scene, population, scene.figures.combined))
+    return {f"{prefix}s": np.stack(left), f"{prefix}combined s": np.stack(combined)}
 
 
 def _left(scene: Scene, population: Population) -> Array:
@@ -460,6 +468,7 @@ KINDS: dict[str, Kind] = {
         defenses=ADVERSARIAL,
         at_eps=True,
     ),
+    "networks": Kind(networks, ("images",), CLAIM_ATTACKS, defenses=ADVERSARIAL, at_eps=True),
     "conformity": Kind(conformity, ("conformity",), (CLAIMED,), at_eps=True),
     "examples": Kind(examples, ("images", "shown_eps"), (INFORMED,)),
     "diversity": Kind(

@@ -8,7 +8,6 @@ import re
 import subprocess
 import warnings
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +20,7 @@ from torch import Tensor
 from attacks import ATTACKS, ThreatModel
 from attacks.seeding import derive_seed
 from benchmarks import budgets, datasets
+from benchmarks.budgets import Variation
 from benchmarks.evaluation import check_answers
 from benchmarks.measurement import measure_cell
 from benchmarks.paths import RELEASED
@@ -154,11 +154,16 @@ class Session:
                 raise
         return self._dataset
 
-    def prepare(self, dataset: str, defense: str, **changes: Any) -> Prepared:
+    def prepare(self, dataset: str, defense: str) -> Prepared:
         """Load a population from the store, or train it and keep it there.
 
-        Args:
-            changes: keyword arguments of the defense in place of the budget's.
+        Raises:
+            As `prepare_varied`.
+        """
+        return self.prepare_varied(dataset, Variation(defense=defense))
+
+    def prepare_varied(self, dataset: str, variation: Variation) -> Prepared:
+        """The same for a population trained otherwise than the budget says.
 
         Raises:
             LookupError: unknown dataset or defense.
@@ -168,13 +173,12 @@ class Session:
             OSError: the store cannot be written to.
         """
         data = self.dataset(dataset)
+        defense = variation.defense
         chosen = DEFENSES[defense]
-        arguments = self._arguments(dataset, defense, **changes)
-        parameters = {
-            **arguments,
-            "recipe": asdict(self.experiment(dataset).recipe(defense)),
-            "train_images": len(data.train_images),
-        }
+        arguments = self._arguments(dataset, defense) | dict(variation.changes)
+        recipe = replace(self.experiment(dataset).recipe(defense), **variation.recipe)
+        images = len(data.train_images[: variation.images])
+        parameters = {**arguments, "recipe": asdict(recipe), "train_images": images}
         population = self._untrained(data, defense)
         identity = {
             "dataset": dataset,
@@ -185,10 +189,15 @@ class Session:
             "seed": self.options.seed,
             **parameters,
         }
+        if variation.in_turn:
+            identity["in_turn"] = True
+        start = self.prepare_varied(dataset, variation.start) if variation.start else None
+        if start:
+            identity["start"] = start.folder.name
         folder = self.store.folder(f"{dataset}-{defense}-s{self.options.seed}", identity)
 
         with self.store.lock(folder):
-            card = self.store.load_into(population, folder, keep=self._still_valid(dataset))
+            card = self.store.load_into(population, folder, keep=self._still_valid(dataset, start))
             if card is None:
                 # Before hours are spent on it as well as after.
                 self._check_contract(defense, population, data)
@@ -205,6 +214,18 @@ class Session:
                     return parent.population
 
                 task = self._task(data, defense, population, load, checkpoint=checkpoint)
+                task = replace(
+                    task,
+                    images=task.images[:images],
+                    labels=task.labels[:images],
+                    recipe=recipe,
+                    in_turn=variation.in_turn,
+                )
+                if start:
+                    population.load_state_dict(start.population.state_dict())
+                    parents[start.folder.name] = start.sha256
+                    # Other batches than before.
+                    task = replace(task, seed=derive_seed(task.seed, start.folder.name))
                 chosen.train(population, task, **arguments)
                 self._check_contract(defense, population, data)
                 card = self.store.save(
@@ -240,12 +261,12 @@ class Session:
         self.store.load_epochs(found, prepared.folder)
         return [population.to(memory_format=torch.channels_last) for population in found]
 
-    def _arguments(self, dataset: str, defense: str, **changes: Any) -> dict[str, Any]:
+    def _arguments(self, dataset: str, defense: str) -> dict[str, Any]:
         """The keyword arguments that a defense is trained with."""
         overrides = dict(self.experiment(dataset).defenses.get(defense, {}))
         if defense == "clm":
             overrides["from_scratch"] = self.options.clm_from_scratch
-        return DEFENSES[defense].parameters(overrides | changes)
+        return DEFENSES[defense].parameters(overrides)
 
     def _untrained(self, data: datasets.Dataset, defense: str) -> Population:
         size = self.experiment(data.name).population_size(defense)
@@ -302,35 +323,6 @@ class Session:
         DEFENSES[defense].train(population, task, **self._arguments(dataset, defense))
         return population.eval()
 
-    def train_on(
-        self, prepared: Prepared, defense: str, *, images: int, learning_rate: float
-    ) -> Population:
-        """A trained population after one more epoch, in the way of a defense; nothing is kept.
-
-        Args:
-            defense: one that trains what it is given, such as an adversarially trained one.
-            images: how many training images are used, the first.
-
-        Returns:
-            Another population, in evaluation mode.
-        """
-        data = prepared.dataset
-        population = deepcopy(prepared.population)
-
-        def load(other: str) -> Population:
-            return self.prepare(data.name, other).population
-
-        task = self._task(data, defense, population, load)
-        task = replace(
-            task,
-            images=task.images[:images],
-            labels=task.labels[:images],
-            recipe=replace(task.recipe, epochs=1, learning_rate=learning_rate),
-            seed=derive_seed(task.seed, "trained on"),
-        )
-        DEFENSES[defense].train(population, task, **self._arguments(data.name, defense))
-        return population.eval()
-
     def plan(self, population: Population, images: Tensor) -> Plan:
         """How to compute with a population on such images."""
         return self.options.plan or fastest_plan(population, images)
@@ -361,7 +353,9 @@ class Session:
         images, labels = data.test_images[first].to(device), data.test_labels[first].to(device)
         return population.correct(images, labels, batch_size=batch_size).float().mean().item()
 
-    def _still_valid(self, dataset: str) -> Callable[[dict[str, Any]], bool]:
+    def _still_valid(
+        self, dataset: str, start: Prepared | None
+    ) -> Callable[[dict[str, Any]], bool]:
         """Whether a stored population may be used, by its card.
 
         Not with `--retrain`, unless this run trained it; and not when a population it was trained
@@ -371,8 +365,9 @@ class Session:
         def valid(card: dict[str, Any]) -> bool:
             if self.options.retrain and card["run"] != self.options.run:
                 return False
+            now = {start.folder.name: start.sha256} if start else {}
             return all(
-                self.prepare(dataset, parent).sha256 == sha256
+                (now.get(parent) or self.prepare(dataset, parent).sha256) == sha256
                 for parent, sha256 in card["parents"].items()
             )
 

@@ -66,16 +66,23 @@ class CounterLinking:
     period: int
     seed: int
 
-    def __call__(self, submodels: Sequence[nn.Module], epoch: int, step: int) -> None:
-        """Before step `step` (from 0): compare each submodel in turn with a random other one."""
+    def __call__(
+        self, submodels: Sequence[nn.Module], members: range, epoch: int, step: int
+    ) -> None:
+        """Before step `step` (from 0) of `members`: compare each of these with a random other."""
         if len(submodels) < 2 or (step + 1) % self.period:
             return
         weights = [first_weight(submodel) for submodel in submodels]
         mask = draw_mask(weights[0], seed=self.seed)
-        for index, weight in enumerate(weights):
+        for index in members:
             drawn = generator(self.seed, "partner", index, epoch, step)
             partner = int(torch.randint(len(weights) - 1, (), generator=drawn))
             partner += partner >= index
             diverge(
-                weight, weights[partner], index=index, mask=mask, alpha=self.alpha, delta=self.delta
+                weights[index],
+                weights[partner],
+                index=index,
+                mask=mask,
+                alpha=self.alpha,
+                delta=self.delta,
             )

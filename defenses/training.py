@@ -1,4 +1,4 @@
-"""Training: one loop for every defense, all submodels in step.
+"""Training: one loop for every defense, all submodels in step or in turn.
 
 A population is trained as a few groups of submodels: one group that goes through a stacked network
 in one pass, or a group for each submodel. Both give the same weights, up to the order of sums.
@@ -26,7 +26,7 @@ from defenses.surrogate import Plan
 logger = logging.getLogger(__name__)
 
 Adversary = Callable[[nn.Module, Tensor, Tensor], Tensor]
-BeforeStep = Callable[[Sequence[nn.Module], int, int], None]
+BeforeStep = Callable[[Sequence[nn.Module], range, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,11 @@ class Task:
         load: another defense's population on the same data, budget and seed, trained if need be.
         checkpoint: where the run survives being killed.
         plan: how to compute.
-        observe: called with (submodels, epoch, step) before each step; it may look, not touch.
+        in_turn: within an epoch submodels train one after another, as in the script that the
+            paper's authors released; otherwise in step. It matters to what compares submodels
+            while they train.
+        observe: called with (submodels, members, epoch, step) before each step of the submodels
+            whose numbers are in `members`; it may look, not touch.
     """
 
     images: Tensor
@@ -88,6 +92,7 @@ class Task:
     load: Callable[[str], Population]
     checkpoint: Checkpoint | None = None
     plan: Plan = Plan(stacked=False, chunk=100, dtype="float32")  # noqa: RUF009
+    in_turn: bool = False
     observe: BeforeStep | None = None
 
 
@@ -101,6 +106,9 @@ def train(
 ) -> None:
     """Train all submodels in step: each takes step s of epoch e before any takes the next.
 
+    With `task.in_turn` each takes all steps of epoch e before the next one takes any; in either
+    case all finish epoch e before any starts the next.
+
     On the CPU the result is a function of the arguments, bit for bit, whether or not the run was
     interrupted.
 
@@ -109,18 +117,20 @@ def train(
             called with (model, images, labels) under a seeded global generator. The batch holds a
             block of images for each submodel, and `model`, in evaluation mode with constant
             weights, answers each block with its submodel: keep the batch whole and in order.
-        before_step: called with (submodels, epoch, step) before each step's forward passes.
+        before_step: called with (submodels, members, epoch, step) before the forward passes of
+            each step of the submodels whose numbers are in `members`.
     """
     submodels = list(population.submodels)
-    groups = _groups(population, task.plan)
+    groups = _groups(population, task.plan, stacked=task.plan.stacked and not task.in_turn)
+    turns = [[group] for group in groups] if task.in_turn else [groups]
     optimizer = make_optimizer(groups, recipe)
     start = 0
     if task.checkpoint:
         start = task.checkpoint.restore(population, optimizer, recipe.epochs)
     steps = math.ceil(len(task.images) / recipe.batch_size)
     bar = tqdm(
-        total=recipe.epochs * steps,
-        initial=start * steps,
+        total=recipe.epochs * len(turns) * steps,
+        initial=start * len(turns) * steps,
         desc=f"training {len(submodels)}",
         unit="step",
         leave=False,
@@ -130,33 +140,28 @@ def train(
         total_loss = torch.zeros((), device=task.images.device)
         for parameters in optimizer.param_groups:
             parameters["lr"] = learning_rate(recipe, epoch)
-        for step, (images, labels) in enumerate(batches(task, recipe, len(submodels), epoch)):
-            for hook in (task.observe, before_step):
-                if hook:
-                    hook(submodels, epoch, step)
-            optimizer.zero_grad(set_to_none=True)
-            for group in groups:
-                own_images, own_labels = images[group.members], labels[group.members]
-                if adversary:
-                    drawn = derive_seed(task.seed, "adversary", group.members.start, epoch, step)
-                    with global_seed(drawn, images.device):
-                        own_images = group.attacked(adversary, own_images, own_labels)
-                with torch.autocast(
-                    images.device.type, torch.bfloat16, enabled=recipe.dtype == "bfloat16"
-                ):
-                    logits = group.network(own_images)
-                # The mean over each submodel's batch, summed over submodels: their gradients are
-                # those of n losses.
-                loss = (
-                    F.cross_entropy(
-                        logits.float().flatten(0, 1), own_labels.flatten(), reduction="sum"
+        for turn in turns:
+            members = range(turn[0].members.start, turn[-1].members.stop)
+            for step, (images, labels) in enumerate(batches(task, recipe, members, epoch)):
+                for hook in (task.observe, before_step):
+                    if hook:
+                        hook(submodels, members, epoch, step)
+                # Without a gradient the optimizer leaves a weight and its state alone.
+                optimizer.zero_grad(set_to_none=True)
+                for group in turn:
+                    own = slice(
+                        group.members.start - members.start, group.members.stop - members.start
                     )
-                    / labels.shape[1]
-                )
-                loss.backward()
-                total_loss += loss.detach()
-            optimizer.step()
-            bar.update()
+                    own_images, own_labels = images[own], labels[own]
+                    if adversary:
+                        drawn = derive_seed(
+                            task.seed, "adversary", group.members.start, epoch, step
+                        )
+                        with global_seed(drawn, images.device):
+                            own_images = group.attacked(adversary, own_images, own_labels)
+                    total_loss += group.backward(own_images, own_labels, recipe.dtype)
+                optimizer.step()
+                bar.update()
         if task.checkpoint:
             task.checkpoint.save(population, optimizer, epoch + 1)
         mean_loss = total_loss.item() / (len(submodels) * steps)
@@ -201,14 +206,14 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
 
 
 def batches(
-    task: Task, recipe: Recipe, submodels: int, epoch: int
+    task: Task, recipe: Recipe, members: range, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """An epoch's batches: images (n, B, C, H, W) and labels (n, B).
+    """An epoch's batches for some submodels: images (members, B, C, H, W) and labels (members, B).
 
     Each submodel has an order and augmentations of its own, which depend on the seed and its number
     alone.
     """
-    generators = [generator(task.seed, "batches", i, epoch) for i in range(submodels)]
+    generators = [generator(task.seed, "batches", i, epoch) for i in members]
     count, device = len(task.images), task.images.device
     orders = torch.stack([torch.randperm(count, generator=drawn) for drawn in generators])
     for chosen in orders.to(device).split(recipe.batch_size, dim=1):
@@ -263,10 +268,23 @@ class _Group:
             perturbed = adversary(model, images.flatten(0, 1), labels.flatten())
         return perturbed.detach().view_as(images)
 
+    def backward(self, images: Tensor, labels: Tensor, dtype: str) -> Tensor:
+        """Add the gradients of a step on images (g, B, C, H, W); return the loss.
 
-def _groups(population: Population, plan: Plan) -> list[_Group]:
+        The loss is the mean over each submodel's batch, summed over submodels: their gradients are
+        those of g losses.
+        """
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+            logits = self.network(images)
+        summed = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
+        loss: Tensor = summed / labels.shape[1]
+        loss.backward()
+        return loss.detach()
+
+
+def _groups(population: Population, plan: Plan, *, stacked: bool) -> list[_Group]:
     submodels = list(population.submodels)
-    if plan.stacked and stackable(submodels, trainable=True):
+    if stacked and stackable(submodels, trainable=True):
         return [_Group(slice(0, len(submodels)), submodels, plan)]
     return [_Group(slice(i, i + 1), [one], plan) for i, one in enumerate(submodels)]
 

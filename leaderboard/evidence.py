@@ -28,7 +28,7 @@ COMPARED = ("ulm", "clm")
 # Their adversarially trained counterparts.
 ADVERSARIAL = ("ulm-adv", "clm-adv")
 # What is measured at the largest radius that defenses are ranked at, not at the first.
-AT_LARGEST_RADIUS = ("variants-adv", "epochs", "retraining-adv")
+AT_LARGEST_RADIUS = ("variants-adv", "epochs", "retraining-adv", "networks")
 # How two submodels may differ; the rows of the "diversity" measures.
 DIVERSITY = (
     "saliency (1 - cosine)",
@@ -78,9 +78,12 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "epochs": _of_each(
         ADVERSARIAL, s=("epochs", "shown", "N"), combined_s=("epochs", "combined", "N")
     ),
-    "retraining-adv": _of_each(
-        ADVERSARIAL, s=("trained", "shown", "N"), combined_s=("trained", "combined", "N")
-    ),
+    "retraining-adv": {
+        "s": ("continued", "shown", "N"),
+        "combined s": ("continued", "combined", "N"),
+    },
+    # By the network that was attacked, under the paper's attacks.
+    "networks": _of_each(ADVERSARIAL, s=("attacks", "n", "N")),
     "conformity": {"seeds": ("k",), "clean": ("k", "n"), "claimed": ("k", "n")},
     "examples": {
         "images": ("eps", "columns", "channels", "height", "width"),
@@ -105,7 +108,8 @@ class Evidence:
         source: where the images came from; sha256 is of the decoded pixels and labels.
         budget: the budget's name.
         parameters: what else determines the arrays: numbers of images, radii, and under
-            "variants", "combined" and "retrainings", in the order of those arrays, what was run.
+            "variants", "combined", "retrainings" and "continued", in the order of those arrays,
+            what was run.
         populations: the SHA-256 of the weights looked at, by defense and seed.
         arrays: float32, uint8 or bool.
         measured_at: UTC, ISO 8601.
@@ -227,9 +231,10 @@ def _check(evidence: Evidence) -> None:
     lengths = {
         "measures": len(DIVERSITY),
         "quantiles": len(QUANTILES),
+        "attacks": len(CLAIM_ATTACKS),
         **{
             name: len(evidence.parameters.get(name, ()))
-            for name in ("variants", "combined", "retrainings")
+            for name in ("variants", "combined", "retrainings", "continued")
         },
         "shown": len(SHOWN),
     }

@@ -19,8 +19,6 @@ from leaderboard.metrics import Score
 from leaderboard.studies import Study
 from leaderboard.table import CASCADE, CLAIM_ATTACKS
 
-# What "retraining-adv" did to ULM-Adv, by whose numbers it stands beside.
-CONTINUED = {"ulm-adv": "trained on", "clm-adv": "retrained from ULM-Adv"}
 # Whose populations the paper's attacks were run on in other ways, by kind of evidence.
 ATTACKED = {"variants": COMPARED, "variants-adv": ADVERSARIAL}
 
@@ -65,8 +63,8 @@ def ways(evidence: Evidence) -> list[list[Way]]:
         ]
     if evidence.kind == "retraining":
         names = [
-            f"retrained, {retraining['name']}" if retraining["changes"] else ""
-            for retraining in parameters["retrainings"]
+            f"retrained, {one['name']}" if one["changes"] or one["in_turn"] else ""
+            for one in parameters["retrainings"]
         ]
         return _of_populations(evidence, names, "clm", "")
     if evidence.kind == "epochs":
@@ -82,9 +80,10 @@ def ways(evidence: Evidence) -> list[list[Way]]:
         ]
     if evidence.kind == "retraining-adv":
         return [
-            row
-            for defense, name in CONTINUED.items()
-            for row in _of_populations(evidence, [name], defense, f"{defense} ")
+            _of_a_population(evidence, one["name"], one["defense"], shown, combined)
+            for one, shown, combined in zip(
+                parameters["continued"], arrays["s"], arrays["combined s"], strict=True
+            )
         ]
     return []
 
@@ -92,22 +91,26 @@ def ways(evidence: Evidence) -> list[list[Way]]:
 def _of_populations(
     evidence: Evidence, trained: Sequence[str], defense: str, prefix: str
 ) -> list[list[Way]]:
-    arrays, parameters = evidence.arrays, evidence.parameters
-    eps = parameters["eps"]
+    rows = (evidence.arrays[f"{prefix}s"], evidence.arrays[f"{prefix}combined s"])
     return [
-        [
-            *(
-                Way(name, "", attack, defense, eps if attack != "none" else 0.0, _score(s))
-                for attack, s in zip(SHOWN, shown, strict=True)
-            ),
-            *(
-                _in_a_variant(variant, evidence, name, defense, s)
-                for variant, s in zip(parameters["combined"], combined, strict=True)
-            ),
-        ]
-        for name, shown, combined in zip(
-            trained, arrays[f"{prefix}s"], arrays[f"{prefix}combined s"], strict=True
-        )
+        _of_a_population(evidence, name, defense, shown, combined)
+        for name, shown, combined in zip(trained, *rows, strict=True)
+    ]
+
+
+def _of_a_population(
+    evidence: Evidence, trained: str, defense: str, shown: Array, combined: Array
+) -> list[Way]:
+    eps = evidence.parameters["eps"]
+    return [
+        *(
+            Way(trained, "", attack, defense, eps if attack != "none" else 0.0, _score(s))
+            for attack, s in zip(SHOWN, shown, strict=True)
+        ),
+        *(
+            _in_a_variant(variant, evidence, trained, defense, s)
+            for variant, s in zip(evidence.parameters["combined"], combined, strict=True)
+        ),
     ]
 
 
@@ -124,14 +127,22 @@ def _score(s: Array) -> Score:
 
 
 def explain(one: Comparison, study: Study, baselines: Baselines) -> str:
-    """Which ways come near a number that ours is far from; nothing if none was tried.
+    """Why a number of ours may be far from the paper's; nothing if nothing was tried.
+
+    Whether networks trained alike differ as much, and which ways come near.
+    """
+    if one.ours is None or study.obstacle or near(one.attack, one.ours.value, one.paper):
+        return ""
+    return "; ".join(filter(None, (_by_chance(one, study), _tried(one, study, baselines))))
+
+
+def _tried(one: Comparison, study: Study, baselines: Baselines) -> str:
+    """Which ways come near a number of the paper's; nothing if none was tried.
 
     Another setting of the attack explains nothing unless it comes near on each population that it
     was tried on, trained in one way or another; nor does another retraining unless it is near all
     of the paper's numbers.
     """
-    if one.ours is None or study.obstacle or near(one.attack, one.ours.value, one.paper):
-        return ""
     experiments = [study.evidence[kind] for kind in _TABLES if kind in study.evidence]
     comes_near = {
         way: _is_near(way, evidence, baselines) and (whole or evidence.kind != "retraining")
@@ -163,6 +174,44 @@ def explain(one: Comparison, study: Study, baselines: Baselines) -> str:
         return f"near it, though not the other population's: {'; '.join(here)}"
     others = len({way.name for way in tried})
     return f"none of {others} other ways is near" if others > 1 else "another way is not near"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What is left of a population by the network that was attacked.
+
+    Attributes:
+        shares: MRA for each attacked network, (n,).
+        another: their mean, and where that of as many networks trained anew would lie.
+    """
+
+    defense: str
+    attack: str
+    shares: Array
+    another: Score
+
+
+def by_network(evidence: Evidence) -> list[Networks]:
+    """Each defense under each of the paper's attacks."""
+    return [
+        Networks(defense, attack, s.mean(1), metrics.another_mean(s.mean(1)))
+        for defense in ADVERSARIAL
+        for attack, s in zip(CLAIM_ATTACKS, evidence.arrays[f"{defense} s"], strict=True)
+    ]
+
+
+def _by_chance(one: Comparison, study: Study) -> str:
+    """Whether networks differ so much that others, trained alike, may leave the paper's number."""
+    evidence = study.evidence.get("networks")
+    if evidence is None or abs(evidence.parameters["eps"] - one.eps) > 1e-6:
+        return ""
+    for found in by_network(evidence):
+        if (found.defense, found.attack) == (one.defense, one.attack):
+            another = found.another
+            if another.low <= one.paper <= another.high:
+                reach = f"{format_percent(another.low)} to {format_percent(another.high)}"
+                return f"{len(found.shares)} other networks trained alike may leave {reach}"
+    return ""
 
 
 def what_moves(study: Study, baselines: Baselines) -> str:
@@ -225,7 +274,7 @@ def _attacked(evidence: Evidence, baselines: Baselines) -> str:
 
 
 def _retrained(evidence: Evidence, baselines: Baselines) -> str:
-    """CLM from the same ULM, retrained with at most one number changed."""
+    """CLM from the same ULM, retrained with at most one thing changed."""
     names = [escape(retraining["name"]) for retraining in evidence.parameters["retrainings"]]
     rows = ways(evidence)
     alike = []
@@ -237,8 +286,10 @@ def _retrained(evidence: Evidence, baselines: Baselines) -> str:
         *([name, *_scores(row)] for name, row in zip(names, rows, strict=True)),
     ]
     return (
-        "CLMs retrained from the same ULM, each once, with at most one number changed, and for "
-        f"comparison without counter-linking; {_measured_how(evidence)}. Near all of the paper's "
+        "CLMs retrained from the same ULM, each once, with at most one thing changed, and for "
+        "comparison without counter-linking. Ours train in step, each submodel a batch before any "
+        "takes the next; in the script that the paper's authors released one submodel after "
+        f"another trains a whole epoch. {_measured_how(evidence)} Near all of the paper's "
         "numbers, each attack as we run it or in its other way: "
         f"{'; '.join(alike) or 'none'}.\n\n"
         + markdown_table(["retrained", *_columns(evidence)], body)
@@ -261,35 +312,75 @@ def _after_epochs(evidence: Evidence, baselines: Baselines) -> str:
         ranges.append(f"{NAMES[defense]}'s under `{widest}`, {low} to {high}")
     return (
         "The adversarially trained populations after each epoch of their training: how far a "
-        f"number depends on when training ends; {_measured_how(evidence)}. The widest ranges: "
+        f"number depends on when training ends. {_measured_how(evidence)} The widest ranges: "
         f"{'; '.join(ranges)}.\n\n" + markdown_table(["defense", "", *_columns(evidence)], body)
     )
 
 
 def _continued(evidence: Evidence, baselines: Baselines) -> str:
-    """ULM-Adv after one more epoch, without counter-linking and with it."""
-    how = evidence.parameters["continued"]
+    """ULM-Adv trained on, without counter-linking and with it."""
+    trained = list(zip(evidence.parameters["continued"], ways(evidence), strict=True))
     body = []
-    for row in ways(evidence):
-        defense = row[0].defense
-        body.append([NAMES[defense], "*the paper's*", *_paper_s(row, evidence, baselines)])
-        body.append([NAMES[defense], row[0].trained, *_scores(row)])
+    for defense in ADVERSARIAL:
+        own = [(one, row) for one, row in trained if one["defense"] == defense]
+        paper = _paper_s(own[0][1], evidence, baselines)
+        body.append([NAMES[defense], "*the paper's*", "", *paper])
+        for one, row in own:
+            body.append([NAMES[defense], escape(one["name"]), _how_long(one), *_scores(row)])
     return (
-        "ULM-Adv after one more epoch of adversarial training on the first "
-        f"{how['images']:,} images at a learning rate of {how['learning_rate']:g}, without "
-        "counter-linking and with it. The CLM-Adv that the paper's authors released is named after "
-        "the number of epochs of CLM's retraining: it may be a retrained ULM-Adv, where ours is "
-        f"counter-linked from the start. Measured {_measured_how(evidence)}.\n\n"
-        + markdown_table(["defense", "", *_columns(evidence)], body)
+        "ULM-Adv trained on, with a new optimizer (at its own learning rate, unless another is "
+        "named), without counter-linking and with it. The "
+        "CLM-Adv that the paper's authors released is named after the number of epochs of CLM's "
+        "retraining: it may be a retrained ULM-Adv, where ours is counter-linked from the start. "
+        "Their script trains one submodel after another within each epoch, and for 10 epochs "
+        f"unless told otherwise. {_measured_how(evidence)}\n\n"
+        + markdown_table(["defense", "", "more training", *_columns(evidence)], body)
+    )
+
+
+def _how_long(variation: Mapping[str, Any]) -> str:
+    """For how long, on what and at what learning rate ULM-Adv was trained on, in words."""
+    recipe, images, start = (variation[name] for name in ("recipe", "images", "start"))
+    if not recipe:
+        return ""
+    epochs = recipe["epochs"]
+    how = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+    if images:
+        how += f" of {images:,} images"
+    if "learning_rate" in recipe:
+        how += f" at {recipe['learning_rate']:g}"
+    earlier = _how_long(start)
+    return f"{earlier}, then {how}" if earlier else how
+
+
+def _networks(evidence: Evidence, baselines: Baselines) -> str:
+    """The populations by the network that was attacked."""
+    eps = evidence.parameters["eps"]
+    found = by_network(evidence)
+    n = max(len(one.shares) for one in found)
+    body = []
+    for one in found:
+        paper = baselines.paper_mra(evidence.dataset, one.attack, eps, one.defense)
+        shares = [format_percent(float(share)) for share in one.shares]
+        cells = [NAMES[one.defense], f"`{one.attack}`", format_percent(paper)]
+        body.append([*cells, *shares, format_score(one.another)])
+    headers = ["defense", "attack", "paper", *(f"network {i}" for i in range(n)), "mean"]
+    return (
+        "What is left of each population by the network that was attacked (all answer), on the "
+        f"first {evidence.parameters['images']:,} images, eps "
+        f"{format_eps(evidence.dataset, eps)}, seed {evidence.seed}. After the mean, in brackets, "
+        f"where 95 in 100 means of {n} other networks trained alike would lie, if networks are "
+        "independent (those of CLM-Adv nearly are) and normally distributed.\n\n"
+        + markdown_table(headers, body)
     )
 
 
 def _measured_how(evidence: Evidence) -> str:
     eps = format_eps(evidence.dataset, evidence.parameters["eps"])
     return (
-        "under the attacks of the tables as we run them, the worst case over these and the "
-        "cascade, and last in ways of the table of variants, by torchattacks in float32, on the "
-        f"first {evidence.parameters['images']:,} images, eps {eps}, seed {evidence.seed}"
+        "Measured under the attacks of the tables as we run them, the worst case over these and "
+        "the cascade, and last in ways of the table of variants, by torchattacks in float32, on "
+        f"the first {evidence.parameters['images']:,} images, eps {eps}, seed {evidence.seed}."
     )
 
 
@@ -327,4 +418,5 @@ _TABLES = {
     "variants-adv": _attacked,
     "epochs": _after_epochs,
     "retraining-adv": _continued,
+    "networks": _networks,
 }

@@ -69,6 +69,16 @@ def mean(values: npt.NDArray[np.floating[Any]]) -> Score:
     return Score(value, value - half, value + half)
 
 
+def another_mean(shares: npt.NDArray[np.floating[Any]]) -> Score:
+    """The mean of independent shares, and where that of as many more would lie, within [0, 1].
+
+    Student's prediction interval: the variances of both means add up.
+    """
+    own = mean(shares)
+    half = math.sqrt(2) * (own.value - own.low)
+    return Score(own.value, max(0.0, own.value - half), min(1.0, own.value + half))
+
+
 def standard_error(correct: Correct) -> float:
     """That of MRA over images, one seed: (n, N); 0 for a single image."""
     answers = expected_correctness(correct)

@@ -70,12 +70,25 @@ def test_counter_linking_happens_within_every_epoch():
                 assert steps >= numbers.defenses[defense]["period"], (budget, dataset, defense)
 
 
-def test_retrainings_change_numbers_that_clm_has():
+def variations(numbers):
+    return (*numbers.figures.retrainings, *numbers.figures.continued)
+
+
+def test_variations_change_numbers_that_their_defense_has():
     for dataset in DATASETS:
         for budget in BUDGETS:
             numbers = experiment(budget, dataset)
-            for retraining in numbers.figures.retrainings:
-                assert retraining.changes.keys() <= numbers.defenses["clm"].keys()
+            for one in variations(numbers):
+                assert one.changes.keys() <= numbers.defenses.get(one.defense, {}).keys()
+                replace(numbers.recipe(one.defense), **one.recipe)
+
+
+def test_variations_of_one_table_have_names_of_their_own_and_differ():
+    for dataset in DATASETS:
+        figures = experiment("paper", dataset).figures
+        for table in (figures.retrainings, figures.continued):
+            assert len({one.name for one in table}) == len(table)
+            assert len({str(replace(one, name="")) for one in table}) == len(table)
 
 
 def test_variants_differ_and_the_combined_are_among_them():

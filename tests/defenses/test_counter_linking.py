@@ -70,10 +70,19 @@ def test_it_runs_before_every_period_th_step_and_changes_every_submodel():
     changed = []
     for step in range(12):
         before = copies(submodels)
-        link(submodels, 0, step)
+        link(submodels, range(3), 0, step)
         after = copies(submodels)
         changed.append([not torch.equal(b, a) for b, a in zip(before, after, strict=True)])
     assert changed == [[False] * 3, [False] * 3, [False] * 3, [True] * 3] * 3
+
+
+def test_only_those_about_to_step_are_examined():
+    submodels = population_of(3)
+    before = copies(submodels)
+    CounterLinking(alpha=0.1, delta=100.0, period=1, seed=0)(submodels, range(1, 2), 0, 0)
+    after = copies(submodels)
+    changed = [not torch.equal(b, a) for b, a in zip(before, after, strict=True)]
+    assert changed == [False, True, False]
 
 
 def test_the_partner_is_drawn_uniformly_among_the_others():
@@ -87,7 +96,7 @@ def test_the_partner_is_drawn_uniformly_among_the_others():
             for k, submodel in enumerate(submodels):
                 submodel.weight.data.fill_(10.0 * k)
             submodels[candidate].weight.data.fill_(30.0)
-            link(submodels, 0, step)
+            link(submodels, range(count), 0, step)
             met[candidate] += not torch.all(submodels[-1].weight == 30.0)
     assert met.sum() == steps
     assert met[:-1].min() > 15
@@ -96,5 +105,5 @@ def test_the_partner_is_drawn_uniformly_among_the_others():
 def test_a_lone_submodel_has_nobody_to_differ_from():
     submodels = population_of(1)
     before = copies(submodels)
-    CounterLinking(alpha=0.1, delta=100.0, period=1, seed=0)(submodels, 0, 0)
+    CounterLinking(alpha=0.1, delta=100.0, period=1, seed=0)(submodels, range(1), 0, 0)
     assert torch.equal(submodels[0].weight, before[0])

@@ -112,15 +112,43 @@ def test_a_defense_may_train_in_phases_and_be_killed_in_either(tmp_path, killed_
     assert same(whole, resumed)
 
 
-def test_submodels_train_in_step():
+def order_of_steps(*, in_turn):
+    """(members, epoch, step, steps taken so far by each of two submodels)."""
     seen = []
 
-    def before_step(submodels, epoch, step):
+    def before_step(submodels, members, epoch, step):
         counts = [int(submodel[1].num_batches_tracked) for submodel in submodels]
-        seen.append((epoch, step, counts))
+        seen.append((list(members), epoch, step, counts))
 
-    train(initialise(tiny, 2, seed=0), task(), RECIPE, before_step=before_step)
-    assert seen == [(e, s, [3 * e + s] * 2) for e in range(3) for s in range(3)]
+    data = replace(task(plan=replace(LOOP, stacked=True)), in_turn=in_turn)
+    train(initialise(tiny, 2, seed=0), data, RECIPE, before_step=before_step)
+    return seen
+
+
+def test_submodels_train_in_step():
+    expected = [([0, 1], e, s, [3 * e + s] * 2) for e in range(3) for s in range(3)]
+    assert order_of_steps(in_turn=False) == expected
+
+
+def test_submodels_train_in_turn_and_end_each_epoch_together():
+    expected = []
+    for e in range(3):
+        expected += [([0], e, s, [3 * e + s, 3 * e]) for s in range(3)]
+        expected += [([1], e, s, [3 * e + 3, 3 * e + s]) for s in range(3)]
+    assert order_of_steps(in_turn=True) == expected
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_order_matters_only_to_what_compares_submodels(optimizer):
+    recipe = replace(RECIPE, optimizer=optimizer, momentum=0.9, weight_decay=0.01)
+    for defense, alike in (("ulm", True), ("ulm-adv", True), ("clm-adv", False)):
+        learned = []
+        for in_turn in (False, True):
+            population = initialise(tiny, 3, seed=0)
+            data = replace(task(recipe=recipe), in_turn=in_turn)
+            DEFENSES[defense].train(population, data, **ARGUMENTS[defense])
+            learned.append(population)
+        assert same(*learned) == alike, defense
 
 
 def test_it_learns():
@@ -194,7 +222,7 @@ def test_the_adversary_attacks_each_block_s_submodel_in_evaluation_mode(build, s
 
     before = []
 
-    def before_step(submodels, epoch, step):
+    def before_step(submodels, members, epoch, step):
         before.append(copy.deepcopy(list(submodels)))
 
     plan = Plan(stacked=stacked, chunk=5, dtype="float32")

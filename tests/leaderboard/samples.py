@@ -110,6 +110,13 @@ def checks(defense, minimum, **cell):
     return [*curve_records, *others]
 
 
+TRAINED_ON = {
+    "images": 20_000,
+    "recipe": {"epochs": 1, "learning_rate": 1e-4},
+    "start": {"images": None, "recipe": {}, "start": None},
+}
+
+
 def evidence(kind, *, seed=0, **changes):
     """Evidence of two submodels, ten images and round numbers."""
     n = 2
@@ -171,9 +178,12 @@ def evidence(kind, *, seed=0, **changes):
             )
         },
         "retraining-adv": {
-            f"{name} {key}": np.full((1, rows, 10), value, np.float32)
-            for name, value in (("ulm-adv", 0.9), ("clm-adv", 0.8))
+            key: np.repeat(np.float32([[[0.9]], [[0.8]]]), 10 * rows).reshape(2, rows, 10)
             for key, rows in (("s", 6), ("combined s", 1))
+        },
+        "networks": {
+            f"{name} s": np.tile(np.float32([[0.2], [0.4], [0.6]]), (4, 1, 10))
+            for name in ("ulm-adv", "clm-adv")
         },
         "conformity": {
             "seeds": np.arange(2, dtype=np.float32),
@@ -214,10 +224,19 @@ def evidence(kind, *, seed=0, **changes):
                 {"name": "10 steps", "attack": "autoattack", "ours": False},
             ],
             "combined": [{"name": "5 steps", "attack": "autoattack", "ours": False}],
-            "continued": {"images": 20_000, "learning_rate": 1e-4},
+            "continued": [
+                {**TRAINED_ON, "name": "trained on", "defense": "ulm-adv"},
+                {
+                    "name": "retrained from it",
+                    "defense": "clm-adv",
+                    "images": None,
+                    "recipe": {"epochs": 3},
+                    "start": TRAINED_ON,
+                },
+            ],
             "retrainings": [
-                {"name": "as the paper says", "changes": {}},
-                {"name": "for 15 epochs", "changes": {"epochs": 15}},
+                {"name": "as the paper says", "changes": {}, "in_turn": False},
+                {"name": "one submodel after another", "changes": {}, "in_turn": True},
             ],
         },
         "populations": {name: weights_sha256(name) for name in ("ulm", "clm")},

@@ -42,6 +42,7 @@ def test_all_evidence_but_a_table_has_a_figure(drawn):
         "retraining",
         "retraining-adv",
         "epochs",
+        "networks",
     }
     for figure, svg in drawn.values():
         assert figure.file == f"{figure.kind}-mnist-quick.svg"

@@ -9,6 +9,7 @@ from scipy import stats
 
 from leaderboard.metrics import (
     Score,
+    another_mean,
     difference,
     expected_correctness,
     mean,
@@ -59,6 +60,28 @@ def test_a_mean_has_an_interval_over_its_values():
     assert found.low == pytest.approx(0.5 - 1.98422 * 0.05025, abs=1e-4)
     single = mean(np.array([0.3]))
     assert (single.low, single.high) == (-np.inf, np.inf)
+
+
+def test_where_the_mean_of_as_many_others_would_lie_by_hand():
+    """Mean 1/2; two means of three shares each."""
+    found = another_mean(np.array([0.45, 0.5 - 1 / 60, 0.5 + 1 / 15]))
+    variance = (0.05**2 + (1 / 60) ** 2 + (1 / 15) ** 2) / 2
+    # Student's t with 2 degrees of freedom.
+    half = 4.302653 * (2 * variance / 3) ** 0.5
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+    assert another_mean(np.array([0.0, 1.0])) == Score(0.5, 0.0, 1.0)
+
+
+def test_nineteen_of_twenty_other_means_lie_where_they_should():
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(0.5, 0.02, (4000, 2, 4))
+    within = [
+        found.low <= others.mean() <= found.high
+        for own, others in drawn
+        for found in [another_mean(own)]
+    ]
+    # Four standard errors of a share of 4,000.
+    assert np.mean(within) == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / 4000) ** 0.5)
 
 
 def test_the_standard_error_is_over_images():
