@@ -415,8 +415,8 @@ def _theirs(way: Way, evidence: Evidence, baselines: Baselines) -> float | None:
 _TABLES = {
     "variants": _attacked,
     "retraining": _retrained,
+    "networks": _networks,
     "variants-adv": _attacked,
     "epochs": _after_epochs,
     "retraining-adv": _continued,
-    "networks": _networks,
 }

@@ -79,6 +79,16 @@ def another_mean(shares: npt.NDArray[np.floating[Any]]) -> Score:
     return Score(own.value, max(0.0, own.value - half), min(1.0, own.value + half))
 
 
+def means_apart(
+    first: npt.NDArray[np.floating[Any]], second: npt.NDArray[np.floating[Any]]
+) -> Score:
+    """The mean of some independent shares minus that of others, with Welch's interval."""
+    ours, theirs = (np.asarray(side, np.float64) for side in (first, second))
+    value = float(ours.mean() - theirs.mean())
+    half = (_of_the_mean(ours) + _of_the_mean(theirs)).half_width
+    return Score(value, max(-1.0, value - half), min(1.0, value + half))
+
+
 def standard_error(correct: Correct) -> float:
     """That of MRA over images, one seed: (n, N); 0 for a single image."""
     answers = expected_correctness(correct)

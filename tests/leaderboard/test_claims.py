@@ -190,14 +190,35 @@ def test_the_larger_radius_must_show_the_published_order():
     ulm = {"fgsm": 700, "mifgsm": 650, "pgd": 400, "autoattack": 140, "pgd-eot": 540}
     clm = {"fgsm": 750, "mifgsm": 700, "pgd": 330, "autoattack": 110, "pgd-eot": 470}
 
-    def order(first, second):
+    def order(first, second, seen=()):
         pair = (("ulm-adv", first), ("clm-adv", second))
         records = [r for name, left in pair for r in attacked(name, left, eps=0.4)]
-        return verdict("At eps 0.4", records)
+        return verdict("At eps 0.4", records, seen)
 
     assert order(ulm, clm) == HOLDS
     assert order(clm, ulm) == FAILS
     assert order(ulm, {**clm, "pgd": 400}) == UNDECIDED
+
+    def by_network(spread, eps=0.4):
+        around = np.float32([-spread, 0, spread])
+        return samples.evidence(
+            "networks",
+            budget="paper",
+            populations={},
+            parameters={"eps": eps},
+            arrays={
+                f"{name} s": np.stack(
+                    [np.tile((left[a] / 1000 + around)[:, None], 10) for a in CLAIMS]
+                )
+                for name, left in (("ulm-adv", ulm), ("clm-adv", clm))
+            },
+        )
+
+    # Three networks on either side, 3 to 7 points apart: +- 2.776 * spread * sqrt(2 / 3).
+    assert order(ulm, clm, [by_network(0.01)]) == HOLDS
+    assert order(ulm, clm, [by_network(0.1)]) == UNDECIDED
+    # Of another radius, that says nothing.
+    assert order(ulm, clm, [by_network(0.1, eps=0.5)]) == HOLDS
 
 
 def test_at_16_255_clm_adv_must_be_ahead_everywhere():

@@ -13,6 +13,7 @@ from leaderboard.metrics import (
     difference,
     expected_correctness,
     mean,
+    means_apart,
     mra,
     never_fooled,
     on_shared_images,
@@ -70,6 +71,14 @@ def test_where_the_mean_of_as_many_others_would_lie_by_hand():
     half = 4.302653 * (2 * variance / 3) ** 0.5
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
     assert another_mean(np.array([0.0, 1.0])) == Score(0.5, 0.0, 1.0)
+
+
+def test_the_difference_of_two_means_by_hand_and_by_welch():
+    first, second = np.array([0.2, 0.3, 0.7, 0.4]), np.array([0.1, 0.15])
+    found = means_apart(first, second)
+    theirs = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    expected = (0.275, theirs.low, theirs.high)
+    assert (found.value, found.low, found.high) == pytest.approx(expected)
 
 
 def test_nineteen_of_twenty_other_means_lie_where_they_should():
