@@ -301,7 +301,7 @@ def _continued(*, learning_rate: float, images: int | None) -> tuple[Variation, 
 
 
 def _longer(*, learning_rate: float, images: int) -> tuple[Variation, ...]:
-    """ULM-Adv trained for longer, and then retrained."""
+    """ULM-Adv trained for longer, and then retrained, also with weights examined less often."""
     three = {"epochs": 3}
     by_three = Variation(
         name="trained on for 3 epochs",
@@ -312,9 +312,10 @@ def _longer(*, learning_rate: float, images: int) -> tuple[Variation, ...]:
     by_six = Variation(
         name="trained on for 6 epochs", defense="ulm-adv", recipe=three, start=by_three
     )
-    *_, in_turn = _continued(learning_rate=learning_rate, images=images)
-    after = replace(in_turn, name=f"{in_turn.name} trained on for 6 epochs", start=by_six)
-    return by_three, by_six, after
+    _, linked, _ = _continued(learning_rate=learning_rate, images=images)
+    linked = replace(linked, name=f"{linked.name} {by_six.name}", start=by_six)
+    rarely = replace(linked, name=f"{linked.name}, examined every 10 steps", changes={"period": 10})
+    return by_three, by_six, linked, rarely
 
 
 _ONE = {"single": 1, "single-adv": 1}

@@ -277,10 +277,6 @@ def _retrained(evidence: Evidence, baselines: Baselines) -> str:
     """CLM from the same ULM, retrained with at most one thing changed."""
     names = [escape(retraining["name"]) for retraining in evidence.parameters["retrainings"]]
     rows = ways(evidence)
-    alike = []
-    for name, row in zip(names, rows, strict=True):
-        if _near_throughout(row, evidence, baselines):
-            alike.append(name)
     body = [
         ["*the paper's CLM*", *_paper_s(rows[0], evidence, baselines)],
         *([name, *_scores(row)] for name, row in zip(names, rows, strict=True)),
@@ -289,9 +285,8 @@ def _retrained(evidence: Evidence, baselines: Baselines) -> str:
         "CLMs retrained from the same ULM, each once, with at most one thing changed, and for "
         "comparison without counter-linking. Ours train in step, each submodel a batch before any "
         "takes the next; in the script that the paper's authors released one submodel after "
-        f"another trains a whole epoch. {_measured_how(evidence)} Near all of the paper's "
-        "numbers, each attack as we run it or in its other way: "
-        f"{'; '.join(alike) or 'none'}.\n\n"
+        f"another trains a whole epoch. {_measured_how(evidence)} "
+        f"{_near_all(names, evidence, baselines)}\n\n"
         + markdown_table(["retrained", *_columns(evidence)], body)
     )
 
@@ -320,6 +315,7 @@ def _after_epochs(evidence: Evidence, baselines: Baselines) -> str:
 def _continued(evidence: Evidence, baselines: Baselines) -> str:
     """ULM-Adv trained on, without counter-linking and with it."""
     trained = list(zip(evidence.parameters["continued"], ways(evidence), strict=True))
+    names = [escape(one["name"]) for one, _ in trained]
     body = []
     for defense in ADVERSARIAL:
         own = [(one, row) for one, row in trained if one["defense"] == defense]
@@ -333,7 +329,8 @@ def _continued(evidence: Evidence, baselines: Baselines) -> str:
         "CLM-Adv that the paper's authors released is named after the number of epochs of CLM's "
         "retraining: it may be a retrained ULM-Adv, where ours is counter-linked from the start. "
         "Their script trains one submodel after another within each epoch, and for 10 epochs "
-        f"unless told otherwise. {_measured_how(evidence)}\n\n"
+        f"unless told otherwise. {_measured_how(evidence)} "
+        f"{_near_all(names, evidence, baselines)}\n\n"
         + markdown_table(["defense", "", "more training", *_columns(evidence)], body)
     )
 
@@ -381,6 +378,16 @@ def _measured_how(evidence: Evidence) -> str:
         "Measured under the attacks of the tables as we run them, the worst case over these and "
         "the cascade, and last in ways of the table of variants, by torchattacks in float32, on "
         f"the first {evidence.parameters['images']:,} images, eps {eps}, seed {evidence.seed}."
+    )
+
+
+def _near_all(names: Sequence[str], evidence: Evidence, baselines: Baselines) -> str:
+    """Which of the populations are near all of the paper's numbers, as a sentence."""
+    rows = zip(names, ways(evidence), strict=True)
+    near_all = [name for name, row in rows if _near_throughout(row, evidence, baselines)]
+    return (
+        "Near all of the paper's numbers, each attack as we run it or in its other way: "
+        f"{'; '.join(near_all) or 'none'}."
     )
 
 

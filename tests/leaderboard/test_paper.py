@@ -249,8 +249,9 @@ def test_after_every_epoch_the_numbers_stand_beside_the_paper_and_near_ones_are_
 
 def test_a_continued_population_stands_beside_the_paper_and_explains_where_it_is_near():
     def continued(shown, combined):
+        shown = np.broadcast_to(np.float32(shown), 6)
         arrays = {
-            "s": np.full((2, 6, 10), shown, np.float32),
+            "s": np.tile(shown[:, np.newaxis], (2, 1, 10)),
             "combined s": np.full((2, 1, 10), combined, np.float32),
         }
         return report(evidence=[seen("retraining-adv", arrays=arrays)])
@@ -268,6 +269,11 @@ def test_a_continued_population_stands_beside_the_paper_and_explains_where_it_is
     assert text.count("near it: trained on |") + text.count("near it: trained on  ") == 3
     assert text.count("near it: retrained from it") == 3
     assert continued(0.6, 0.84).count("near it: trained on, 5 steps") == 1
+    # All five, AutoAttack in its other way.
+    assert "in its other way: none." in text
+    assert "in its other way: trained on; retrained from it." in continued(
+        [0.98, 0.94, 0.9, 0.9, 0.6, 0.5], 0.84
+    )
 
 
 def test_networks_that_differ_may_explain_a_number_and_alike_ones_do_not():
