@@ -445,7 +445,13 @@ _MNIST_QUICK = replace(
     ),
     eps=(0.3,),
     sweep_eps=(0.1, 0.15, 0.2, 0.25, 0.4, 0.5),
-    figures=_quick(_MNIST_PAPER.figures, images=500, watched_epochs=1, pair_submodels=5),
+    figures=_quick(
+        _MNIST_PAPER.figures,
+        images=500,
+        watched_epochs=1,
+        pair_submodels=5,
+        continued=_continued(learning_rate=1e-4, images=20_000),
+    ),
 )
 
 _DIGITS_PAPER = replace(
@@ -468,6 +474,7 @@ _DIGITS_PAPER = replace(
         images=200,
         watched_epochs=20,
         pair_eps=0.05,
+        continued=_continued(learning_rate=1e-4, images=None),
         retrainings=_RETRAININGS,
     ),
 )
@@ -531,7 +538,13 @@ _CIFAR_QUICK = replace(
         square_queries=200,
         rounds=2,
     ),
-    figures=_quick(_CIFAR_PAPER.figures, images=50, watched_epochs=2, pair_images=50),
+    figures=_quick(
+        _CIFAR_PAPER.figures,
+        images=50,
+        watched_epochs=2,
+        pair_images=50,
+        continued=_continued(learning_rate=2.5e-3, images=None),
+    ),
 )
 
 

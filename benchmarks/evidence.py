@@ -293,11 +293,11 @@ def retraining_adv(scene: Scene) -> Arrays:
 
 
 def networks(scene: Scene) -> Arrays:
-    """What is left of adversarially trained populations by the network that was attacked."""
+    """What is left of adversarially trained populations, by network attacked and answering."""
     return {
-        f"{name} s": np.stack(
+        f"{name} left": np.stack(
             [
-                scene.perturb(population, attack, scene.eps, protocol="transfer")[1].mean(1)
+                scene.perturb(population, attack, scene.eps, protocol="transfer")[1].mean(2)
                 for attack in CLAIM_ATTACKS
             ]
         ).astype(np.float32)

@@ -178,7 +178,12 @@ class Session:
         arguments = self._arguments(dataset, defense) | dict(variation.changes)
         recipe = replace(self.experiment(dataset).recipe(defense), **variation.recipe)
         images = len(data.train_images[: variation.images])
-        parameters = {**arguments, "recipe": asdict(recipe), "train_images": images}
+        parameters: dict[str, Any] = {**arguments, "recipe": asdict(recipe), "train_images": images}
+        if variation.in_turn:
+            parameters["in_turn"] = True
+        start = self.prepare_varied(dataset, variation.start) if variation.start else None
+        if start:
+            parameters["start"] = start.folder.name
         population = self._untrained(data, defense)
         identity = {
             "dataset": dataset,
@@ -189,11 +194,6 @@ class Session:
             "seed": self.options.seed,
             **parameters,
         }
-        if variation.in_turn:
-            identity["in_turn"] = True
-        start = self.prepare_varied(dataset, variation.start) if variation.start else None
-        if start:
-            identity["start"] = start.folder.name
         folder = self.store.folder(f"{dataset}-{defense}-s{self.options.seed}", identity)
 
         with self.store.lock(folder):
@@ -304,8 +304,8 @@ class Session:
         """Train a population once more, as it was trained, and keep nothing.
 
         Args:
-            observe: called with (submodels, epoch, step) before each step; what it raises ends the
-                training.
+            observe: called with (submodels, members, epoch, step) before each step; what it
+                raises ends the training.
 
         Returns:
             The population, in evaluation mode; the same as from `prepare`.

@@ -386,8 +386,7 @@ def _alike(study: Study) -> Verdict | None:
 def _order(study: Study, ahead: tuple[str, ...]) -> Verdict | None:
     """At the larger radius CLM-Adv is ahead under these attacks and behind under the others.
 
-    Judged by intervals over the networks that were attacked, where these were told apart: they
-    differ by more than images do.
+    Where networks were told apart, it must be so over images and over networks.
     """
     rows = _pair(study, "clm-adv", "ulm-adv", radius=1)
     found = _under_each(*rows) if rows else None
@@ -396,12 +395,20 @@ def _order(study: Study, ahead: tuple[str, ...]) -> Verdict | None:
     figures = f"CLM-Adv minus ULM-Adv, points: {_listed(found)}"
     by_network = study.evidence.get("networks")
     if by_network and abs(by_network.parameters["eps"] - RADII[study.setting.dataset][1]) < 1e-6:
-        ours, theirs = (by_network.arrays[f"{row.defense} s"].mean(2) for row in rows)
-        found = dict(zip(CLAIM_ATTACKS, map(metrics.means_apart, ours, theirs), strict=True))
-        figures += f"; over the networks that were attacked: {_listed(found)}"
+        ours, theirs = (
+            map(metrics.network_shares, by_network.arrays[f"{row.defense} left"]) for row in rows
+        )
+        apart = dict(zip(CLAIM_ATTACKS, map(metrics.means_apart, ours, theirs), strict=True))
+        figures += f"; over networks: {_listed(apart)}"
+        found = {a: Score(d.value, *_hull(d, apart[a])) for a, d in found.items()}
     signed = (d if a in ahead else Score(-d.value, -d.high, -d.low) for a, d in found.items())
     verdict = _all_of(decide(difference, 0) for difference in signed)
     return Verdict(verdict, NO_MATTER, figures, _trainings(*rows))
+
+
+def _hull(first: Score, second: Score) -> tuple[float, float]:
+    """The least interval that holds both."""
+    return min(first.low, second.low), max(first.high, second.high)
 
 
 def _expectation(study: Study) -> Verdict | None:

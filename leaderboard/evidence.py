@@ -82,8 +82,8 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "s": ("continued", "shown", "N"),
         "combined s": ("continued", "combined", "N"),
     },
-    # By the network that was attacked, under the paper's attacks.
-    "networks": _of_each(ADVERSARIAL, s=("attacks", "n", "N")),
+    # The share of images that are left, by the network attacked and by the one that answers.
+    "networks": _of_each(ADVERSARIAL, left=("attacks", "n", "n")),
     "conformity": {"seeds": ("k",), "clean": ("k", "n"), "claimed": ("k", "n")},
     "examples": {
         "images": ("eps", "columns", "channels", "height", "width"),
@@ -94,6 +94,8 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "diversity": _of_each(measures=("measures", "pairs"), **dict.fromkeys(OUTCOMES, ("pairs",))),
 }
+# What says how a population was trained.
+_VARIATION = {"name", "defense", "changes", "recipe", "images", "in_turn", "start"}
 _DTYPES = ("float32", "uint8", "bool")
 # More than any figure shows.
 _MOST_BYTES = 2**28
@@ -225,6 +227,10 @@ def _check(evidence: Evidence) -> None:
     variants = [v for name in ("variants", "combined") for v in evidence.parameters.get(name, ())]
     if not all({"name", "attack", "ours"} <= variant.keys() for variant in variants):
         raise ValueError("a variant lacks name, attack or ours")
+    for name in ("retrainings", "continued"):
+        for variation in evidence.parameters.get(name, ()):
+            if missing := _VARIATION - variation.keys():
+                raise ValueError(f"one of {name} lacks {', '.join(sorted(missing))}")
     expected = KINDS[evidence.kind]
     if evidence.arrays.keys() != expected.keys():
         raise ValueError(f"arrays {sorted(evidence.arrays)}, expected {sorted(expected)}")

@@ -21,6 +21,8 @@ from leaderboard.table import CASCADE, CLAIM_ATTACKS
 
 # Whose populations the paper's attacks were run on in other ways, by kind of evidence.
 ATTACKED = {"variants": COMPARED, "variants-adv": ADVERSARIAL}
+# What of a variation's training may differ from the suite's.
+_HOW = ("changes", "recipe", "images", "in_turn", "start")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def ways(evidence: Evidence) -> list[list[Way]]:
         ]
     if evidence.kind == "retraining":
         names = [
-            f"retrained, {one['name']}" if one["changes"] or one["in_turn"] else ""
+            f"retrained, {one['name']}" if any(one[how] for how in _HOW) else ""
             for one in parameters["retrainings"]
         ]
         return _of_populations(evidence, names, "clm", "")
@@ -178,25 +180,33 @@ def _tried(one: Comparison, study: Study, baselines: Baselines) -> str:
 
 @dataclass(frozen=True)
 class Networks:
-    """What is left of a population by the network that was attacked.
+    """What is left of a population, network by network.
 
     Attributes:
-        shares: MRA for each attacked network, (n,).
-        another: their mean, and where that of as many networks trained anew would lie.
+        left: (n, n), the share of images that network j answers right when i is attacked.
     """
 
     defense: str
     attack: str
-    shares: Array
-    another: Score
+    left: Array
+
+    @property
+    def shares(self) -> Array:
+        """What each adds to MRA, attacked and answering."""
+        return metrics.network_shares(self.left)
+
+    @property
+    def another(self) -> Score:
+        """MRA, and where that of as many networks trained anew would lie."""
+        return metrics.another_mean(self.shares)
 
 
 def by_network(evidence: Evidence) -> list[Networks]:
     """Each defense under each of the paper's attacks."""
     return [
-        Networks(defense, attack, s.mean(1), metrics.another_mean(s.mean(1)))
+        Networks(defense, attack, left)
         for defense in ADVERSARIAL
-        for attack, s in zip(CLAIM_ATTACKS, evidence.arrays[f"{defense} s"], strict=True)
+        for attack, left in zip(CLAIM_ATTACKS, evidence.arrays[f"{defense} left"], strict=True)
     ]
 
 
@@ -210,7 +220,7 @@ def _by_chance(one: Comparison, study: Study) -> str:
             another = found.another
             if another.low <= one.paper <= another.high:
                 reach = f"{format_percent(another.low)} to {format_percent(another.high)}"
-                return f"{len(found.shares)} other networks trained alike may leave {reach}"
+                return f"{len(found.left)} other networks trained alike may leave {reach} (95%)"
     return ""
 
 
@@ -319,6 +329,8 @@ def _continued(evidence: Evidence, baselines: Baselines) -> str:
     body = []
     for defense in ADVERSARIAL:
         own = [(one, row) for one, row in trained if one["defense"] == defense]
+        if not own:
+            continue
         paper = _paper_s(own[0][1], evidence, baselines)
         body.append([NAMES[defense], "*the paper's*", "", *paper])
         for one, row in own:
@@ -338,10 +350,10 @@ def _continued(evidence: Evidence, baselines: Baselines) -> str:
 def _how_long(variation: Mapping[str, Any]) -> str:
     """For how long, on what and at what learning rate ULM-Adv was trained on, in words."""
     recipe, images, start = (variation[name] for name in ("recipe", "images", "start"))
-    if not recipe:
+    if not start:
         return ""
-    epochs = recipe["epochs"]
-    how = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+    epochs = recipe.get("epochs")
+    how = "as many epochs" if epochs is None else f"{epochs} epoch{'s' if epochs > 1 else ''}"
     if images:
         how += f" of {images:,} images"
     if "learning_rate" in recipe:
@@ -354,11 +366,11 @@ def _networks(evidence: Evidence, baselines: Baselines) -> str:
     """The populations by the network that was attacked."""
     eps = evidence.parameters["eps"]
     found = by_network(evidence)
-    n = max(len(one.shares) for one in found)
+    n = len(found[0].left)
     body = []
     for one in found:
         paper = baselines.paper_mra(evidence.dataset, one.attack, eps, one.defense)
-        shares = [format_percent(float(share)) for share in one.shares]
+        shares = [format_percent(float(share)) for share in one.left.mean(axis=1)]
         cells = [NAMES[one.defense], f"`{one.attack}`", format_percent(paper)]
         body.append([*cells, *shares, format_score(one.another)])
     headers = ["defense", "attack", "paper", *(f"network {i}" for i in range(n)), "mean"]
@@ -366,9 +378,10 @@ def _networks(evidence: Evidence, baselines: Baselines) -> str:
         "What is left of each population by the network that was attacked (all answer), on the "
         f"first {evidence.parameters['images']:,} images, eps "
         f"{format_eps(evidence.dataset, eps)}, seed {evidence.seed}. After the mean, in brackets, "
-        f"where 95 in 100 means of {n} other networks trained alike would lie, if networks are "
-        "independent (those of CLM-Adv nearly are) and normally distributed.\n\n"
-        + markdown_table(headers, body)
+        f"where 95 in 100 means of {n} other networks trained alike would lie, by what each of "
+        "these leaves when attacked and answers when another is, if networks are independent and "
+        "what they leave is normally distributed. Where such an interval is wide, one population "
+        "of so few networks settles nothing.\n\n" + markdown_table(headers, body)
     )
 
 

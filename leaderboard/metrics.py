@@ -79,13 +79,33 @@ def another_mean(shares: npt.NDArray[np.floating[Any]]) -> Score:
     return Score(own.value, max(0.0, own.value - half), min(1.0, own.value + half))
 
 
+def network_shares(left: npt.NDArray[np.floating[Any]]) -> Floats:
+    """What each network adds to MRA, as the one attacked and as one that answers.
+
+    Their mean is MRA, and their spread that of both roles: a network's answers to images made for
+    others are alike in all rows of `left`, so the spread of its rows alone would lack them.
+
+    Args:
+        left: (n, n), the share of images that network j answers right when i is attacked.
+
+    Returns:
+        (n,), not bounded by 0 and 1.
+    """
+    exact = np.asarray(left, np.float64)
+    return np.asarray(exact.mean(axis=1) + exact.mean(axis=0) - exact.mean())
+
+
 def means_apart(
     first: npt.NDArray[np.floating[Any]], second: npt.NDArray[np.floating[Any]]
 ) -> Score:
-    """The mean of some independent shares minus that of others, with Welch's interval."""
+    """The mean of some independent shares minus that of others, with Welch's interval.
+
+    It is all of [-1, 1] where a side has one share only.
+    """
     ours, theirs = (np.asarray(side, np.float64) for side in (first, second))
     value = float(ours.mean() - theirs.mean())
-    half = (_of_the_mean(ours) + _of_the_mean(theirs)).half_width
+    told_apart = min(len(ours), len(theirs)) > 1
+    half = (_of_the_mean(ours) + _of_the_mean(theirs)).half_width if told_apart else math.inf
     return Score(value, max(-1.0, value - half), min(1.0, value + half))
 
 

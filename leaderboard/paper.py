@@ -163,8 +163,10 @@ def _tables_note() -> str:
         "is further off, the verdict says whether our interval holds the paper's, and where the "
         "attack was also run, or the population also trained, in other ways (on seed 0 and a part "
         "of the images), it names those that come near the paper's; another way to run an attack "
-        "only if it comes near on both populations, trained in one way or another. Last in each "
-        "table stands what the paper does not have, the worst case.\n"
+        "only if it comes near on both populations, trained in one way or another. Of populations "
+        "trained adversarially it says what as many other networks, trained alike, may leave, "
+        "where that reaches the paper's number: then ours is no evidence against the paper's, nor "
+        "for it. Last in each table stands what the paper does not have, the worst case.\n"
     )
 
 

@@ -81,6 +81,20 @@ def test_variations_change_numbers_that_their_defense_has():
             for one in variations(numbers):
                 assert one.changes.keys() <= numbers.defenses.get(one.defense, {}).keys()
                 replace(numbers.recipe(one.defense), **one.recipe)
+                # It begins with an ULM and takes its epochs and learning rate from arguments.
+                assert one.defense != "clm" or not (one.start or one.recipe)
+
+
+def test_what_is_retrained_from_an_adversarial_population_is_so_at_the_rate_of_a_clm():
+    for dataset in DATASETS:
+        for budget in ("quick", "paper"):
+            numbers = experiment(budget, dataset)
+            rates = [
+                one.recipe["learning_rate"]
+                for one in numbers.figures.continued
+                if one.defense == "clm-adv"
+            ]
+            assert set(rates) == {numbers.defenses["clm"]["learning_rate"]}
 
 
 def test_variations_of_one_table_have_names_of_their_own_and_differ():

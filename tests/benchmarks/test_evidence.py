@@ -81,6 +81,17 @@ def test_each_kind_is_measured_once_and_can_be_read(options, kind):
         np.testing.assert_array_equal(fresh.arrays[name], array, err_msg=name)
 
 
+def test_networks_are_told_apart_as_attacked_and_answering(options):
+    session = Session(options)
+    found, _ = gather(session, "digits", "networks")
+    prepared = session.prepare("digits", "clm-adv")
+    record, _ = session.measure(prepared, "fgsm", found.parameters["eps"], "transfer")
+    images = session.experiment("digits").figures.images
+    left = record.correct[:, :, :images].mean(axis=2)
+    np.testing.assert_allclose(found.arrays["clm-adv left"][0], left, atol=1e-6)
+    assert (left != left.T).any()
+
+
 def test_what_was_measured_on_other_weights_is_measured_again(options):
     found, _ = gather(Session(options), "digits", "masks")
     other = replace(found, populations={**found.populations, "clm": "f" * 64})
@@ -204,17 +215,16 @@ def test_a_population_is_trained_on_in_the_way_of_a_defense_and_itself_stays(opt
         defense: Variation(defense=defense, start=start, images=60, recipe={"epochs": 1})
         for defense in ("ulm-adv", "clm-adv")
     }
-    ways["slower"] = replace(ways["clm-adv"], recipe={"epochs": 1, "learning_rate": 1e-5})
+    ways["slower"] = replace(ways["ulm-adv"], recipe={"epochs": 1, "learning_rate": 1e-5})
     ways["in turn"] = replace(ways["clm-adv"], in_turn=True)
     ways["longer"] = replace(ways["ulm-adv"], start=ways["ulm-adv"])
     found = {name: session.prepare_varied("digits", way).sha256 for name, way in ways.items()}
     assert len({prepared.sha256, *found.values()}) == 6
-    assert weights_sha256(prepared.population) == prepared.sha256
     before = first_weight(prepared.population.submodels[0])
     slower = session.prepare_varied("digits", ways["slower"])
     moved = (first_weight(slower.population.submodels[0]) - before).abs().max()
-    # By Adam's steps of at most about the learning rate, and by counter-linking.
-    assert 0 < moved < 0.05
+    # Two of Adam's steps of at most about the learning rate.
+    assert 0 < moved < 1e-4
     assert session.prepare("digits", "ulm-adv").sha256 == prepared.sha256
 
 

@@ -110,7 +110,17 @@ def checks(defense, minimum, **cell):
     return [*curve_records, *others]
 
 
+RETRAINED = {
+    "defense": "clm",
+    "changes": {},
+    "recipe": {},
+    "images": None,
+    "in_turn": False,
+    "start": None,
+}
 TRAINED_ON = {
+    "changes": {},
+    "in_turn": False,
     "images": 20_000,
     "recipe": {"epochs": 1, "learning_rate": 1e-4},
     "start": {"images": None, "recipe": {}, "start": None},
@@ -182,7 +192,10 @@ def evidence(kind, *, seed=0, **changes):
             for key, rows in (("s", 6), ("combined s", 1))
         },
         "networks": {
-            f"{name} s": np.tile(np.float32([[0.2], [0.4], [0.6]]), (4, 1, 10))
+            # Rows 20, 40, 60; as one that answers, each is what it is as one that is attacked.
+            f"{name} left": np.tile(
+                np.float32([[0.1, 0.2, 0.3], [0.3, 0.4, 0.5], [0.5, 0.6, 0.7]]), (4, 1, 1)
+            )
             for name in ("ulm-adv", "clm-adv")
         },
         "conformity": {
@@ -227,6 +240,7 @@ def evidence(kind, *, seed=0, **changes):
             "continued": [
                 {**TRAINED_ON, "name": "trained on", "defense": "ulm-adv"},
                 {
+                    **TRAINED_ON,
                     "name": "retrained from it",
                     "defense": "clm-adv",
                     "images": None,
@@ -235,8 +249,8 @@ def evidence(kind, *, seed=0, **changes):
                 },
             ],
             "retrainings": [
-                {"name": "as the paper says", "changes": {}, "in_turn": False},
-                {"name": "one submodel after another", "changes": {}, "in_turn": True},
+                {**RETRAINED, "name": "as the paper says"},
+                {**RETRAINED, "name": "one submodel after another", "in_turn": True},
             ],
         },
         "populations": {name: weights_sha256(name) for name in ("ulm", "clm")},

@@ -200,16 +200,14 @@ def test_the_larger_radius_must_show_the_published_order():
     assert order(ulm, {**clm, "pgd": 400}) == UNDECIDED
 
     def by_network(spread, eps=0.4):
-        around = np.float32([-spread, 0, spread])
+        around = np.float32([[-spread], [0], [spread]]) * np.ones(3, np.float32)
         return samples.evidence(
             "networks",
             budget="paper",
             populations={},
             parameters={"eps": eps},
             arrays={
-                f"{name} s": np.stack(
-                    [np.tile((left[a] / 1000 + around)[:, None], 10) for a in CLAIMS]
-                )
+                f"{name} left": np.stack([left[a] / 1000 + around for a in CLAIMS])
                 for name, left in (("ulm-adv", ulm), ("clm-adv", clm))
             },
         )
@@ -217,6 +215,8 @@ def test_the_larger_radius_must_show_the_published_order():
     # Three networks on either side, 3 to 7 points apart: +- 2.776 * spread * sqrt(2 / 3).
     assert order(ulm, clm, [by_network(0.01)]) == HOLDS
     assert order(ulm, clm, [by_network(0.1)]) == UNDECIDED
+    # Networks that are apart do not make up for images that are not.
+    assert order(ulm, {**clm, "pgd": 400}, [by_network(0.01)]) == UNDECIDED
     # Of another radius, that says nothing.
     assert order(ulm, clm, [by_network(0.1, eps=0.5)]) == HOLDS
 

@@ -86,6 +86,13 @@ def test_what_is_no_evidence_is_refused_by_name(tmp_path, changes, words):
     assert words in str(error.value)
 
 
+def test_a_variation_that_does_not_say_how_it_was_trained_is_refused(tmp_path):
+    found = samples.evidence("retraining")
+    del found.parameters["retrainings"][1]["in_turn"]
+    with pytest.raises(ValueError, match="one of retrainings lacks in_turn"):
+        evidence.write(found, tmp_path)
+
+
 def test_a_broken_seal_is_refused(tmp_path):
     path = evidence.write(samples.evidence("masks"), tmp_path)
     path.write_text(path.read_text().replace("cpu", "gpu"))

@@ -15,6 +15,7 @@ from leaderboard.metrics import (
     mean,
     means_apart,
     mra,
+    network_shares,
     never_fooled,
     on_shared_images,
     persistent,
@@ -73,12 +74,32 @@ def test_where_the_mean_of_as_many_others_would_lie_by_hand():
     assert another_mean(np.array([0.0, 1.0])) == Score(0.5, 0.0, 1.0)
 
 
+def test_what_a_network_adds_attacked_and_answering_by_hand():
+    """Rows 0.3 and 0.7, columns 0.4 and 0.6, mean 1/2."""
+    shares = network_shares(np.array([[0.2, 0.4], [0.6, 0.8]]))
+    assert shares == pytest.approx([0.3 + 0.4 - 0.5, 0.7 + 0.6 - 0.5])
+
+
+def test_intervals_over_networks_hold_where_answers_vary_more_than_attacks():
+    rng = np.random.default_rng(0)
+    attacked, answering = rng.normal(0, 0.01, (4000, 2, 4)), rng.normal(0, 0.02, (4000, 2, 4))
+    left = 0.5 + attacked[..., :, np.newaxis] + answering[..., np.newaxis, :]
+    within = [
+        found.low <= others.mean() <= found.high
+        for own, others in left
+        for found in [another_mean(network_shares(own))]
+    ]
+    assert np.mean(within) == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / 4000) ** 0.5)
+
+
 def test_the_difference_of_two_means_by_hand_and_by_welch():
     first, second = np.array([0.2, 0.3, 0.7, 0.4]), np.array([0.1, 0.15])
     found = means_apart(first, second)
     theirs = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
     expected = (0.275, theirs.low, theirs.high)
     assert (found.value, found.low, found.high) == pytest.approx(expected)
+    alone = means_apart(first, np.array([0.2]))
+    assert (alone.low, alone.high) == (-1, 1)
 
 
 def test_nineteen_of_twenty_other_means_lie_where_they_should():

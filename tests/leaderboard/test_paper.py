@@ -277,18 +277,21 @@ def test_a_continued_population_stands_beside_the_paper_and_explains_where_it_is
 
 
 def test_networks_that_differ_may_explain_a_number_and_alike_ones_do_not():
-    def verdicts(*shares):
-        s = np.tile(np.float32(shares)[:, np.newaxis], (4, 1, 10))
-        arrays = {f"{name} s": s for name in ("ulm-adv", "clm-adv")}
+    def verdicts(*shares, answering=(0.0, 0.0, 0.0)):
+        left = np.add.outer(np.float32(shares), np.float32(answering))
+        arrays = {f"{name} left": np.tile(left, (4, 1, 1)) for name in ("ulm-adv", "clm-adv")}
         kept = seen("networks", arrays=arrays)
         kept.parameters["eps"] = 0.3
         return report(evidence=[kept])
 
     # 60 over three networks, +- 4.303 * 20 * sqrt(2 / 3); MNIST has ours, far from the paper's.
     text = verdicts(0.4, 0.6, 0.8)
-    assert "not reproduced; 3 other networks trained alike may leave 0.0 to 100.0" in text
+    assert "not reproduced; 3 other networks trained alike may leave 0.0 to 100.0 (95%)" in text
     assert re.search(r"\| `fgsm` +\| 94.3 +\| 40.0 +\| 60.0 +\| 80.0 +\| 60.0 \(0.0–100.0\)", text)
     assert "other networks trained alike may leave" not in verdicts(0.59, 0.6, 0.61)
+    # Rows alike; answers of one network that are not.
+    text = verdicts(0.6, 0.6, 0.6, answering=(-0.2, 0.0, 0.2))
+    assert "3 other networks trained alike may leave 0.0 to 100.0 (95%)" in text
 
 
 def test_the_result_is_one_table_one_plot_and_three_sentences():
