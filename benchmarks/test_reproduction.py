@@ -12,8 +12,8 @@ from benchmarks.budgets import REPRODUCED
 from benchmarks.conftest import failures_told
 from benchmarks.datasets import DATASETS
 from benchmarks.limits import time_limit
-from benchmarks.reproduction import candidates, deviation, measured_again
-from benchmarks.session import Session
+from benchmarks.reproduction import all_seeds, candidates, deviation, measured_again
+from benchmarks.session import Session, environment
 from leaderboard import records
 
 
@@ -27,9 +27,14 @@ def test_reproduction(
     """Measure three records once more; what the store does not hold is trained first."""
     options = session.options
     trained = set() if options.retrain else session.store.trained()
-    found = candidates(records.read_all(options.results), dataset, options.budget, trained)
+    everything = records.read_all(options.results)
+    here = environment(options.device)
+    found = candidates(everything, dataset, options.budget, trained, here)
     if not found:
-        pytest.skip(f"no record of {dataset}, {options.budget} budget, in {options.results}")
+        pytest.skip(
+            f"no record of {dataset}, {options.budget} budget, in {options.results} "
+            "that this machine could measure again and judge"
+        )
     deviations = {}
     for record in random.sample(found, min(REPRODUCED, len(found))):
         key = record.cell.key
@@ -39,5 +44,6 @@ def test_reproduction(
             time_limit(session.time_limit, f"measuring {key} again"),
         ):
             print(f"\nmeasuring again: {key}")
-            deviations[key] = deviation(record, measured_again(record, session, tmp_path))
+            again = measured_again(record, session, tmp_path)
+            deviations[key] = deviation(record, again, all_seeds(record, everything))
     assert not any(deviations.values()), deviations

@@ -198,7 +198,7 @@ class Networks:
     @property
     def another(self) -> Score:
         """MRA, and where that of as many networks trained anew would lie."""
-        return metrics.another_mean(self.shares)
+        return metrics.another_mean(self.shares, len(self.shares))
 
 
 def by_network(evidence: Evidence) -> list[Networks]:

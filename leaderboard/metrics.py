@@ -69,13 +69,14 @@ def mean(values: npt.NDArray[np.floating[Any]]) -> Score:
     return Score(value, value - half, value + half)
 
 
-def another_mean(shares: npt.NDArray[np.floating[Any]]) -> Score:
-    """The mean of independent shares, and where that of as many more would lie, within [0, 1].
+def another_mean(shares: npt.NDArray[np.floating[Any]], count: int) -> Score:
+    """The mean of independent shares, and where that of so many more would lie, within [0, 1].
 
-    Student's prediction interval: the variances of both means add up.
+    Student's prediction interval: the variances of both means add up. It is all of [0, 1] for a
+    single share.
     """
     own = mean(shares)
-    half = math.sqrt(2) * (own.value - own.low)
+    half = math.sqrt(1 + len(shares) / count) * (own.high - own.value)
     return Score(own.value, max(0.0, own.value - half), min(1.0, own.value + half))
 
 

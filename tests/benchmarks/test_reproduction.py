@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.reproduction import candidates, deviation, measured_again
-from benchmarks.session import Options, Session
+from benchmarks.reproduction import all_seeds, candidates, deviation, measured_again
+from benchmarks.session import CPU, Options, Session, environment
 from leaderboard.records import Record
 
 
@@ -32,7 +32,7 @@ def record(session) -> Record:
 def test_a_record_is_measured_again_from_its_seed_in_another_store(session, record, tmp_path):
     other = Session(replace(session.options, store=tmp_path / "store", seed=0, run="second"))
     again = measured_again(record, other, tmp_path / "results")
-    assert deviation(record, again) == ""
+    assert deviation(record, again, [record]) == ""
     assert (again.cell.seed, again.environment["computation"]) == (
         3,
         record.environment["computation"],
@@ -49,34 +49,79 @@ def changed(record, count):
 
 
 def test_on_the_same_machine_one_answer_is_too_many(record):
-    assert deviation(record, changed(record, 1)) == "1 of 100 answers differ"
+    assert deviation(record, changed(record, 1), [record]) == "1 of 100 answers differ"
     other = replace(record, population_sha256="0" * 64)
-    assert deviation(record, other) == "training gave other weights"
+    assert deviation(record, other, [record]) == "training gave other weights"
+
+
+ELSEWHERE = {"processor": "another"}
+
+
+def with_mra(record, mra, seed):
+    """A record like it, of another training seed, with that share of right answers."""
+    correct = np.arange(record.correct.size).reshape(record.correct.shape) < mra * 100
+    cell = replace(record.cell, seed=seed)
+    return replace(record, cell=cell, correct=correct, population_sha256=f"{seed:064}")
 
 
 def test_elsewhere_the_number_must_lie_in_its_interval(record):
-    elsewhere = {**record.environment, "processor": "another"}
-    assert deviation(record, replace(changed(record, 1), environment=elsewhere)) == ""
+    elsewhere = {**record.environment, **ELSEWHERE}
+    moved = replace(changed(record, 1), environment=elsewhere)
+    assert deviation(record, moved, [record]) == ""
     far = replace(record, correct=np.zeros_like(record.correct), environment=elsewhere)
     right = replace(record, correct=np.ones_like(record.correct))
-    assert "is outside" in deviation(right, far)
+    assert "is outside 0.9" in deviation(right, far, [right])
+
+
+def test_other_weights_may_leave_what_another_training_seed_may(record):
+    """30, 36 and 39 of 100: mean 35, standard deviation 4.583; 4.303 * 4.583 * (4 / 3)^(1/2)."""
+    seeds = [with_mra(record, mra, seed) for seed, mra in enumerate((0.30, 0.36, 0.39))]
+    elsewhere = {**record.environment, **ELSEWHERE}
+
+    def again(mra):
+        return replace(with_mra(record, mra, 0), environment=elsewhere, population_sha256="f" * 64)
+
+    assert deviation(seeds[0], again(0.57), seeds) == ""
+    assert "outside 0.1223 to 0.5777, which 3 training seeds" in deviation(
+        seeds[0], again(0.58), seeds
+    )
+
+
+def test_where_all_seeds_agree_other_weights_have_the_interval_over_images(record):
+    seeds = [with_mra(record, 0, seed) for seed in range(3)]
+    elsewhere = {**record.environment, **ELSEWHERE}
+    again = replace(with_mra(record, 0.01, 0), environment=elsewhere, population_sha256="f" * 64)
+    assert deviation(seeds[0], again, seeds) == ""
 
 
 def test_another_cell_is_no_reproduction(record):
     other = replace(record, cell=replace(record.cell, seed=4))
-    assert "another cell" in deviation(record, other)
+    assert "another cell" in deviation(record, other, [record])
+
+
+def found(records, dataset="digits", budget="smoke", trained=(), **here):
+    return candidates(records, dataset, budget, trained, {**environment(CPU), **here})
 
 
 def test_candidates_are_of_the_budget_and_take_bearable_time(record):
     slow = replace(record, training_seconds=1e4)
     old = replace(record, environment={})
-    assert candidates([record, slow, old], "digits", "smoke", ()) == [record]
-    assert candidates([record], "digits", "quick", ()) == []
-    assert candidates([record], "mnist", "smoke", ()) == []
+    assert found([record, slow, old]) == [record]
+    assert found([record], budget="quick") == []
+    assert found([record], dataset="mnist") == []
 
 
 def test_training_takes_no_time_where_the_population_is_there(record):
     slow = replace(record, training_seconds=1e4)
-    assert candidates([slow], "digits", "smoke", {record.population_sha256}) == [slow]
+    assert found([slow], trained={record.population_sha256}) == [slow]
     slow = replace(record, attack_seconds=1e4)
-    assert candidates([slow], "digits", "smoke", {record.population_sha256}) == []
+    assert found([slow], trained={record.population_sha256}) == []
+
+
+def test_elsewhere_only_what_can_be_judged_is_a_candidate(record):
+    """A population of one training seed has to be at hand, since training would give another."""
+    assert found([record], **ELSEWHERE) == []
+    assert found([record], **ELSEWHERE, trained={record.population_sha256}) == [record]
+    seeds = [record, with_mra(record, 0.5, 4)]
+    assert all_seeds(record, seeds) == seeds
+    assert found(seeds, **ELSEWHERE) == seeds

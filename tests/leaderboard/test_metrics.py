@@ -64,14 +64,18 @@ def test_a_mean_has_an_interval_over_its_values():
     assert (single.low, single.high) == (-np.inf, np.inf)
 
 
-def test_where_the_mean_of_as_many_others_would_lie_by_hand():
+def test_where_the_mean_of_others_would_lie_by_hand():
     """Mean 1/2; two means of three shares each."""
-    found = another_mean(np.array([0.45, 0.5 - 1 / 60, 0.5 + 1 / 15]))
+    found = another_mean(np.array([0.45, 0.5 - 1 / 60, 0.5 + 1 / 15]), 3)
     variance = (0.05**2 + (1 / 60) ** 2 + (1 / 15) ** 2) / 2
     # Student's t with 2 degrees of freedom.
     half = 4.302653 * (2 * variance / 3) ** 0.5
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
-    assert another_mean(np.array([0.0, 1.0])) == Score(0.5, 0.0, 1.0)
+    one = another_mean(np.array([0.45, 0.5 - 1 / 60, 0.5 + 1 / 15]), 1)
+    # Of one more the variance is three times as large, and so the sum twice.
+    assert one.high - one.value == pytest.approx(2**0.5 * half)
+    assert another_mean(np.array([0.0, 1.0]), 2) == Score(0.5, 0.0, 1.0)
+    assert another_mean(np.array([0.3]), 1) == Score(0.3, 0.0, 1.0)
 
 
 def test_what_a_network_adds_attacked_and_answering_by_hand():
@@ -87,7 +91,7 @@ def test_intervals_over_networks_hold_where_answers_vary_more_than_attacks():
     within = [
         found.low <= others.mean() <= found.high
         for own, others in left
-        for found in [another_mean(network_shares(own))]
+        for found in [another_mean(network_shares(own), 4)]
     ]
     assert np.mean(within) == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / 4000) ** 0.5)
 
@@ -108,7 +112,7 @@ def test_nineteen_of_twenty_other_means_lie_where_they_should():
     within = [
         found.low <= others.mean() <= found.high
         for own, others in drawn
-        for found in [another_mean(own)]
+        for found in [another_mean(own, 4)]
     ]
     # Four standard errors of a share of 4,000.
     assert np.mean(within) == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / 4000) ** 0.5)
