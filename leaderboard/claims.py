@@ -124,7 +124,7 @@ def _claims(baselines: Baselines) -> list[Claim]:
             Claim(
                 f"Five CLMs trained anew keep the range of accuracy on {SPELLED[dataset]}.",
                 "4",
-                f"their clean MRAs lie within {100 * RANGE:.0f} point",
+                f"their clean MRAs lie within {100 * RANGE:.0f} point of each other",
                 *(dataset, ("Conformity of CLMs (Section 4)",)),
                 _of_evidence("conformity", _conformity),
             )
@@ -162,7 +162,7 @@ def _claims(baselines: Baselines) -> list[Claim]:
             "CLM does best against EOT, the attack made for random defenses.",
             "4.1, Table 2",
             "more is left under it than under each of the four other attacks; judged where it "
-            "draws networks, and so knows them all: the paper ran it on one, where it is PGD",
+            "draws networks, and so knows them all: the authors' script ran it on one",
             *("mnist", ("Table 2",)),
             _expectation,
         ),

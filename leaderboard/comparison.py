@@ -25,6 +25,7 @@ class Comparison:
 
     Attributes:
         submodels: n of ours.
+        trainings: how many training seeds ours is of.
         verdict: one of the three words above.
         reason: why it is not comparable, or empty.
     """
@@ -37,6 +38,7 @@ class Comparison:
     paper: float
     ours: Score | None
     submodels: int | None
+    trainings: int
     verdict: str
     reason: str
 
@@ -91,11 +93,13 @@ def _one(
     row = study.row(defense, eps) if study else None
     ours = row.score(attack) if row else None
     submodels = row.submodels if row else None
+    trainings = len(row.by_attack.get(attack, {})) if row else 0
     verdict, reason = _verdict(study, attack, paper, ours)
     if not reason and defense in OF_THE_PAPERS_SIZE and submodels != SUBMODELS:
         verdict, reason = NOT_COMPARABLE, f"n = {submodels}, the paper's {SUBMODELS}"
     return Comparison(
-        number, dataset, eps, attack, defense, paper, ours, submodels, verdict, reason
+        *(number, dataset, eps, attack, defense, paper, ours),
+        *(submodels, trainings, verdict, reason),
     )
 
 
@@ -105,7 +109,7 @@ def _verdict(study: Study | None, attack: str, paper: float, ours: Score | None)
     if study.obstacle:
         return NOT_COMPARABLE, study.obstacle
     if attack == "pgd-eot":
-        return NOT_COMPARABLE, "ours draws networks, the paper's ran on one"
+        return NOT_COMPARABLE, "ours draws networks, the authors' script runs it on one"
     return (REPRODUCED if near(attack, ours.value, paper) else NOT_REPRODUCED), ""
 
 

@@ -131,19 +131,21 @@ def _score(s: Array) -> Score:
 def explain(one: Comparison, study: Study, baselines: Baselines) -> str:
     """Why a number of ours may be far from the paper's; nothing if nothing was tried.
 
-    Whether networks trained alike differ as much, and which ways come near.
+    How far networks trained alike may differ, near or not, and which ways come near.
     """
-    if one.ours is None or study.obstacle or near(one.attack, one.ours.value, one.paper):
+    if one.ours is None or study.obstacle:
         return ""
-    return "; ".join(filter(None, (_by_chance(one, study), _tried(one, study, baselines))))
+    far = not near(one.attack, one.ours.value, one.paper)
+    words = (may_leave(one, study), _tried(one, study, baselines) if far else "")
+    return "; ".join(filter(None, words))
 
 
 def _tried(one: Comparison, study: Study, baselines: Baselines) -> str:
     """Which ways come near a number of the paper's; nothing if none was tried.
 
-    Another setting of the attack explains nothing unless it comes near on each population that it
-    was tried on, trained in one way or another; nor does another retraining unless it is near all
-    of the paper's numbers.
+    Another setting of the attack explains nothing unless it comes near on each population and at
+    each radius that it was tried on, trained in one way or another; nor does another retraining
+    unless it is near all of the paper's numbers.
     """
     experiments = [study.evidence[kind] for kind in _TABLES if kind in study.evidence]
     comes_near = {
@@ -152,17 +154,22 @@ def _tried(one: Comparison, study: Study, baselines: Baselines) -> str:
         for row in ways(evidence)
         for whole in [_near_throughout(row, evidence, baselines) or not row[0].trained]
         for way in row
-        if way.attack == one.attack and abs(way.eps - one.eps) < 1e-6
+        if way.attack == one.attack
     }
 
     def explains(way: Way) -> bool:
-        alike: dict[str, bool] = {}
+        alike: dict[tuple[str, float], bool] = {}
         for other, is_near in comes_near.items():
             if other.attacked == way.attacked:
-                alike[other.defense] = alike.get(other.defense, False) or is_near
+                where = (other.defense, other.eps)
+                alike[where] = alike.get(where, False) or is_near
         return comes_near[way] and (not way.attacked or all(alike.values()))
 
-    tried = [way for way in comes_near if way.defense == one.defense and way.name]
+    tried = [
+        way
+        for way in comes_near
+        if way.defense == one.defense and abs(way.eps - one.eps) < 1e-6 and way.name
+    ]
     if not tried:
         return ""
     close = [way for way in tried if explains(way)]
@@ -173,7 +180,7 @@ def _tried(one: Comparison, study: Study, baselines: Baselines) -> str:
         return f"near it: {'; '.join(names)}"
     here = dict.fromkeys(escape(way.name) for way in tried if comes_near[way])
     if here:
-        return f"near it, though not the other population's: {'; '.join(here)}"
+        return f"near it, though not elsewhere: {'; '.join(here)}"
     others = len({way.name for way in tried})
     return f"none of {others} other ways is near" if others > 1 else "another way is not near"
 
@@ -210,8 +217,8 @@ def by_network(evidence: Evidence) -> list[Networks]:
     ]
 
 
-def _by_chance(one: Comparison, study: Study) -> str:
-    """Whether networks differ so much that others, trained alike, may leave the paper's number."""
+def may_leave(one: Comparison, study: Study) -> str:
+    """What other networks, trained alike, may leave, if the paper's number is in reach of it."""
     evidence = study.evidence.get("networks")
     if evidence is None or abs(evidence.parameters["eps"] - one.eps) > 1e-6:
         return ""

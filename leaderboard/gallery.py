@@ -76,7 +76,7 @@ def _curves(lines: Sequence[Curve]) -> str:
     ]
     return (
         f"{text} {'; '.join(shown)}. The tables' *claimed* and *worst case* are of more attacks, "
-        "and so lie below these curves, and of all seeds."
+        "and so lie at or below these curves, and of all seeds."
     )
 
 

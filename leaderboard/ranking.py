@@ -63,7 +63,8 @@ def _notes(rows: Checked, ranked: Sequence[Row]) -> list[str]:
     if any(row not in ranked for row, _ in rows):
         notes.append(
             "– as a rank: an attack or a check that a rank needs was not run, or failed; "
-            "elsewhere: not measured."
+            "elsewhere: not measured, without meaning for one network, or kept back where attacks "
+            "that a rank needs were not run."
         )
     for row, checks in rows:
         failures = "; ".join(
