@@ -15,7 +15,15 @@ from leaderboard import metrics
 from leaderboard.records import Record
 
 # What bits depend on beside a record's own seeds and plan.
-SAME_BITS = ("device", "processor", "threads", "torch", "torchattacks", "arithmetic")
+SAME_BITS = (
+    "device",
+    "processor",
+    "instructions",
+    "threads",
+    "torch",
+    "torchattacks",
+    "arithmetic",
+)
 
 
 def candidates(
@@ -59,10 +67,10 @@ def all_seeds(record: Record, records: Sequence[Record]) -> list[Record]:
     return [other for other in records if replace(other.cell, seed=record.cell.seed) == record.cell]
 
 
-def _same_bits(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
-    return first["device"] == second["device"] == "cpu" and all(
-        first.get(name) == second.get(name) for name in SAME_BITS
-    )
+def _same_bits(record: Mapping[str, str], here: Mapping[str, str]) -> bool:
+    """Whether this environment computes as a record's; older records name no instructions."""
+    there = {"instructions": here["instructions"], **record}
+    return here["device"] == "cpu" and all(there.get(name) == here[name] for name in SAME_BITS)
 
 
 def measured_again(record: Record, session: Session, results: Path) -> Record:
@@ -98,7 +106,7 @@ def deviation(record: Record, again: Record, seeds: Sequence[Record]) -> str:
 
     On a CPU of the same kind with the same versions, weights and all answers must be the same.
     Elsewhere the new MRA must lie in the record's interval over images; if training gave other
-    weights, in that or in Student's prediction interval for one more training seed.
+    weights, in the hull of that and Student's prediction interval for one more training seed.
 
     Args:
         seeds: the records of the same cell in all its training seeds, the first one included.
@@ -106,7 +114,7 @@ def deviation(record: Record, again: Record, seeds: Sequence[Record]) -> str:
     if again.cell.key != record.cell.key:
         return f"the suite measures another cell by now: {again.cell.key}"
     same_weights = again.population_sha256 == record.population_sha256
-    if _same_bits(again.environment, record.environment):
+    if _same_bits(record.environment, again.environment):
         if not same_weights:
             return "training gave other weights"
         differing = int((again.correct != record.correct).sum())
@@ -114,9 +122,11 @@ def deviation(record: Record, again: Record, seeds: Sequence[Record]) -> str:
     expected, of = metrics.score([record.correct]), "its interval over images"
     low, high = expected.low, expected.high
     if not same_weights:
+        if len(seeds) < 2:
+            return "training gave other weights, and no other seed tells how much that may change"
         another = metrics.another_mean(np.array([one.mra for one in seeds]), 1)
         low, high = min(low, another.low), max(high, another.high)
-        of = f"which {len(seeds)} training seeds let expect of one more"
+        of += f" and what {len(seeds)} training seeds let expect of one more"
     if low <= again.mra <= high:
         return ""
     return f"MRA {again.mra:.4f} is outside {low:.4f} to {high:.4f}, {of}"

@@ -131,7 +131,7 @@ class Store:
         is replaced.
         """
         card_path, weights_path = folder / "card.json", folder / "weights.safetensors"
-        if not card_path.exists() and not (folder / "checkpoint.safetensors").exists():
+        if not _begun(folder):
             self._copy_released(folder)
         if not card_path.exists():
             return None
@@ -216,15 +216,20 @@ class Store:
                 write_atomically(folder / path.name, path.read_bytes())
 
     def trained(self) -> set[str]:
-        """The weights_sha256 of all finished populations, those that come with the suite included.
+        """The weights_sha256 of all finished populations.
 
-        By their cards; what cannot be read does not count.
+        Those that come with the suite count where the store has not begun one of its own in their
+        place. By their cards; what cannot be read does not count.
         """
+        own = self.root / "populations"
+        cards = list(own.glob("*/card.json"))
+        if self._released:
+            released = self._released.glob("*/card.json")
+            cards += [card for card in released if not _begun(own / card.parent.name)]
         found = set()
-        for populations in (self.root / "populations", self._released):
-            for path in populations.glob("*/card.json") if populations else ():
-                with suppress(OSError, ValueError):
-                    found.add(read_card(path)["weights_sha256"])
+        for path in cards:
+            with suppress(OSError, ValueError):
+                found.add(read_card(path)["weights_sha256"])
         return found
 
     @contextmanager
@@ -440,6 +445,11 @@ def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None 
     if metadata:
         digest.update(json.dumps(metadata, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a population is trained there already, in whole or in part."""
+    return (folder / "card.json").exists() or (folder / "checkpoint.safetensors").exists()
 
 
 def _check_fit(population: Population, tensors: Mapping[str, Tensor]) -> None:

@@ -161,7 +161,7 @@ def _tried(one: Comparison, study: Study, baselines: Baselines) -> str:
         alike: dict[tuple[str, float], bool] = {}
         for other, is_near in comes_near.items():
             if other.attacked == way.attacked:
-                where = (other.defense, other.eps)
+                where = (other.defense, round(other.eps, 6))
                 alike[where] = alike.get(where, False) or is_near
         return comes_near[way] and (not way.attacked or all(alike.values()))
 
@@ -180,7 +180,7 @@ def _tried(one: Comparison, study: Study, baselines: Baselines) -> str:
         return f"near it: {'; '.join(names)}"
     here = dict.fromkeys(escape(way.name) for way in tried if comes_near[way])
     if here:
-        return f"near it, though not elsewhere: {'; '.join(here)}"
+        return f"near it, though not everywhere: {'; '.join(here)}"
     others = len({way.name for way in tried})
     return f"none of {others} other ways is near" if others > 1 else "another way is not near"
 

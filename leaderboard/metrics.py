@@ -70,10 +70,14 @@ def mean(values: npt.NDArray[np.floating[Any]]) -> Score:
 
 
 def another_mean(shares: npt.NDArray[np.floating[Any]], count: int) -> Score:
-    """The mean of independent shares, and where that of so many more would lie, within [0, 1].
+    """The mean of independent shares, and where that of further ones would lie, within [0, 1].
 
     Student's prediction interval: the variances of both means add up. It is all of [0, 1] for a
     single share.
+
+    Args:
+        shares: (k,).
+        count: over how many further shares the other mean is.
     """
     own = mean(shares)
     half = math.sqrt(1 + len(shares) / count) * (own.high - own.value)

@@ -82,16 +82,18 @@ def test_other_weights_may_leave_what_another_training_seed_may(record):
         return replace(with_mra(record, mra, 0), environment=elsewhere, population_sha256="f" * 64)
 
     assert deviation(seeds[0], again(0.57), seeds) == ""
-    assert "outside 0.1223 to 0.5777, which 3 training seeds" in deviation(
-        seeds[0], again(0.58), seeds
-    )
+    found = deviation(seeds[0], again(0.58), seeds)
+    assert "outside 0.1223 to 0.5777" in found
+    assert "what 3 training seeds let expect" in found
+    assert "no other seed" in deviation(seeds[0], again(0.30), seeds[:1])
 
 
 def test_where_all_seeds_agree_other_weights_have_the_interval_over_images(record):
     seeds = [with_mra(record, 0, seed) for seed in range(3)]
     elsewhere = {**record.environment, **ELSEWHERE}
-    again = replace(with_mra(record, 0.01, 0), environment=elsewhere, population_sha256="f" * 64)
-    assert deviation(seeds[0], again, seeds) == ""
+    for mra, outside in ((0.01, False), (0.99, True)):
+        again = replace(with_mra(record, mra, 0), environment=elsewhere, population_sha256="f" * 64)
+        assert ("is outside" in deviation(seeds[0], again, seeds)) == outside
 
 
 def test_another_cell_is_no_reproduction(record):

@@ -137,6 +137,8 @@ def test_training_in_progress_is_not_displaced_by_a_release(kept, tmp_path):
     FileCheckpoint(mine).save(population, torch.optim.Adam(population.parameters()), 1)
     assert other.load_into(fresh(), mine) is None
     assert [path.name for path in mine.iterdir()] == ["checkpoint.safetensors"]
+    # Nor does the release count as trained, which nobody will get from this store.
+    assert other.trained() == set()
 
 
 def test_another_identity_is_not_released(kept, tmp_path):
