@@ -429,7 +429,14 @@ class Session:
         key = f"{cell.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
             record = _record_of(path)
-            reused = bool(record and record.population_sha256 == prepared.sha256 and not fresh)
+            # A point of a curve lacks the repetition that a ranked one needs.
+            repeat = headline and attack == budgets.REPEATED_ATTACK
+            reused = bool(
+                record
+                and record.population_sha256 == prepared.sha256
+                and not fresh
+                and not (repeat and record.repeatable is None)
+            )
             if record is None or not reused:
                 record, _ = measure_cell(
                     cell,

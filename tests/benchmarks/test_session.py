@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.budgets import REPEATED_ATTACK
 from benchmarks.session import Options, Session
 from leaderboard import records
 
@@ -116,6 +117,17 @@ def test_a_point_of_a_curve_becomes_a_headline_when_it_is_ranked_at(options):
     assert reused
     assert record.headline
     assert next(r for r in records.read_all(options.results) if r.cell.eps == 0.1).headline
+
+
+def test_a_point_of_a_curve_is_measured_again_where_it_must_be_repeated(options):
+    session = Session(options)
+    point, _ = session.measure(session.prepare("digits", "single"), REPEATED_ATTACK, 0.1)
+    assert (point.headline, point.repeatable) == (False, None)
+    ranked = later(options, eps=(0.1,))
+    record, reused = ranked.measure(ranked.prepare("digits", "single"), REPEATED_ATTACK, 0.1)
+    assert (reused, record.headline, record.repeatable) == (False, True, True)
+    again = later(options, eps=(0.1,))
+    assert again.measure(again.prepare("digits", "single"), REPEATED_ATTACK, 0.1)[1]
 
 
 def test_other_protocols_have_their_shapes_and_checks(options):
