@@ -45,7 +45,7 @@ from leaderboard.markdown import escape, markdown_table
 from leaderboard.metrics import Score
 from leaderboard.render import FIRST_LINE
 from leaderboard.studies import RADII, SUBMODELS, Study
-from leaderboard.table import Row
+from leaderboard.table import CASCADE, Row, answers
 
 PAPER = "[Resilience from Diversity](https://arxiv.org/abs/2111.10272)"
 TITLES = {
@@ -415,16 +415,31 @@ def _sentences(study: Study) -> str:
         if gain and decide(gain, 0) == HOLDS:
             seeds = best.worst_by_seed.keys() & single.worst_by_seed.keys()
             words = (
-                f"{NAMES[best.defense]} keeps {100 * gain.value:.1f} points ({100 * gain.low:.1f} "
-                f"to {100 * gain.high:.1f}) more than one network "
+                f"{NAMES[best.defense]} keeps {_points(gain)} points more than one network "
                 f"({'one training' if len(seeds) == 1 else f'{len(seeds)} trainings'} of each)"
             )
+        words += _worth_of_drawing(best)
         sentences.append(
             "Of adversarially trained networks they leave at most "
             f"{_percent(left[0])} (ULM-Adv), {_percent(left[1])} (CLM-Adv) and "
             f"{_percent(left[2])} (a single network{doubt}): {words}."
         )
     return " ".join(sentences)
+
+
+def _worth_of_drawing(row: Row) -> str:
+    """Under the cascade, beside the best member and beside the average; nothing if not measured."""
+    averaged = metrics.shared_difference(
+        answers(row.by_protocol.get("average", {})), answers(row.by_attack.get(CASCADE, {}))
+    )
+    name = NAMES[row.defense]
+    own = f"; {name} keeps {_points(row.gain)} more than its best member" if row.gain else ""
+    other = f"; averaged instead of drawn, it keeps {_points(averaged)} more" if averaged else ""
+    return own + other
+
+
+def _points(score: Score) -> str:
+    return f"{100 * score.value:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
 
 
 def _percent(score: Score) -> str:
