@@ -17,6 +17,11 @@ from defenses.surrogate import Plan
 from leaderboard.records import Cell, Record
 
 
+def must_repeat(attack: str, *, headline: bool) -> bool:
+    """Whether a cell's images are made twice, to see that the same seed gives the same."""
+    return headline and attack == REPEATED_ATTACK
+
+
 def measure_cell(
     cell: Cell,
     population: Population,
@@ -67,7 +72,7 @@ def measure_cell(
     if cell.attack == "none":
         first = slice(cell.batch_size)
         zero_gradients = zero_gradient_share(population, images[first], labels[first])
-    if cell.attack == REPEATED_ATTACK and headline:
+    if must_repeat(cell.attack, headline=headline):
         repeatable = torch.equal(*(run(REPEATED).images for _ in range(2)))
     record = Record(
         cell=cell,

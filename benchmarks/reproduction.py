@@ -125,7 +125,7 @@ def deviation(record: Record, again: Record, seeds: Sequence[Record]) -> str:
         if len(seeds) < 2:
             return "training gave other weights, and no other seed tells how much that may change"
         another = metrics.another_mean(np.array([one.mra for one in seeds]), 1)
-        low, high = min(low, another.low), max(high, another.high)
+        low, high = metrics.hull(expected, another)
         of += f" and what {len(seeds)} training seeds let expect of one more"
     if low <= again.mra <= high:
         return ""

@@ -22,7 +22,7 @@ from attacks.seeding import derive_seed
 from benchmarks import budgets, datasets
 from benchmarks.budgets import Variation
 from benchmarks.evaluation import check_answers
-from benchmarks.measurement import measure_cell
+from benchmarks.measurement import measure_cell, must_repeat
 from benchmarks.paths import RELEASED
 from benchmarks.store import FileCheckpoint, Store
 from benchmarks.tuning import fastest_plan
@@ -429,13 +429,12 @@ class Session:
         key = f"{cell.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
             record = _record_of(path)
-            # A point of a curve lacks the repetition that a ranked one needs.
-            repeat = headline and attack == budgets.REPEATED_ATTACK
             reused = bool(
                 record
                 and record.population_sha256 == prepared.sha256
                 and not fresh
-                and not (repeat and record.repeatable is None)
+                # A point of a curve lacks the repetition that a ranked one needs.
+                and not (must_repeat(attack, headline=headline) and record.repeatable is None)
             )
             if record is None or not reused:
                 record, _ = measure_cell(

@@ -400,15 +400,10 @@ def _order(study: Study, ahead: tuple[str, ...]) -> Verdict | None:
         )
         apart = dict(zip(CLAIM_ATTACKS, map(metrics.means_apart, ours, theirs), strict=True))
         figures += f"; over networks: {_listed(apart)}"
-        found = {a: Score(d.value, *_hull(d, apart[a])) for a, d in found.items()}
+        found = {a: Score(d.value, *metrics.hull(d, apart[a])) for a, d in found.items()}
     signed = (d if a in ahead else Score(-d.value, -d.high, -d.low) for a, d in found.items())
     verdict = _all_of(decide(difference, 0) for difference in signed)
     return Verdict(verdict, NO_MATTER, figures, _trainings(*rows))
-
-
-def _hull(first: Score, second: Score) -> tuple[float, float]:
-    """The least interval that holds both."""
-    return min(first.low, second.low), max(first.high, second.high)
 
 
 def _expectation(study: Study) -> Verdict | None:

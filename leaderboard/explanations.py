@@ -161,15 +161,10 @@ def _tried(one: Comparison, study: Study, baselines: Baselines) -> str:
         alike: dict[tuple[str, float], bool] = {}
         for other, is_near in comes_near.items():
             if other.attacked == way.attacked:
-                where = (other.defense, round(other.eps, 6))
-                alike[where] = alike.get(where, False) or is_near
+                alike[_where(other)] = alike.get(_where(other), False) or is_near
         return comes_near[way] and (not way.attacked or all(alike.values()))
 
-    tried = [
-        way
-        for way in comes_near
-        if way.defense == one.defense and abs(way.eps - one.eps) < 1e-6 and way.name
-    ]
+    tried = [way for way in comes_near if _where(way) == _where(one) and way.name]
     if not tried:
         return ""
     close = [way for way in tried if explains(way)]
@@ -183,6 +178,11 @@ def _tried(one: Comparison, study: Study, baselines: Baselines) -> str:
         return f"near it, though not everywhere: {'; '.join(here)}"
     others = len({way.name for way in tried})
     return f"none of {others} other ways is near" if others > 1 else "another way is not near"
+
+
+def _where(number: Way | Comparison) -> tuple[str, float]:
+    """Whose number it is and at which radius, the same however that was computed."""
+    return number.defense, round(number.eps, 6)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,11 @@ def another_mean(shares: npt.NDArray[np.floating[Any]], count: int) -> Score:
     return Score(own.value, max(0.0, own.value - half), min(1.0, own.value + half))
 
 
+def hull(first: Score, second: Score) -> tuple[float, float]:
+    """The least interval that holds both."""
+    return min(first.low, second.low), max(first.high, second.high)
+
+
 def network_shares(left: npt.NDArray[np.floating[Any]]) -> Floats:
     """What each network adds to MRA, as the one attacked and as one that answers.
 

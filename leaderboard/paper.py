@@ -45,7 +45,7 @@ from leaderboard.markdown import escape, markdown_table
 from leaderboard.metrics import Score
 from leaderboard.render import FIRST_LINE
 from leaderboard.studies import RADII, SUBMODELS, Study
-from leaderboard.table import CASCADE, Row, answers
+from leaderboard.table import CASCADE, Row
 
 PAPER = "[Resilience from Diversity](https://arxiv.org/abs/2111.10272)"
 TITLES = {
@@ -429,9 +429,7 @@ def _sentences(study: Study) -> str:
 
 def _worth_of_drawing(row: Row) -> str:
     """Under the cascade, beside the best member and beside the average; nothing if not measured."""
-    averaged = metrics.shared_difference(
-        answers(row.by_protocol.get("average", {})), answers(row.by_attack.get(CASCADE, {}))
-    )
+    averaged = gates.excess(row.by_protocol.get("average", {}), row.by_attack.get(CASCADE, {}))
     name = NAMES[row.defense]
     own = f"; {name} keeps {_points(row.gain)} more than its best member" if row.gain else ""
     other = f"; averaged instead of drawn, it keeps {_points(averaged)} more" if averaged else ""
