@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from leaderboard.convert import convert
 from leaderboard.publish import RESULTS, publish, stale
 from leaderboard.records import RecordError
 
@@ -27,11 +28,18 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="write nothing; fail when the page or a figure is not what the records say",
     )
+    parser.add_argument(
+        "--convert",
+        action="store_true",
+        help="rewrite records of an earlier version of the suite as this one reads them",
+    )
     options = parser.parse_args(arguments)
     if not options.results.is_dir():
         print(f"no folder {options.results}: run pytest benchmarks/ first, or name another")
         return 2
     try:
+        if options.convert:
+            print(f"{convert(options.results)} records converted")
         if options.check:
             wrong = stale(options.results)
             for path in wrong:
@@ -40,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"up to date: what {options.results} says")
             return 1 if wrong else 0
         print(publish(options.results))
-    except RecordError as error:
+    except (RecordError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

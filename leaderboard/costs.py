@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from leaderboard.markdown import escape, markdown_table
+from leaderboard.rows import Row, seconds_a_seed
 from leaderboard.speed import Timing
-from leaderboard.table import CASCADE, Row, seconds_a_seed
 
 
 def costs(verdicts: Sequence[tuple[str, Row]], timings: Sequence[Timing]) -> str:
@@ -38,10 +38,10 @@ def _machine(timing: Timing) -> str:
 def _verdicts(verdicts: Sequence[tuple[str, Row]]) -> str:
     body = []
     for setting, row in verdicts:
-        cascade = row.by_attack.get(CASCADE)
+        cascade = row.cascade
         seconds = "–"
         if cascade:
-            images = max(record.cell.images for record in cascade.values())
+            images = max(record.case.images for record in cascade.values())
             seconds = f"{seconds_a_seed(cascade):.1f} on {images:,}"
         figures = [f"{row.training_seconds:.0f}", seconds, f"{row.attack_seconds:.0f}"]
         body.append([escape(setting), escape(row.label), str(row.submodels), *figures])
@@ -50,7 +50,7 @@ def _verdicts(verdicts: Sequence[tuple[str, Row]]) -> str:
         "defense",
         "n",
         "training (s)",
-        f"`{CASCADE}` (s), on images",
+        "cascade (s), on images",
         "all attacks (s)",
     ]
     return (

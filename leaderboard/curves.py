@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from leaderboard.metrics import score
 from leaderboard.records import Record
-from leaderboard.table import CLAIM_ATTACKS, NOT_ATTACKS, BySeed, Row, rows, worst_case_by_seed
+from leaderboard.rows import BySeed, Row, answers, rows, worst_case_by_seed
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def sweeps(records: Sequence[Record]) -> dict[tuple[str, str], dict[float, float
     Of attacks run at three radii or more, on the seeds that there are at all of them.
     """
     found = {}
-    for norm in sorted({record.cell.norm for record in records}):
+    for norm in sorted({record.case.norm for record in records}):
         for row in _widest(records, norm):
             for attack in sorted(row.sweep.keys() - {"none"}):
                 by_eps = {0.0: row.by_attack.get("none", {}), **row.sweep[attack]}
@@ -69,7 +69,7 @@ def sweeps(records: Sequence[Record]) -> dict[tuple[str, str], dict[float, float
 
 def _widest(records: Sequence[Record], norm: str) -> list[Row]:
     """One row for each population, the one that most was swept of."""
-    radii = sorted({r.cell.eps for r in records if r.cell.norm == norm and r.cell.eps > 0})
+    radii = sorted({r.case.eps for r in records if r.case.norm == norm and r.case.eps > 0})
     found: dict[tuple[str, int], Row] = {}
     for eps in radii:
         for row in rows(records, norm, eps):
@@ -82,7 +82,7 @@ def _widest(records: Sequence[Record], norm: str) -> list[Row]:
 def _swept(row: Row) -> dict[float, dict[str, BySeed]]:
     """The row's records by eps, where there is more than one attack."""
     by_eps: dict[float, dict[str, BySeed]] = {}
-    for attack in row.sweep.keys() - {*NOT_ATTACKS}:
+    for attack in row.sweep.keys() & {*row.attacks()}:
         for eps, by_seed in row.sweep[attack].items():
             if by_seed:
                 by_eps.setdefault(eps, {})[attack] = by_seed
@@ -101,7 +101,7 @@ def _curve(row: Row, among: set[str]) -> Curve | None:
     if not swept or not clean:
         return None
     attacks = sorted(among & _everywhere(row))
-    claims = [attack for attack in attacks if attack in CLAIM_ATTACKS]
+    claims = [attack for attack in attacks if attack in row.facts.claim]
     seeds = set(clean).intersection(*(by[attack] for by in swept.values() for attack in attacks))
     if not claims or len(claims) == len(attacks) or not seeds or len(swept) < 2:
         return None
@@ -121,4 +121,4 @@ def _curve(row: Row, among: set[str]) -> Curve | None:
 
 
 def _mra(by_seed: BySeed) -> float:
-    return score([record.correct for record in by_seed.values()]).value
+    return score(list(answers(by_seed).values())).value

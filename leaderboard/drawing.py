@@ -20,15 +20,6 @@ DEFENSE_COLORS = {
     "single-adv": "#d55e00",
 }
 OTHER_COLORS = ("#56b4e9", "#9467bd", "#8c6d31", "#b5bd61")
-# What figures and reports call the defenses.
-NAMES = {
-    "ulm": "ULM",
-    "clm": "CLM",
-    "ulm-adv": "ULM-Adv",
-    "clm-adv": "CLM-Adv",
-    "single": "single",
-    "single-adv": "single-adv",
-}
 FOREGROUND = "#808080"
 # Tells a figure of ours from others' files.
 MARK = "randomized-defense-bench"

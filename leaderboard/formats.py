@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from leaderboard.findings import Correlation
 from leaderboard.markdown import escape
 from leaderboard.metrics import Score
-from leaderboard.table import Setting
+from leaderboard.rows import Setting
 
 
 def describe(setting: Setting) -> str:
@@ -45,19 +44,9 @@ def format_percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def format_correlation(correlation: Correlation) -> str:
-    """`+0.31 (p 0.042)`, or an en dash."""
-    if correlation.rho is None:
-        return "–"
-    p = correlation.p or 0.0
-    return f"{correlation.rho:+.2f} (p {f'{p:.3f}' if p >= 0.001 else '< 0.001'})"
-
-
-def format_eps(dataset: str, eps: float) -> str:
-    """`8/255` for colour images, as the field writes it; else `0.3`."""
-    if dataset.startswith("cifar"):
-        return f"{eps * 255:.3g}/255"
-    return f"{eps:.3g}"
+def format_eps(eps: float, unit: float = 1.0) -> str:
+    """`8/255` where radii are written in 1/255, as the field does for colour images; else `0.3`."""
+    return f"{eps:.3g}" if unit == 1 else f"{eps / unit:.3g}/{1 / unit:.0f}"
 
 
 def format_parameters(parameters: Mapping[str, Any]) -> str:

@@ -1,22 +1,25 @@
-"""Every score, from `correct[n, N]`: whether submodel i classifies perturbed image j correctly.
+"""Every score, from `correct[n, N]`: whether draw or member i classifies image j correctly.
 
-The unit of replication is the image. Submodels answer the same image and are correlated, so
-intervals come from the spread of s_j over images, never from n * N independent trials; and, where a
-population was trained several times, from the spread of its scores over training seeds. Both are
-sampled, so their variances add up. A few seeds say little about their own spread: quantiles are
-Student's, with the degrees of freedom of a sum of variances (Satterthwaite, 1946).
+The unit of replication is the image, or the block of images that shared a draw of the attacker's.
+Members answer the same image and are correlated, so intervals come from the spread of s_j over
+images, never from n * N independent trials. Draws of a random member may be shared by many images,
+so that their means are a sample, too; and so are training seeds. What is sampled independently adds
+its variance. Few draws or seeds say little about their own spread: quantiles are Student's, with
+the degrees of freedom of a sum of variances (Satterthwaite, 1946).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+from scipy.special import comb
 
 Correct = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -51,10 +54,14 @@ class _Variance:
         return _Variance(total, freedom)
 
     @property
+    def quantile(self) -> float:
+        """Student's, two-sided."""
+        return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom))
+
+    @property
     def half_width(self) -> float:
         """Half of the confidence interval."""
-        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom))
-        return quantile * math.sqrt(self.value)
+        return self.quantile * math.sqrt(self.value)
 
 
 def _of_the_mean(values: Floats) -> _Variance:
@@ -119,80 +126,175 @@ def means_apart(
     return Score(value, max(-1.0, value - half), min(1.0, value + half))
 
 
-def standard_error(correct: Correct) -> float:
-    """That of MRA over images, one seed: (n, N); 0 for a single image."""
-    answers = expected_correctness(correct)
-    return math.sqrt(_of_the_mean(answers).value) if len(answers) > 1 else 0.0
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """`correct`, and how its rows and images belong together: what every score is computed from.
 
-
-def expected_correctness(correct: Correct) -> Floats:
-    """s_j = (1/n) sum_i correct[i, j]: (..., n, N) -> (N,), over all leading axes.
-
-    The probability that the deployed model, which draws uniformly, answers image j correctly.
+    Attributes:
+        correct: (n * draws, N), the rows of one member beside each other.
+        probabilities: (n,) with which members are drawn; None: uniform.
+        draws: how many fresh draws of each member the rows are; 1: members are deterministic, and
+            s_j is exact.
+        block: consecutive images that share a draw of the attacker's: a cluster.
+        selecting: (N,) s_j estimated on other draws, by which attacks are compared; None: members
+            are deterministic, and s_j itself will do.
     """
+
+    correct: npt.NDArray[Any]
+    probabilities: Sequence[float] | None = None
+    draws: int = 1
+    block: int = 1
+    selecting: Floats | None = None
+
+    @property
+    def images(self) -> int:
+        """N."""
+        return int(self.correct.shape[-1])
+
+    @cached_property
+    def weights(self) -> Floats:
+        """(n * draws,) of the rows; their sum is 1."""
+        members = len(self.correct) // self.draws
+        uniform = np.full(members, 1 / members)
+        law = uniform if self.probabilities is None else np.asarray(self.probabilities, np.float64)
+        return np.repeat(law / self.draws, self.draws)
+
+    @cached_property
+    def s(self) -> Floats:
+        """s_j: the probability that the deployed model answers image j correctly, (N,)."""
+        if self.probabilities is None:
+            return np.asarray(self.correct.mean(axis=0, dtype=np.float64))
+        return self.weights @ self.correct.astype(np.float64)
+
+    @property
+    def selected(self) -> Floats:
+        """The estimate of s_j that an attacker may choose by."""
+        return self.s if self.selecting is None else self.selecting
+
+    def first(self, images: int) -> Answers:
+        """On the first images only."""
+        chosen = None if self.selecting is None else self.selecting[:images]
+        return replace(self, correct=self.correct[..., :images], selecting=chosen)
+
+    @cached_property
+    def draw_variance(self) -> _Variance:
+        """Of the mean, for the draws behind it: 0 where members are deterministic."""
+        total = _Variance(0.0, math.inf)
+        if self.draws > 1:
+            by_member = self.correct.mean(axis=1, dtype=np.float64).reshape(-1, self.draws)
+            for member, weight in zip(by_member, self.weights[:: self.draws], strict=True):
+                variance = _of_the_mean(member)
+                total += _Variance((weight * self.draws) ** 2 * variance.value, variance.freedom)
+        return total
+
+
+def expected_correctness(correct: npt.NDArray[Any]) -> Floats:
+    """s_j = (1/n) sum_i correct[i, j] of a uniform draw: (..., n, N) -> (N,), over leading axes."""
     return np.asarray(correct.reshape(-1, correct.shape[-1]).mean(axis=0, dtype=np.float64))
 
 
 def submodel_accuracies(correct: Correct) -> Floats:
-    """(1/N) sum_j correct[i, j] for each submodel: (n, N) -> (n,)."""
+    """(1/N) sum_j correct[i, j] for each row: (n, N) -> (n,)."""
     return np.asarray(correct.mean(axis=-1, dtype=np.float64))
 
 
-def mra(correct: Correct) -> float:
-    """The model robustness average, paper Eq. 6: the mean of all submodels' accuracies."""
-    return float(correct.mean(dtype=np.float64))
+def standard_error(answers: Answers) -> float:
+    """That of robust accuracy over images, one seed; 0 for a single image."""
+    return math.sqrt(_over_images(answers.s, answers.block).value) if answers.images > 1 else 0.0
 
 
-def score(per_seed: Sequence[Correct]) -> Score:
-    """MRA over one or more training seeds measured on the same images, with its interval.
+def score(per_seed: Sequence[Answers]) -> Score:
+    """Accuracy over one or more training seeds measured on the same images, with its interval.
 
-    The variance is that of the mean over images of the seed-averaged s_j plus, with several seeds,
-    that of the mean of the seeds' MRAs. The spread of s_j says little where nearly all are 0, or 1:
-    there the interval reaches at least as far as the exact binomial bound for N images all wrong,
-    or all right (about 3 / N).
+    The variance is that of the mean over images of the seed-averaged s_j, where images that share
+    a draw of the attacker's are one cluster; plus, where members are random, that of the mean over
+    their draws; or plus, with several seeds, that of the mean over seeds. The interval is the exact
+    binomial one for as many independent images as would have the same variance (Korn and Graubard,
+    1998): near 0 and 1, where a spread says little of itself, it holds what it should. Where all
+    answers are wrong its upper end is about 3.7 / N.
 
     Args:
-        per_seed: one (..., N) array a seed, (n, N) for a population; N may not differ.
+        per_seed: one for each seed; N may not differ.
 
     Raises:
         ValueError: no seed, no image, or a different number of images.
     """
-    if not per_seed or len({correct.shape[-1] for correct in per_seed}) != 1:
+    if not per_seed or len({answers.images for answers in per_seed}) != 1:
         raise ValueError("a score needs at least one seed, all on the same images")
-    images = per_seed[0].shape[-1]
-    if images == 0:
+    if per_seed[0].images == 0:
         raise ValueError("a score needs at least one image")
-    answers = np.stack([expected_correctness(correct) for correct in per_seed])
-    value, half = float(answers.mean()), _half_width(answers.mean(axis=0), [answers])
-    bound = _bound(images)
-    low = 0.0 if value == 0 else max(0.0, min(value - half, 1 - bound))
-    high = 1.0 if value == 1 else min(1.0, max(value + half, bound))
+    s = np.stack([answers.s for answers in per_seed])
+    block = max(answers.block for answers in per_seed)
+    value = float(np.clip(s.mean(), 0, 1))
+    if s.shape[1] <= block:
+        return Score(value, 0.0, 1.0)
+    variance = _over_images(s.mean(axis=0), block)
+    if len(s) > 1:
+        variance += _of_the_mean(s.mean(axis=1))
+    else:
+        variance += per_seed[0].draw_variance
+    clusters = -(-s.shape[1] // block)
+    # Where all images are alike their spread says nothing.
+    alike = float(np.ptp(s.mean(axis=0))) < ROUNDING
+    least = (_bound(clusters) / 2) ** 2 if alike else 0.0
+    if min(value, 1 - value) < ROUNDING:
+        value, images = float(round(value)), float(clusters)
+    else:
+        images = value * (1 - value) / max(variance.value, least)
+        images *= (float(stats.norm.ppf((1 + CONFIDENCE) / 2)) / variance.quantile) ** 2
+    right, wrong, tail = value * images, (1 - value) * images, (1 - CONFIDENCE) / 2
+    low = float(stats.beta.ppf(tail, right, wrong + 1)) if value > 0 else 0.0
+    high = float(stats.beta.ppf(1 - tail, right + 1, wrong)) if value < 1 else 1.0
     return Score(value, low, high)
 
 
-def on_shared_images(by_attack: Sequence[Correct]) -> list[Correct]:
-    """The arrays (..., N) cut to the first images that all were measured on.
+def on_shared_images(answers: Sequence[Answers]) -> list[Answers]:
+    """All cut to the first images that all were measured on.
 
     Images always come in the same order, so that fewer of them are the first of more.
     """
-    shared = min((correct.shape[-1] for correct in by_attack), default=0)
-    return [correct[..., :shared] for correct in by_attack]
+    shared = min((one.images for one in answers), default=0)
+    return [one.first(shared) for one in answers]
 
 
-def worst_case(by_attack: Sequence[Correct]) -> Correct:
+def worst_case(by_attack: Sequence[Answers]) -> Answers:
     """The outcome under an attacker who, for each image, has the best of several attacks.
 
-    For each image the column of the attack that left the lowest s_j: k arrays (n, N) -> (n, N).
-    Its MRA is the worst-case MRA, at or below the MRA of every attack.
+    For each image the attack is *chosen* by `selected` and *scored* by `correct`. For deterministic
+    members the two agree; for random ones choosing and scoring by the same draws would call luck
+    an attack.
 
     Raises:
-        ValueError: no attack, or arrays of different shapes.
+        ValueError: no attack, or answers of different shapes.
     """
-    if not by_attack or len({correct.shape for correct in by_attack}) != 1:
+    if not by_attack or len({answers.correct.shape for answers in by_attack}) != 1:
         raise ValueError("the worst case needs at least one attack, all on the same population")
-    stacked = np.stack(by_attack)
-    lowest = stacked.mean(axis=1).argmin(axis=0)
-    return np.asarray(stacked[lowest, :, np.arange(stacked.shape[2])].T)
+    selected = np.stack([answers.selected for answers in by_attack])
+    lowest, everything = selected.argmin(axis=0), np.arange(selected.shape[1])
+    correct = np.stack([answers.correct for answers in by_attack])[lowest, :, everything].T
+    first = by_attack[0]
+    return replace(
+        first,
+        correct=correct,
+        block=max(answers.block for answers in by_attack),
+        selecting=None if first.selecting is None else selected[lowest, everything],
+    )
+
+
+def best_member(alone: Answers) -> Answers:
+    """The most robust member, cross-fitted: chosen on one half of the images, scored on the other.
+
+    Chosen and scored on the same images, the best of equals would look better than they are.
+
+    Args:
+        alone: members, each deployed and attacked by itself: (n, N).
+    """
+    correct = alone.correct.reshape(-1, alone.draws, alone.images).mean(axis=1)
+    chosen = np.empty((1, alone.images))
+    for half in (0, 1):
+        learned = correct[:, 1 - half :: 2] if alone.images > 1 else correct
+        chosen[0, half::2] = correct[learned.mean(axis=1).argmax(), half::2]
+    return Answers(chosen, block=alone.block)
 
 
 @dataclass(frozen=True)
@@ -225,71 +327,94 @@ def transfer(correct: Correct) -> Transfer:
     return Transfer(accuracies, float(accuracies.diagonal().mean()), others)
 
 
-def persistent(correct: Correct, tries: int) -> float:
-    """The mean of s_j^k: all of k independent draws answer a re-sent image correctly."""
-    return float((expected_correctness(correct) ** tries).mean())
+def persistent(answers: Answers, tries: int) -> float | None:
+    """The mean of s_j^k: all of k independent draws answer a re-sent image correctly.
+
+    Of a random network it is estimated without bias by the share of sets of k of its draws that are
+    all right; None where there are fewer draws, or several random members.
+    """
+    if answers.draws == 1:
+        return float((answers.s**tries).mean())
+    if len(answers.correct) > answers.draws or tries > answers.draws:
+        return None
+    right = answers.correct.sum(axis=0)
+    return float((comb(right, tries) / comb(answers.draws, tries)).mean())
 
 
-def never_fooled(correct: Correct) -> float:
-    """The limit of `persistent` for endless tries: the share of images with s_j = 1."""
-    return float((expected_correctness(correct) == 1).mean())
+def never_fooled(answers: Answers) -> float | None:
+    """The limit of `persistent` for endless tries: the share of images with s_j = 1.
+
+    None for random members: no number of draws shows that s_j is 1.
+    """
+    return float((answers.s > 1 - ROUNDING).mean()) if answers.draws == 1 else None
 
 
-PerSeed = Mapping[int, Correct]
+PerSeed = Mapping[int, Answers]
 
 
 def shared_difference(first: PerSeed, second: PerSeed) -> Score | None:
-    """The paired difference on the first images that both sides were measured on.
+    """The paired difference on the seeds and the first images that both sides were measured on.
 
-    None where a side has no seed.
+    Without common seeds, over all of each side. None where a side has none.
     """
     if not first or not second:
         return None
+    if common := sorted(first.keys() & second.keys()):
+        first, second = ({seed: side[seed] for seed in common} for side in (first, second))
     shared = iter(on_shared_images([*first.values(), *second.values()]))
     return difference(*({seed: next(shared) for seed in side} for side in (first, second)))
 
 
 def difference(first: PerSeed, second: PerSeed) -> Score:
-    """MRA of the first minus the second on the same images, paired, with its interval in [-1, 1].
+    """Accuracy of the first minus that of the second on the same images, paired, with its interval.
 
-    The variance is that of the mean over images of the paired differences of seed-averaged s_j,
-    plus that of the mean over seeds: of the differences, where both sides have the same seeds; else
-    of each side that has several. A tie is where the interval holds 0. Where all pairs are equal
-    their spread says nothing, and the interval reaches at least as far as the exact bound for N
-    images (about 3 / N).
+    The variance is that of the mean over images, or clusters of them, of the paired differences of
+    seed-averaged s_j, to which one pair either way is added (Agresti and Min, 2005: where few pairs
+    differ, their spread is too small); plus, with one seed, that of the means over draws; else that
+    of the mean over seeds: of the differences, where both sides have the same seeds; else of each
+    side that has several. Where all pairs are equal the interval reaches at least as far as the
+    exact bound for N images (about 3.7 / N). A tie is where the interval holds 0.
 
     Args:
-        first, second: an array (..., N) for each training seed; all of the same images.
+        first, second: one for each training seed; all of the same images.
 
     Raises:
         ValueError: no seed, or different images.
     """
     listed = [*first.values(), *second.values()]
-    if not first or not second or len({correct.shape[-1] for correct in listed}) != 1:
+    if not first or not second or len({answers.images for answers in listed}) != 1:
         raise ValueError("a paired comparison needs the same images on both sides")
     ours, theirs = (
-        np.stack([expected_correctness(side[seed]) for seed in sorted(side)])
-        for side in (first, second)
+        np.stack([side[seed].s for seed in sorted(side)]) for side in (first, second)
     )
     pairs = ours.mean(axis=0) - theirs.mean(axis=0)
+    value, block = float(pairs.mean()), max(answers.block for answers in listed)
+    if len(pairs) <= block:
+        return Score(value, -1.0, 1.0)
+    variance = _over_images(pairs, block)
+    variance = _Variance(variance.value + 2 * (block / len(pairs)) ** 2, variance.freedom)
     paired = first.keys() == second.keys()
-    value = float(pairs.mean())
-    half = _half_width(pairs, [ours - theirs] if paired else [ours, theirs])
+    for seeds in [ours - theirs] if paired else [ours, theirs]:
+        if len(seeds) > 1:
+            variance += _of_the_mean(seeds.mean(axis=1))
+    for side in (first, second):
+        if len(side) == 1:
+            variance += next(iter(side.values())).draw_variance
+    half = variance.half_width
+    if float(np.ptp(pairs)) < ROUNDING:
+        half = max(half, _bound(-(-len(pairs) // block)))
     return Score(value, max(-1.0, value - half), min(1.0, value + half))
 
 
-def _half_width(images: Floats, seeds: Sequence[Floats]) -> float:
-    """Half the interval of a mean over images (N,) and over each of several seeds (k, N)."""
-    if len(images) == 1:
-        return 1.0
-    variance = _of_the_mean(images)
-    for several in seeds:
-        if len(several) > 1:
-            variance += _of_the_mean(several.mean(axis=1))
-    alike = float(np.ptp(images)) < ROUNDING
-    return max(variance.half_width, _bound(len(images)) if alike else 0.0)
+def _over_images(values: Floats, block: int) -> _Variance:
+    """Of a mean over images (N,), of which `block` in a row are a cluster."""
+    starts = np.arange(0, len(values), block)
+    sums = np.add.reduceat(values - values.mean(), starts)
+    clusters = len(starts)
+    value = clusters / (clusters - 1) * float((sums**2).sum()) / len(values) ** 2
+    return _Variance(value, clusters - 1)
 
 
 def _bound(images: int) -> float:
-    """How large a share may be of which so many images show nothing."""
-    return float(1 - (1 - CONFIDENCE) ** (1 / images))
+    """How large a share may be of which so many images show nothing (Clopper and Pearson)."""
+    return float(1 - ((1 - CONFIDENCE) / 2) ** (1 / images))

@@ -9,7 +9,7 @@ from itertools import cycle, zip_longest
 from leaderboard.curves import sweeps
 from leaderboard.drawing import DEFENSE_COLORS, OTHER_COLORS, canvas, literal
 from leaderboard.records import Record
-from leaderboard.table import Setting, settings
+from leaderboard.rows import Setting, settings
 
 # Panels side by side.
 COLUMNS = 3

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from leaderboard import baselines, evidence, gallery, records, speed
+from leaderboard import baselines, records, speed
 from leaderboard.drawing import MARK
 from leaderboard.files import write_atomically
-from leaderboard.paper import render_paper, result
+from leaderboard.paper import evidence, gallery
+from leaderboard.paper.report import render_paper, result
+from leaderboard.paper.studies import studies
 from leaderboard.plots import figures
 from leaderboard.render import render
-from leaderboard.studies import studies
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from leaderboard import gates, metrics
 from leaderboard.formats import format_percent, format_points, format_score
 from leaderboard.gates import Gate
 from leaderboard.markdown import escape, markdown_table
-from leaderboard.table import Row
+from leaderboard.rows import Row
 
 Checked = Sequence[tuple[Row, list[Gate]]]
+OUTCOMES = ("passed", "undecided", "failed", "not run")
 
 
 def ranking(rows: Checked) -> str:
@@ -18,7 +20,7 @@ def ranking(rows: Checked) -> str:
     headers = ["rank", "defense", "n", "clean", "claimed", "**worst case**", "illusion"]
     headers += ["best member", "gain", "averaged", "gates", "training (s)", "attacks (s)", "seeds"]
     ranked = [row for row, checks in rows if row.complete and gates.passed(checks)]
-    most_images = max((record.cell.images for row, _ in rows for record in row.records), default=0)
+    most_images = max((record.case.images for row, _ in rows for record in row.records), default=0)
     ranks = [1 + sum(better(other, row) for other in ranked) for row in ranked]
     body = []
     for row, checks in rows:
@@ -26,9 +28,7 @@ def ranking(rows: Checked) -> str:
         if row in ranked:
             place = ranks[ranked.index(row)]
             rank = f"{place}{'=' * (ranks.count(place) > 1)}"
-        failed = sum(gate.passed is False for gate in checks)
-        missing = sum(gate.passed is None for gate in checks)
-        counts = {"passed": len(checks) - failed - missing, "failed": failed, "not run": missing}
+        counts = Counter(gate.outcome for gate in checks if gate.outcome != "not applicable")
         gain = row.gain
         mark = " †" if gain is not None and gain.low <= 0 else ""
         so_far = "" if row.complete else "≤ "
@@ -47,7 +47,7 @@ def ranking(rows: Checked) -> str:
                 format_percent(row.best_own.value if row.best_own else None),
                 format_points(gain.value if gain else None) + mark if row.submodels > 1 else "–",
                 format_score(row.protocol_score("average") if row.submodels > 1 else None),
-                ", ".join(f"{count} {word}" for word, count in counts.items() if count),
+                ", ".join(f"{counts[word]} {word}" for word in OUTCOMES if counts[word]),
                 f"{row.training_seconds:.0f}",
                 f"{row.attack_seconds:.0f}",
                 ", ".join(map(str, row.seeds)),
@@ -68,7 +68,7 @@ def _notes(rows: Checked, ranked: Sequence[Row]) -> list[str]:
         )
     for row, checks in rows:
         failures = "; ".join(
-            f"“{gate.name}” ({escape(gate.figure)})" for gate in checks if gate.passed is False
+            f"“{gate.name}” ({escape(gate.figure)})" for gate in checks if gate.outcome == "failed"
         )
         if failures:
             notes.append(f"{escape(row.label)} fails {failures}.")
@@ -93,9 +93,9 @@ def better(first: Row, second: Row) -> bool:
 def gate_details(checked: Checked) -> str:
     """Every gate of every row, with its figure."""
     headers = ["gate", *(escape(f"{row.label} (n={row.submodels})") for row, _ in checked)]
-    words = {True: "passed", False: "**failed**", None: "–"}
+    words = {"failed": "**failed**", "not run": "–", "not applicable": "–"}
     body = [
-        [same[0].name, *(f"{words[gate.passed]}: {escape(gate.figure)}" for gate in same)]
+        [same[0].name, *(f"{words.get(g.outcome, g.outcome)}: {escape(g.figure)}" for g in same)]
         for same in zip(*(found for _, found in checked), strict=True)
     ]
     return f"<details><summary>Gates</summary>\n\n{markdown_table(headers, body)}\n</details>\n"

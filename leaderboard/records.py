@@ -1,4 +1,4 @@
-"""Records: one measured cell a file, with all it takes to get the same number again."""
+"""Records: one measured case a file, with all it takes to get the same number again."""
 
 from __future__ import annotations
 
@@ -6,31 +6,37 @@ import base64
 import hashlib
 import json
 import math
-import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
+from msgspec import Meta
 
 from leaderboard import metrics
 from leaderboard.files import read_sealed, write_sealed
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-# What `correct` holds, by protocol.
+# What `correct` holds, by protocol. The rows of a random member are its draws.
 PROTOCOLS = {
-    "draw": "(n, N): the deployed population, one submodel drawn for each query",
-    "doubled": "(n, N): the same under an attack with twice the steps",
-    "alone": "(n, N): row i is submodel i deployed by itself, and attacked by itself",
-    "average": "(1, N): the submodels deployed as an ensemble that averages probabilities",
-    "transfer": "(n, n, N): crafted on submodel a, answered by submodel b",
+    "draw": "(n * draws, N): the deployed defense, one member drawn for each query",
+    "doubled": "(n * draws, N): the same under an attack with twice the steps",
+    "alone": "(n * draws, N): row i is member i deployed by itself, and attacked by itself",
+    "average": "(draws, N): the members deployed as an ensemble that averages probabilities",
+    "transfer": "(n, n * draws, N): crafted on member a, answered by member b",
 }
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+KINDS = ("authors", "population", "queries", "cascade", "control")
 
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Meta(ge=1)]
+Amount = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 File = TypeVar("File")
 
@@ -40,52 +46,59 @@ class RecordError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """What was measured: everything that determines the number, and nothing that does not.
+class Case:
+    """What is measured: everything that determines the number, and nothing that does not.
 
     Attributes:
         source: where the images came from; sha256 is of the decoded pixels and labels.
-        test_images: how many the budget has; images: how many of them, the first, were attacked.
+        test_images: how many the budget has; images: how many of them, the first, are attacked.
         classes: K.
-        defense_parameters, attack_parameters: keyword arguments, the training recipe included.
-        images_per_draw: consecutive images perturbed with the same drawn submodel.
+        defense_parameters: keyword arguments, the training recipe included.
+        submodels: n, the members.
+        draws: fresh draws of each member that is random in itself; 1: members are deterministic.
+        probabilities: with which members are drawn; None: uniform.
+        attack_parameters: keyword arguments as they run.
+        eps: radius in the norm, in units of pixels in [0, 1].
+        images_per_draw: consecutive images perturbed with the same draw.
         batch_size: images perturbed at once; random starts depend on it.
         protocol: who is attacked and who answers, one of `PROTOCOLS`.
         budget: the budget's name.
         seed: of the population and the attack.
     """
 
-    dataset: str
+    dataset: Name
     source: str
-    sha256: str
-    test_images: int
-    images: int
-    classes: int
-    defense: str
+    sha256: Sha256
+    test_images: Count
+    images: Count
+    classes: Count
+    defense: Name
     defense_version: int
     defense_parameters: Mapping[str, Any]
-    submodels: int
-    attack: str
+    submodels: Count
+    draws: Count = 1
+    probabilities: tuple[float, ...] | None = None
+    attack: Name
     attack_version: int
     attack_parameters: Mapping[str, Any]
-    norm: str
-    eps: float
-    images_per_draw: int
-    batch_size: int
-    protocol: str
-    budget: str
+    norm: Literal["Linf", "L2"]
+    eps: Amount
+    images_per_draw: Count
+    batch_size: Count
+    protocol: Literal["draw", "doubled", "alone", "average", "transfer"]
+    budget: Name
     seed: int
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of `correct`; see `PROTOCOLS`."""
-        n = self.submodels
-        leading = {"average": (1,), "transfer": (n, n)}.get(self.protocol, (n,))
+        n, rows = self.submodels, self.submodels * self.draws
+        leading = {"average": (self.draws,), "transfer": (n, rows)}.get(self.protocol, (rows,))
         return (*leading, self.images)
 
     @property
     def key(self) -> str:
-        """A readable name that is different for every different cell, fit for a file name."""
+        """A readable name that is different for every different case, fit for a file name."""
         canonical = json.dumps(asdict(self), sort_keys=True)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
         names = f"{self.dataset}-{self.defense}-{self.attack}"
@@ -95,49 +108,90 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
-    """A cell and what came out.
+class Facts:
+    """What the registries know of a case, so that the page need not know names.
 
     Attributes:
-        cell: what was measured.
-        correct: bool, submodel i classifies perturbed image j correctly; see `PROTOCOLS`.
+        attack_kind: "authors": an attack that authors of defenses use, on one draw; "population":
+            by gradients on the whole law; "queries": without gradients; "cascade"; "control".
+        claim: the attacks by which the defense's authors measure it; their lowest is *claimed*.
+        random: what is random in an answer, in words.
+        reference: the defense's paper.
+        eps_unit: what radii are written in multiples of.
+    """
+
+    attack_kind: Literal["authors", "population", "queries", "cascade", "control"]
+    claim: tuple[Name, ...]
+    random: str
+    reference: str
+    eps_unit: Annotated[float, Meta(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """A case and what came out.
+
+    Attributes:
+        case: what was measured.
+        correct: bool, draw or member i classifies perturbed image j correctly; see `PROTOCOLS`.
+        selecting: (N,) s_j estimated on other draws, by which attacks are compared; None where
+            members are deterministic.
+        facts: what the registries knew.
         population_sha256: of the weights that were attacked.
         training_seconds: to train the population, excluding one it started from.
         attack_seconds: to craft the perturbed images.
         unperturbed: share of images that the attack left as they were.
-        largest_distance: of a perturbed image from its clean one, in the cell's norm.
+        largest_distance: of a perturbed image from its clean one, in the case's norm.
         zero_gradients: share of images at which the mean cross-entropy has no gradient at all;
             measured with the clean images only.
-        repeatable: whether the same seed gave the same images twice; measured with one attack only.
-        headline: whether this eps is one that defenses are ranked at, not only a point of a curve.
+        repeatable: whether the same seed gave the same twice; measured with one attack only.
+        headline: whether this radius is one that defenses are ranked at, not only a point of a
+            curve.
         measured_at: UTC, ISO 8601.
         environment: versions, device, commit.
         extra: what else the file held, from a version that knew more; kept, not used.
     """
 
-    cell: Cell
+    case: Case
     correct: metrics.Correct
-    population_sha256: str
-    training_seconds: float
-    attack_seconds: float
-    unperturbed: float
-    largest_distance: float
+    facts: Facts
+    population_sha256: Sha256
+    training_seconds: Amount
+    attack_seconds: Amount
+    unperturbed: Share
+    largest_distance: Amount
     headline: bool
     measured_at: str
-    zero_gradients: float | None = None
+    selecting: npt.NDArray[np.float64] | None = None
+    zero_gradients: Share | None = None
     repeatable: bool | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def mra(self) -> float:
-        """Eq. 6."""
-        return metrics.mra(self.correct)
+    def answers(self) -> metrics.Answers:
+        """`correct` as scores take it; of "transfer" all pairs alike."""
+        case = self.case
+        if case.protocol == "transfer":
+            return metrics.Answers(self.correct.reshape(-1, case.images))
+        drawn = case.protocol in ("draw", "doubled")
+        return metrics.Answers(
+            self.correct,
+            probabilities=case.probabilities if drawn else None,
+            draws=case.draws,
+            block=case.images_per_draw,
+            selecting=self.selecting,
+        )
+
+    @property
+    def score(self) -> metrics.Score:
+        """Accuracy, the expectation over draws (the paper's MRA, Eq. 6), with its interval."""
+        return metrics.score([self.answers])
 
 
 def write(record: Record, folder: Path) -> Path:
     """Write a record under its key, in place of an older one, and return the file's path."""
-    path = folder / f"{record.cell.key}.json"
+    path = folder / f"{record.case.key}.json"
     write_sealed(path, _encode(record))
     return path
 
@@ -147,12 +201,12 @@ def read(path: Path) -> Record:
 
     Raises:
         RecordError: not a record, of another schema version, changed since it was written, under
-            another cell's name, or with parts that contradict each other.
+            another case's name, or with parts that contradict each other.
     """
     try:
         record = _decode(read_sealed(path))
-        if path.stem != record.cell.key:
-            raise ValueError(f"it holds the cell {record.cell.key}")
+        if path.stem != record.case.key:
+            raise ValueError(f"it holds the case {record.case.key}")
     except (
         *(OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError),
         *(RecursionError, zlib.error),
@@ -176,36 +230,67 @@ def read_each(paths: Iterable[Path], read: Callable[[Path], File]) -> list[File]
     Raises:
         RecordError: of all files for which `read` raised one; the message has a line for each.
     """
-    found, problems = [], []
+    usable, problems = [], []
     for path in paths:
         try:
-            found.append(read(path))
+            usable.append(read(path))
         except RecordError as error:
             problems.append(str(error))
     if problems:
         raise RecordError("\n".join(problems))
-    return found
+    return usable
 
 
-# Computed from `correct` for people; never read back as scores.
-_SHOWN = ("mra", "interval", "submodel_accuracies")
-_ENCODED = ("cell", "correct", "extra")
-# More than any experiment has submodels' answers.
+# More than any experiment has answers.
 _MOST_ANSWERS = 2**28
 
 
+class _Packed(msgspec.Struct, forbid_unknown_fields=True):
+    """Bits of a bool array."""
+
+    shape: tuple[Count, ...]
+    encoding: Literal["base64(zlib(numpy.packbits))"]
+    data: str
+
+
+class _File(msgspec.Struct):
+    """A record's file, by the names of its fields; `mra` and `interval` are shown to people."""
+
+    schema_version: Literal[2]
+    case: Case
+    facts: Facts
+    correct: _Packed
+    selecting: list[Share] | None
+    mra: float
+    interval: tuple[float, float]
+    population_sha256: Sha256
+    training_seconds: Amount
+    attack_seconds: Amount
+    unperturbed: Share
+    largest_distance: Amount
+    headline: bool
+    measured_at: str
+    zero_gradients: Share | None
+    repeatable: bool | None
+    environment: dict[str, str]
+
+
+_ENCODED = ("case", "facts", "correct", "selecting", "extra")
+
+
 def _encode(record: Record) -> dict[str, Any]:
-    score = metrics.score([record.correct])
+    score = record.score
     packed = zlib.compress(np.packbits(record.correct).tobytes(), 9)
     others = {f.name: getattr(record, f.name) for f in fields(record) if f.name not in _ENCODED}
     return {
         **record.extra,
         "schema_version": SCHEMA_VERSION,
-        "cell": asdict(record.cell),
+        "case": asdict(record.case),
+        "facts": asdict(record.facts),
         "mra": score.value,
         "interval": [score.low, score.high],
-        "submodel_accuracies": metrics.submodel_accuracies(record.correct).tolist(),
         **others,
+        "selecting": None if record.selecting is None else record.selecting.tolist(),
         "correct": {
             "shape": list(record.correct.shape),
             "encoding": "base64(zlib(numpy.packbits))",
@@ -219,90 +304,37 @@ def _decode(data: dict[str, Any]) -> Record:
         raise ValueError(
             f"schema version {data['schema_version']}, this version reads {SCHEMA_VERSION}"
         )
-    cell = Cell(**data["cell"])
-    _check(cell)
-    if tuple(data["correct"]["shape"]) != cell.shape:
-        raise ValueError(
-            f"correct has shape {data['correct']['shape']}, the cell says {cell.shape}"
-        )
-    count = math.prod(cell.shape)
+    if unknown := data["case"].keys() - {f.name for f in fields(Case)}:
+        raise ValueError(f"a case has no {', '.join(sorted(unknown))}")
+    file = msgspec.convert(data, _File)
+    shape = file.case.shape
+    if file.correct.shape != shape:
+        raise ValueError(f"correct has shape {file.correct.shape}, the case says {shape}")
+    if (file.selecting is not None) != (file.case.draws > 1) or (
+        file.selecting is not None and len(file.selecting) != file.case.images
+    ):
+        raise ValueError("selecting has one share an image where members are random, else nothing")
+    law = file.case.probabilities
+    if law is not None and (len(law) != file.case.submodels or abs(sum(law) - 1) > 1e-9):
+        raise ValueError(f"probabilities are {law}, expected {file.case.submodels} of sum 1")
+    count = math.prod(shape)
     if count > _MOST_ANSWERS:
         raise ValueError(f"{count:,} answers, more than the {_MOST_ANSWERS:,} that are read")
-    packed = base64.b64decode(data["correct"]["data"], validate=True)
+    packed = base64.b64decode(file.correct.data, validate=True)
     unpacked = zlib.decompressobj().decompress(packed, -(-count // 8) + 1)
     bits = np.unpackbits(np.frombuffer(unpacked, np.uint8))
     if len(unpacked) != -(-count // 8) or bits[count:].any():
         raise ValueError(f"correct does not hold {count:,} answers")
     known = {f.name for f in fields(Record)} - {*_ENCODED}
     record = Record(
-        cell=cell,
-        correct=bits[:count].reshape(cell.shape).astype(bool),
-        extra={
-            name: value
-            for name, value in data.items()
-            if name not in known and name not in (*_SHOWN, *_ENCODED, "schema_version")
-        },
-        **{name: data[name] for name in known},
+        case=file.case,
+        facts=file.facts,
+        correct=bits[:count].reshape(shape).astype(bool),
+        selecting=None if file.selecting is None else np.asarray(file.selecting),
+        extra={name: value for name, value in data.items() if name not in _File.__struct_fields__},
+        **{name: getattr(file, name) for name in known},
     )
-    check_types(record)
-    if not _SHA256.fullmatch(record.population_sha256):
-        raise ValueError(f"population_sha256 is {record.population_sha256!r}")
-    for name in ("training_seconds", "attack_seconds", "unperturbed", "largest_distance"):
-        if not 0 <= getattr(record, name) < math.inf:
-            raise ValueError(f"{name} is {getattr(record, name)}")
-    if not abs(record.mra - data["mra"]) <= 1e-12:
-        raise ValueError(f"mra is {data['mra']}, its own data give {record.mra}")
+    mra = float(record.answers.s.mean())
+    if not abs(mra - file.mra) <= 1e-12:
+        raise ValueError(f"mra is {file.mra}, its own data give {mra}")
     return record
-
-
-# What JSON may hold for a field, by its annotation.
-_NUMBER = (int, float)
-_KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": _NUMBER,
-    "float | None": (*_NUMBER, type(None)),
-    "bool": (bool,),
-    "bool | None": (bool, type(None)),
-    "Mapping[str, Any]": (dict,),
-    "Mapping[str, str]": (dict,),
-    "Mapping[str, float]": (dict,),
-}
-_VALUES: dict[str, tuple[type, ...]] = {"Mapping[str, str]": (str,), "Mapping[str, float]": _NUMBER}
-
-
-def check_types(part: Any) -> None:
-    """Refuse a field of a dataclass that is not what it is annotated as.
-
-    Raises:
-        ValueError: the message names it.
-    """
-    for each in fields(part):
-        value, kinds = getattr(part, each.name), _KINDS.get(str(each.type))
-        if kinds is None:
-            continue
-        wrong = not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
-        if each.type in _VALUES and not wrong:
-            wrong = not all(isinstance(one, _VALUES[str(each.type)]) for one in value.values())
-        if wrong:
-            raise ValueError(f"{each.name} is {value!r}, expected {each.type}")
-
-
-def _check(cell: Cell) -> None:
-    """Refuse what no cell can be."""
-    check_types(cell)
-    for name in (cell.dataset, cell.defense, cell.attack, cell.budget):
-        if not NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
-    if cell.protocol not in PROTOCOLS:
-        raise ValueError(f"protocol {cell.protocol!r}, known: {', '.join(PROTOCOLS)}")
-    for what in ("test_images", "images", "classes", "submodels", "images_per_draw", "batch_size"):
-        value = getattr(cell, what)
-        if value < 1:
-            raise ValueError(f"{what} is {value}, expected 1 or more")
-    if not 0 <= cell.eps < math.inf:
-        raise ValueError(f"eps is {cell.eps!r}")
-    if cell.norm not in ("Linf", "L2"):
-        raise ValueError(f"norm {cell.norm!r}, known: Linf, L2")
-    if not _SHA256.fullmatch(cell.sha256):
-        raise ValueError(f"sha256 is {cell.sha256!r}, expected 64 hexadecimal digits")

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from leaderboard.files import read_sealed, write_sealed
-from leaderboard.records import NAME, RecordError, check_types, read_each
+from leaderboard._types import NAME, check_types
+from leaderboard.records import RecordError, read_each
 
 SCHEMA_VERSION = 1
 

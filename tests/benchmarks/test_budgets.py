@@ -8,7 +8,7 @@ from attacks import ATTACKS
 from benchmarks.budgets import SWEEP_ATTACKS, experiment
 from benchmarks.datasets import DATASETS
 from defenses import DEFENSES
-from leaderboard.table import BUDGETS
+from leaderboard.rows import BUDGETS
 
 
 def test_mnist():

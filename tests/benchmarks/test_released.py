@@ -43,7 +43,7 @@ def test_a_released_population_is_sound_and_that_of_the_records(folder):
     assert all(read_tensors(path)[0].keys() == weights.keys() for path in epoch_paths(folder))
     named = f"{card['identity']['dataset']}-{card['identity']['defense']}-"
     of_it = [records.read(path) for path in RECORDS.glob(f"{named}*-paper-s*.json")]
-    measured = {(r.cell.defense, r.cell.seed): r.population_sha256 for r in of_it}
+    measured = {(r.case.defense, r.case.seed): r.population_sha256 for r in of_it}
     key = (card["identity"]["defense"], card["identity"]["seed"])
     assert measured[key] == card["weights_sha256"]
 

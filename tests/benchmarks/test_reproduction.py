@@ -33,12 +33,12 @@ def test_a_record_is_measured_again_from_its_seed_in_another_store(session, reco
     other = Session(replace(session.options, store=tmp_path / "store", seed=0, run="second"))
     again = measured_again(record, other, tmp_path / "results")
     assert deviation(record, again, [record]) == ""
-    assert (again.cell.seed, again.environment["computation"]) == (
+    assert (again.case.seed, again.environment["computation"]) == (
         3,
         record.environment["computation"],
     )
-    assert not (session.options.results / f"{record.cell.key}.json").samefile(
-        tmp_path / "results" / f"{record.cell.key}.json"
+    assert not (session.options.results / f"{record.case.key}.json").samefile(
+        tmp_path / "results" / f"{record.case.key}.json"
     )
 
 
@@ -60,7 +60,7 @@ ELSEWHERE = {"processor": "another"}
 def with_mra(record, mra, seed):
     """A record like it, of another training seed, with that share of right answers."""
     correct = np.arange(record.correct.size).reshape(record.correct.shape) < mra * 100
-    cell = replace(record.cell, seed=seed)
+    cell = replace(record.case, seed=seed)
     return replace(record, cell=cell, correct=correct, population_sha256=f"{seed:064}")
 
 
@@ -97,7 +97,7 @@ def test_where_all_seeds_agree_other_weights_have_the_interval_over_images(recor
 
 
 def test_another_cell_is_no_reproduction(record):
-    other = replace(record, cell=replace(record.cell, seed=4))
+    other = replace(record, cell=replace(record.case, seed=4))
     assert "another cell" in deviation(record, other, [record])
 
 

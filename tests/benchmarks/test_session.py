@@ -95,9 +95,9 @@ def test_options_change_what_is_measured_and_the_key(options):
     ):
         session = later(options, **changes)
         other, reused = session.measure(session.prepare("digits", "ulm"), "fgsm", 0.25)
-        assert expected(other.cell)
+        assert expected(other.case)
         assert not reused
-        assert other.cell.key != record.cell.key
+        assert other.case.key != record.case.key
     assert len(later(options, submodels=3).prepare("digits", "single").population) == 1
 
 
@@ -116,7 +116,7 @@ def test_a_point_of_a_curve_becomes_a_headline_when_it_is_ranked_at(options):
     record, reused = ranked.measure(ranked.prepare("digits", "single"), "fgsm", 0.1)
     assert reused
     assert record.headline
-    assert next(r for r in records.read_all(options.results) if r.cell.eps == 0.1).headline
+    assert next(r for r in records.read_all(options.results) if r.case.eps == 0.1).headline
 
 
 def test_a_point_of_a_curve_is_measured_again_where_it_must_be_repeated(options):
@@ -141,8 +141,8 @@ def test_other_protocols_have_their_shapes_and_checks(options):
     ):
         record, _ = session.measure(prepared, attack, 0.25, protocol)
         assert record.correct.shape == shape
-        assert records.read(options.results / f"{record.cell.key}.json").cell == record.cell
-    doubled = record.cell.attack_parameters
+        assert records.read(options.results / f"{record.case.key}.json").case == record.case
+    doubled = record.case.attack_parameters
     once = session.experiment("digits").attacks["worst-case"]
     assert doubled["apgd_steps"] == 2 * once["apgd_steps"]
     assert doubled["targets"] == once["targets"]

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from leaderboard.evidence import Evidence
-from leaderboard.records import Cell, Record
+from leaderboard.paper.evidence import Evidence
+from leaderboard.records import Case, Record
 
-CELL = Cell(
+CELL = Case(
     dataset="mnist",
     source="torchvision MNIST",
     sha256="0123456789abcdef" * 4,

@@ -7,7 +7,7 @@ import pytest
 from samples import gated, record
 
 from leaderboard import gates
-from leaderboard.table import rows
+from leaderboard.rows import rows
 
 
 def outcome(records, name):
@@ -29,7 +29,7 @@ def all_right(record):
 
 
 def attack(name, protocol="draw", eps=0.3):
-    return lambda r: (r.cell.attack, r.cell.protocol, r.cell.eps) == (name, protocol, eps)
+    return lambda r: (r.case.attack, r.case.protocol, r.case.eps) == (name, protocol, eps)
 
 
 def test_a_sound_row_passes_every_gate():
@@ -113,7 +113,7 @@ def test_doubling_may_change_less_than_one_standard_error(fewer, passed):
 
 def test_a_check_against_several_attacks_needs_them_all():
     def found(missing):
-        (row,) = rows([r for r in sound() if r.cell.attack != missing], "Linf", 0.3)
+        (row,) = rows([r for r in sound() if r.case.attack != missing], "Linf", 0.3)
         return {gate.name: (gate.passed, gate.figure) for gate in gates.check(row)}
 
     weaker = "gradients no weaker than queries and noise"

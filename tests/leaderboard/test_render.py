@@ -9,7 +9,7 @@ from leaderboard import baselines, plots
 from leaderboard.markdown import escape
 from leaderboard.render import FIRST_LINE, render
 from leaderboard.speed import Timing
-from leaderboard.table import Setting
+from leaderboard.rows import Setting
 
 GOLDEN = Path(__file__).parent / "golden.md"
 
@@ -90,7 +90,7 @@ def test_a_row_that_fails_a_gate_loses_its_rank_and_the_page_says_why():
     """A sabotaged cascade: it leaves more than one of its own parts."""
     sabotaged = [
         record(18, defense="a", attack="worst-case", submodels=1)
-        if (r.cell.attack, r.cell.protocol) == ("worst-case", "draw")
+        if (r.case.attack, r.case.protocol) == ("worst-case", "draw")
         else r
         for r in gated("a", 3, submodels=1)
     ]

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from samples import record, row
 
-from leaderboard.table import rows, settings
+from leaderboard.rows import rows, settings
 
 
 def test_rows_are_ordered_by_their_minimum_and_incomplete_ones_come_last():

@@ -26,6 +26,6 @@ def test_the_default_path_needs_none_of_them(tmp_path):
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     assert failed
     assert all("fgsm" in line and "torchattacks is broken" in line for line in failed)
-    measured = {record.cell.attack for record in records.read_all(tmp_path / "results")}
+    measured = {record.case.attack for record in records.read_all(tmp_path / "results")}
     assert measured == {"none", "pgd-clipped-margin"}
     assert "| single " in (tmp_path / "LEADERBOARD.md").read_text()

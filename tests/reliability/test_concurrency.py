@@ -25,7 +25,7 @@ def test_two_processes_train_each_population_once_and_lose_nothing(tmp_path):
     found = list(entries(tmp_path / "store", thorough=True))
     assert [entry.state for entry in found] == ["finished"] * 2
     measured = records.read_all(tmp_path / "results")
-    assert sorted(record.cell.attack for record in measured) == sorted(ATTACKS)
+    assert sorted(record.case.attack for record in measured) == sorted(ATTACKS)
     trained = [name.split("-s0")[0] for _ in processes for name in queue.get()]
     assert sorted(trained) == ["digits-clm", "digits-ulm"]
 
@@ -43,8 +43,8 @@ def test_parallel_workers_share_a_store_and_write_one_page(tmp_path):
     radii = sorted({*numbers.eps, *numbers.sweep_eps})
     expected = {(attack, eps) for attack in ("fgsm", "pgd") for eps in radii} | {("none", 0.0)}
     for defense in ("ulm", "single"):
-        mine = [r for r in records.read_all(tmp_path / "results") if r.cell.defense == defense]
-        drawn = {(r.cell.attack, r.cell.eps) for r in mine if r.cell.protocol == "draw"}
+        mine = [r for r in records.read_all(tmp_path / "results") if r.case.defense == defense]
+        drawn = {(r.case.attack, r.case.eps) for r in mine if r.case.protocol == "draw"}
         assert expected <= drawn
     page = (tmp_path / "LEADERBOARD.md").read_text()
     assert "| single " in page

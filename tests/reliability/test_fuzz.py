@@ -17,7 +17,7 @@ from attacks import ThreatModel
 from leaderboard import baselines, metrics, records
 from leaderboard.files import write_sealed
 from leaderboard.markdown import escape, markdown_table
-from leaderboard.records import Cell, RecordError
+from leaderboard.records import Case, RecordError
 from leaderboard.render import render
 
 RECORD = record(submodels=2)
@@ -61,16 +61,16 @@ def test_a_record_with_one_part_changed_is_refused_or_consistent(tmp_path, data)
     write_sealed(path, content)
     # Under the name of the cell as it is now, so that its parts are looked at.
     with contextlib.suppress(TypeError, ValueError, AttributeError, OSError):
-        path = path.rename(tmp_path / f"{Cell(**content['cell']).key}.json")
+        path = path.rename(tmp_path / f"{Case(**content['cell']).key}.json")
     try:
         found = records.read(path)
     except RecordError:
         return
-    assert found.cell.key == path.stem
-    assert found.correct.shape == found.cell.shape
+    assert found.case.key == path.stem
+    assert found.correct.shape == found.case.shape
     assert found.mra == content["mra"]
     # What can be read can be shown, and written as it was.
-    assert found.cell.dataset in render([found], [], baselines.load())
+    assert found.case.dataset in render([found], [], baselines.load())
     records.write(found, tmp_path)
     assert same(records.read(path), found)
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def outcome(folder):
     """Digests of all weights, and all answers."""
     cards = sorted(entry.name for entry in entries(folder / "store") if entry.state == "finished")
-    measured = {r.cell.attack: r for r in records.read_all(folder / "results")}
+    measured = {r.case.attack: r for r in records.read_all(folder / "results")}
     return cards, measured
 
 

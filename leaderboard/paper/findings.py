@@ -11,8 +11,8 @@ import numpy.typing as npt
 from scipy import stats
 
 from leaderboard import metrics
-from leaderboard.evidence import COMPARED, DIVERSITY, OUTCOMES, Array, Evidence, pairs
 from leaderboard.metrics import Score
+from leaderboard.paper.evidence import COMPARED, DIVERSITY, OUTCOMES, Array, Evidence, pairs
 
 # Relabelings of submodels tried for a p-value; the first of a fixed sequence.
 PERMUTATIONS = 9999
@@ -23,7 +23,7 @@ def size_scores(evidence: Evidence, defense: str, column: str) -> dict[int, Scor
     """MRA with its interval by n, "claimed" or "worst"."""
     rows = evidence.arrays[f"{defense} {column} s"]
     sizes = [int(k) for k in evidence.arrays["sizes"]]
-    return {k: metrics.score([s[np.newaxis]]) for k, s in zip(sizes, rows, strict=True)}
+    return {k: metrics.score([metrics.Answers(s[np.newaxis])]) for k, s in zip(sizes, rows, strict=True)}
 
 
 def parities(pair_count: int) -> dict[str, npt.NDArray[np.bool_]]:
@@ -87,7 +87,7 @@ def mantel(
     """Spearman's rho of two values for each pair of submodels, and its p by relabeling submodels.
 
     Args:
-        x, y: (pairs,), in the order of `leaderboard.evidence.pairs`.
+        x, y: (pairs,), in the order of `leaderboard.paper.evidence.pairs`.
         within_parities: see `Correlation`.
     """
     submodels = submodels_of(len(x))
@@ -123,3 +123,11 @@ def _ranks(
     length = float(np.linalg.norm(ranks))
     # Two pairs always correlate.
     return ranks / length if length > 0 and len(values) > 2 else None
+
+
+def format_correlation(correlation: Correlation) -> str:
+    """`+0.31 (p 0.042)`, or an en dash."""
+    if correlation.rho is None:
+        return "–"
+    p = correlation.p or 0.0
+    return f"{correlation.rho:+.2f} (p {f'{p:.3f}' if p >= 0.001 else '< 0.001'})"

@@ -6,7 +6,7 @@ import pytest
 import samples
 
 from leaderboard import evidence
-from leaderboard.evidence import KINDS
+from leaderboard.paper.evidence import KINDS
 from leaderboard.files import write_sealed
 from leaderboard.records import RecordError
 

@@ -12,16 +12,9 @@ from typing import Any
 import numpy as np
 
 from leaderboard import metrics
-from leaderboard.metrics import Correct, Score, score
-from leaderboard.records import Record
+from leaderboard.metrics import Answers, Score, score
+from leaderboard.records import Facts, Record
 
-# The paper's attacker perturbs each image with one drawn submodel (Eq. 6).
-CLAIM_ATTACKS = ("fgsm", "mifgsm", "pgd", "autoattack")
-PAPER_ATTACKS = (*CLAIM_ATTACKS, "pgd-eot")
-CASCADE = "worst-case"
-# A row is ranked once all of these were run on it.
-REQUIRED_ATTACKS = ("none", *PAPER_ATTACKS, CASCADE)
-NOT_ATTACKS = ("none", "noise")
 # From the least to the most thorough.
 BUDGETS = ("smoke", "quick", "paper")
 
@@ -71,78 +64,97 @@ class Row:
         return [record for by_seed in groups for record in by_seed.values()]
 
     def score(self, attack: str) -> Score | None:
-        """MRA under one attack, or None where it was not run."""
+        """Accuracy under one attack, or None where it was not run."""
         by_seed = self.by_attack.get(attack)
-        return score([record.correct for record in by_seed.values()]) if by_seed else None
+        return score(list(answers(by_seed).values())) if by_seed else None
 
     def protocol_score(self, protocol: str) -> Score | None:
         """The mean of `correct` under another protocol, or None where it was not run."""
         by_seed = self.by_protocol.get(protocol)
-        return score([record.correct for record in by_seed.values()]) if by_seed else None
+        return score(list(answers(by_seed).values())) if by_seed else None
+
+    @property
+    def draws(self) -> int:
+        """Fresh draws of each member behind a score; 1: members are deterministic."""
+        return self.records[0].case.draws
+
+    @cached_property
+    def facts(self) -> Facts:
+        """Of the defense: any record of its attacks tells them."""
+        return self.records[0].facts
+
+    def attacks(self, *kinds: str) -> list[str]:
+        """The attacks that were run, of some kinds; of none named: all but controls."""
+        return [
+            attack
+            for attack, by_seed in self.by_attack.items()
+            for kind in [next(iter(by_seed.values())).facts.attack_kind]
+            if (kind in kinds if kinds else kind != "control")
+        ]
+
+    @property
+    def cascade(self) -> BySeed:
+        """Records of the attack that combines others, the newest; empty where it was not run."""
+        return next((self.by_attack[attack] for attack in self.attacks("cascade")), {})
 
     @property
     def claimed(self) -> Score | None:
-        """The lowest MRA over the attacks on one drawn submodel: the paper's protocol."""
-        scores = [s for attack in CLAIM_ATTACKS if (s := self.score(attack))]
+        """The lowest accuracy over the attacks by which the defense's authors measure it."""
+        scores = [s for attack in self.facts.claim if (s := self.score(attack))]
         return min(scores, key=lambda s: s.value, default=None)
 
     @cached_property
-    def worst_by_seed(self) -> dict[int, Correct]:
-        """Each attacked seed's `correct` under the best of all attacks, image by image.
+    def worst_by_seed(self) -> dict[int, Answers]:
+        """Each seed's answers under the best of all attacks, image by image.
 
-        On the images that all attacks were run on.
+        Over the attacks that were run on all seeds, on the images that all were run on.
         """
-        return worst_case_by_seed(self.by_attack)
-
-    @property
-    def worst_correct(self) -> list[Correct]:
-        """The same as a list, in the order of seeds."""
-        return list(self.worst_by_seed.values())
+        return worst_case_by_seed({attack: self.by_attack[attack] for attack in self.attacks()})
 
     @property
     def worst(self) -> Score | None:
-        """Worst-case MRA: the mean over images of the minimum of s_j over all attacks run."""
-        return score(self.worst_correct) if self.worst_correct else None
+        """Worst-case accuracy: per image the strongest of all attacks run, selected and scored."""
+        return score(list(self.worst_by_seed.values())) if self.worst_by_seed else None
 
     @property
     def illusion(self) -> float | None:
-        """Claimed minus worst-case MRA, on the images of the latter."""
+        """Claimed minus worst-case accuracy, on the seeds and images of the latter."""
+        seeds = self.worst_by_seed.keys()
         claimed = [
-            score([record.correct[:, : self.worst_images] for record in by_seed.values()]).value
-            for attack in CLAIM_ATTACKS
-            if (by_seed := self.by_attack.get(attack))
+            score([by_seed[seed].answers.first(self.worst_images) for seed in seeds]).value
+            for attack in self.facts.claim
+            if seeds and seeds <= (by_seed := self.by_attack.get(attack, {})).keys()
         ]
         return min(claimed) - self.worst.value if claimed and self.worst else None
 
     @property
     def worst_images(self) -> int:
         """On how many images the worst case was measured."""
-        return self.worst_correct[0].shape[1] if self.worst_correct else 0
+        return next((one.images for one in self.worst_by_seed.values()), 0)
 
     @property
     def best_own(self) -> Score | None:
-        """The best submodel's own accuracy when deployed and attacked alone."""
+        """The best member's own accuracy when deployed and attacked alone, cross-fitted."""
         best = list(self._best_members().values())
         return score(best) if best else None
 
     @property
     def gain(self) -> Score | None:
-        """MRA under the cascade minus the best submodel's own: what drawing at random is worth."""
-        cascade = answers(self.by_attack.get(CASCADE, {}))
-        return metrics.shared_difference(cascade, self._best_members())
+        """Accuracy under the cascade minus the best member's own: what drawing is worth.
 
-    def _best_members(self) -> dict[int, Correct]:
-        """(1, N) by seed: the answers of the most robust submodel, attacked by itself."""
+        On the seeds that both were measured on.
+        """
+        return metrics.shared_difference(answers(self.cascade), self._best_members())
+
+    def _best_members(self) -> dict[int, Answers]:
+        """(1, N) by seed: the answers of the most robust member, attacked by itself."""
         alone = answers(self.by_protocol.get("alone", {}))
-        return {
-            seed: correct[[metrics.submodel_accuracies(correct).argmax()]]
-            for seed, correct in alone.items()
-        }
+        return {seed: metrics.best_member(own) for seed, own in alone.items()}
 
     @property
     def complete(self) -> bool:
         """Whether all attacks that a rank needs were run on some seed."""
-        return bool(set.intersection(*(set(self.by_attack.get(a, ())) for a in REQUIRED_ATTACKS)))
+        return bool(set.intersection(*map(set, _required(self.by_attack))))
 
     @property
     def seeds(self) -> list[int]:
@@ -165,16 +177,19 @@ class Row:
         return sum(map(seconds_a_seed, (*self.by_attack.values(), *self.by_protocol.values())))
 
 
-def answers(by_seed: BySeed) -> dict[int, Correct]:
-    """Each seed's `correct`."""
-    return {seed: record.correct for seed, record in by_seed.items()}
+def answers(by_seed: BySeed) -> dict[int, Answers]:
+    """Each seed's answers."""
+    return {seed: record.answers for seed, record in by_seed.items()}
 
 
-def own_and_others(by_seed: BySeed) -> tuple[dict[int, Correct], dict[int, Correct]]:
-    """Of a transfer: answers to images crafted on the same submodel (n, N), and on another."""
-    tensors = answers(by_seed)
-    own = {seed: correct.diagonal().T for seed, correct in tensors.items()}
-    others = {seed: correct[~np.eye(len(correct), dtype=bool)] for seed, correct in tensors.items()}
+def own_and_others(by_seed: BySeed) -> tuple[dict[int, Answers], dict[int, Answers]]:
+    """Of a transfer: answers to images crafted on the same member (n, N), and on another."""
+    tensors = {seed: record.correct for seed, record in by_seed.items()}
+    own = {seed: Answers(correct.diagonal().T) for seed, correct in tensors.items()}
+    others = {
+        seed: Answers(correct[~np.eye(len(correct), dtype=bool)])
+        for seed, correct in tensors.items()
+    }
     return own, others
 
 
@@ -183,29 +198,26 @@ def seconds_a_seed(by_seed: BySeed) -> float:
     return sum(record.attack_seconds for record in by_seed.values()) / len(by_seed)
 
 
-def worst_case_by_seed(by_attack: Mapping[str, BySeed]) -> dict[int, Correct]:
-    """Each attacked seed's `correct` under the best of several attacks, image by image.
+def worst_case_by_seed(by_attack: Mapping[str, BySeed]) -> dict[int, Answers]:
+    """Each seed's answers under the best of several attacks, image by image.
 
-    On the images that all of them were run on.
+    Over the attacks that were run on all seeds: a seed with fewer would look more robust. On the
+    images that all were run on.
     """
-    tried = [
-        (seed, record.correct)
-        for attack, records in by_attack.items()
-        if attack not in NOT_ATTACKS
-        for seed, record in records.items()
-    ]
-    shared = metrics.on_shared_images([correct for _, correct in tried])
-    by_seed: dict[int, list[Correct]] = {}
-    for (seed, _), correct in zip(tried, shared, strict=True):
-        by_seed.setdefault(seed, []).append(correct)
-    return {seed: metrics.worst_case(each) for seed, each in sorted(by_seed.items())}
+    seeds = sorted({seed for by_seed in by_attack.values() for seed in by_seed})
+    tried = [by_seed for by_seed in by_attack.values() if by_seed.keys() >= {*seeds}]
+    shared = iter(
+        metrics.on_shared_images([by_seed[seed].answers for seed in seeds for by_seed in tried])
+    )
+    by_seeds = {seed: [next(shared) for _ in tried] for seed in seeds}
+    return {seed: metrics.worst_case(tried) for seed, tried in by_seeds.items() if tried}
 
 
 def settings(records: Iterable[Record]) -> dict[Setting, list[Record]]:
     """Records by setting: the largest budget first, then by dataset."""
     grouped: dict[Setting, list[Record]] = {}
     for record in records:
-        cell = record.cell
+        cell = record.case
         setting = Setting(
             cell.dataset,
             cell.budget,
@@ -225,7 +237,7 @@ def budget_rank(budget: str) -> int:
 
 def headline_radii(records: Iterable[Record]) -> list[tuple[str, float]]:
     """The (norm, eps) at which defenses are ranked."""
-    attacked = (r.cell for r in records if r.headline and r.cell.attack != "none")
+    attacked = (r.case for r in records if r.headline and r.case.attack != "none")
     return sorted({(cell.norm, cell.eps) for cell in attacked})
 
 
@@ -245,7 +257,7 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
         here: dict[tuple[str, str], dict[int, Record]] = {}
         sweep: dict[str, dict[float, dict[int, Record]]] = {}
         for record in sorted(mine, key=lambda r: r.measured_at):
-            cell = record.cell
+            cell = record.case
             clean = cell.attack == "none"
             if not clean and cell.norm != norm:
                 continue
@@ -269,7 +281,7 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
                 for (protocol, attack), by in here.items()
                 if protocol != "draw" and (kept := _of_same_version(by, drawn.get(attack, {})))
             }
-            cell = mine[0].cell
+            cell = mine[0].case
             found.append(Row(names[identity], cell.defense, cell.submodels, drawn, others, sweep))
     return sorted(
         found, key=lambda r: (not r.complete, -(r.worst.value if r.worst else 0), r.label)
@@ -281,17 +293,25 @@ def _of_same_version(by_seed: BySeed, drawn: BySeed) -> dict[int, Record]:
     return {
         seed: record
         for seed, record in by_seed.items()
-        if seed not in drawn or drawn[seed].cell.attack_version == record.cell.attack_version
+        if seed not in drawn or drawn[seed].case.attack_version == record.case.attack_version
     }
 
 
 def _counted_seeds(drawn: Mapping[str, BySeed]) -> set[int]:
     """The seeds behind a row: a worst case over a seed's few attacks would flatter the defense."""
-    complete = set.intersection(*(set(drawn.get(a, ())) for a in REQUIRED_ATTACKS))
+    complete = set.intersection(*map(set, _required(drawn)))
     if complete:
         return complete
     attacks = Counter(seed for by_seed in drawn.values() for seed in by_seed)
     return {seed for seed, count in attacks.items() if count == max(attacks.values())}
+
+
+def _required(drawn: Mapping[str, BySeed]) -> list[BySeed]:
+    """What a rank needs: clean images, the attacks of the defense's authors, a cascade."""
+    records = [record for by_seed in drawn.values() for record in by_seed.values()]
+    claim = {attack for record in records for attack in record.facts.claim}
+    cascades = {r.case.attack for r in records if r.facts.attack_kind == "cascade"} or {"cascade"}
+    return [drawn.get(attack, {}) for attack in sorted({"none", *claim, *cascades})]
 
 
 def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -299,7 +319,7 @@ def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:
     newest: dict[tuple[str, int], Record] = {}
     grouped: dict[str, list[Record]] = {}
     for record in records:
-        cell = record.cell
+        cell = record.case
         identity = json.dumps(
             [cell.defense, cell.submodels, cell.defense_version, dict(cell.defense_parameters)],
             sort_keys=True,
@@ -312,7 +332,7 @@ def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:
         identity: [
             r
             for r in mine
-            if r.population_sha256 == newest[identity, r.cell.seed].population_sha256
+            if r.population_sha256 == newest[identity, r.case.seed].population_sha256
         ]
         for identity, mine in sorted(grouped.items())
     }
@@ -322,7 +342,7 @@ def _labels(populations: Mapping[str, Sequence[Record]]) -> dict[str, str]:
     """A label for each population, by identity: the name, and what tells namesakes apart."""
     named: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for identity, mine in populations.items():
-        cell = mine[0].cell
+        cell = mine[0].case
         settings = {"version": cell.defense_version, **_flat(cell.defense_parameters)}
         named.setdefault((cell.defense, cell.submodels), {})[identity] = settings
     labels = {}

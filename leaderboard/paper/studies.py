@@ -6,13 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from leaderboard.evidence import AT_LARGEST_RADIUS, Evidence
+from leaderboard.paper.evidence import AT_LARGEST_RADIUS, Evidence
+from leaderboard.paper.names import RADII, SUBMODELS
 from leaderboard.records import Record
-from leaderboard.table import Row, Setting, budget_rank, headline_radii, rows, settings
-
-# The radii that the paper attacks at, and n of its populations.
-RADII = {"mnist": (0.3, 0.4), "cifar10": (8 / 255, 16 / 255)}
-SUBMODELS = 10
+from leaderboard.rows import Row, Setting, budget_rank, headline_radii, rows, settings
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Study:
         Of several with other parameters or sizes: a complete one, retrained as the paper's is, of
         the paper's size or else of most submodels, the newest.
         """
-        attacked = {r.cell.eps for r in self.records if r.cell.defense == defense} - {0.0}
+        attacked = {r.case.eps for r in self.records if r.case.defense == defense} - {0.0}
         near = [radius for radius in self.radii if radius in attacked]
         if eps > 0:
             near = [radius for radius in near if abs(radius - eps) < 1e-6]
@@ -108,6 +105,6 @@ def _belongs(evidence: Evidence, setting: Setting, measured: Sequence[Record]) -
 
 
 def _preference(row: Row) -> tuple[bool, bool, bool, int, str]:
-    as_paper = not any(r.cell.defense_parameters.get("from_scratch") for r in row.records)
+    as_paper = not any(r.case.defense_parameters.get("from_scratch") for r in row.records)
     newest = max(record.measured_at for record in row.records)
     return row.complete, as_paper, row.submodels == SUBMODELS, row.submodels, newest

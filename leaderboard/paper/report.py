@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from leaderboard import gates, metrics
 from leaderboard.baselines import Baselines
-from leaderboard.claims import (
+from leaderboard.formats import describe, format_difference, format_points, format_score
+from leaderboard.markdown import escape, markdown_table
+from leaderboard.metrics import Score
+from leaderboard.paper.claims import (
     FAILS,
     HOLDS,
     SPELLED,
@@ -19,7 +24,7 @@ from leaderboard.claims import (
     judge_claims,
     worst_difference,
 )
-from leaderboard.comparison import (
+from leaderboard.paper.comparison import (
     CLEAN_TOLERANCE,
     NOT_COMPARABLE,
     NOT_REPRODUCED,
@@ -29,23 +34,15 @@ from leaderboard.comparison import (
     compare,
     counts,
 )
-from leaderboard.drawing import NAMES
-from leaderboard.evidence import ADVERSARIAL, COMPARED, OUTCOMES, Evidence
-from leaderboard.explanations import explain, may_leave, what_moves
-from leaderboard.findings import SIGNIFICANT, correlations
-from leaderboard.formats import (
-    describe,
-    format_correlation,
-    format_eps,
-    format_points,
-    format_score,
-)
-from leaderboard.gallery import Figure, gallery
-from leaderboard.markdown import escape, markdown_table
-from leaderboard.metrics import Score
+from leaderboard.paper.evidence import ADVERSARIAL, COMPARED, OUTCOMES, Evidence
+from leaderboard.paper.explanations import explain, may_leave, what_moves
+from leaderboard.paper.findings import SIGNIFICANT, correlations, format_correlation
+from leaderboard.paper.gallery import Figure, gallery
+from leaderboard.paper.gates import PAPER_IMAGES, check_paper
+from leaderboard.paper.names import NAMES, RADII, SUBMODELS, format_radius
+from leaderboard.paper.studies import Study
 from leaderboard.render import FIRST_LINE
-from leaderboard.studies import RADII, SUBMODELS, Study
-from leaderboard.table import CASCADE, Row
+from leaderboard.rows import Row
 
 PAPER = "[Resilience from Diversity](https://arxiv.org/abs/2111.10272)"
 TITLES = {
@@ -69,6 +66,7 @@ def render_paper(found: Mapping[str, Study], baselines: Baselines) -> str:
     for number, title in TITLES.items():
         mine = [one for one in compared if one.table == number]
         parts.append(_table(number, title, mine, found, baselines))
+    parts += [_gated(baselines.paper, found)]
     parts += [what_moves(study, baselines) for study in found.values()]
     parts += [_figures(study) for study in _of_the_paper(found)]
     others = [study for name, study in found.items() if name not in RADII and study.evidence]
@@ -199,7 +197,7 @@ def _populations(study: Study) -> str:
         row = study.row(name, study.radii[0]) if study.radii else None
         if row is None:
             continue
-        parameters = row.records[0].cell.defense_parameters
+        parameters = row.records[0].case.defense_parameters
         epochs = parameters.get("epochs", parameters.get("recipe", {}).get("epochs", "–"))
         images = parameters.get("train_images")
         body.append(
@@ -243,7 +241,7 @@ def _effects_of_ten(study: Study, defense: str) -> str:
         (eps, _effect_of_ten(row)) for eps in study.radii if (row := study.row(defense, eps))
     )
     return ", ".join(
-        f"{format_points(effect)} at eps {format_eps(study.setting.dataset, eps)}"
+        f"{format_points(effect)} at eps {format_radius(study.setting.dataset, eps)}"
         for eps, effect in effects
         if effect is not None
     )
@@ -300,6 +298,36 @@ def _table(
     return f"### Table {number}: {title}\n\n{table}"
 
 
+def _gated(paper: dict[str, Any], found: Mapping[str, Study]) -> str:
+    """The gates that the paper's own published numbers fail, beside ours under the same attacks."""
+    checked = check_paper(paper["tables"])
+    failed = [check for check in checked if check.excess > 0]
+    body = []
+    for check in failed:
+        source = paper["tables"][check.table]
+        study = found.get(source["dataset"])
+        row = study.row(check.defense, float(Fraction(str(source["eps"])))) if study else None
+        by_attack = row.by_attack if row and study and not study.obstacle else {}
+        ours = gates.excess(by_attack.get(check.strong, {}), by_attack.get(check.weak, {}))
+        strong, weak = (f"{100 * share:.2f}" for share in check.left)
+        excess = f"{format_points(check.excess)}{' ‡' * check.by_chance}"
+        where = f"{check.table} ({source['dataset']}, eps {source['eps']})"
+        body.append([where, check.defense, check.name])
+        body[-1] += [f"{check.strong} {strong}, {check.weak} {weak}", excess]
+        body[-1].append(format_difference(ours))
+    headers = ["table", "defense", "gate failed", "published MRA (%)", "excess", "ours"]
+    return (
+        "## Its published numbers, gated\n\n"
+        f"Of {len(checked)} checks that can be made on the published tables, {len(failed)} fail: "
+        "a stronger attack leaves more than a weaker one, as may happen where images crafted on "
+        "one network are scored on others, and strength on the first does not carry over. *ours*: "
+        "the same difference, in points, between the same attacks as we run them; where all of its "
+        "interval is above 0 the check fails here too. ‡: no more than chance may do on "
+        f"{PAPER_IMAGES:,} images ({sum(check.by_chance for check in failed)} of them).\n\n"
+        f"{markdown_table(headers, body)}"
+    )
+
+
 def _figures(study: Study) -> str:
     shown = gallery(study)
     if not shown:
@@ -349,7 +377,7 @@ def result(found: Mapping[str, Study]) -> str:
     study = found.get("mnist") or next(iter(found.values()))
     if not study.radii:
         return "Nothing has been attacked yet.\n"
-    eps = format_eps(study.setting.dataset, study.radii[0])
+    eps = format_radius(study.setting.dataset, study.radii[0])
     body = [
         [
             escape(NAMES[name]),
@@ -382,58 +410,67 @@ def _sentences(study: Study) -> str:
     """The verdict at the first radius in at most three sentences."""
     rows, sentences = _rows(study), []
     dataset = study.setting.dataset
-    eps = format_eps(dataset, study.radii[0])
+    eps = format_radius(dataset, study.radii[0])
     worst = {name: row.worst for name, row in rows.items() if gates.trusted(row) and row.worst}
     ulm, clm = rows.get("ulm"), rows.get("clm")
     gain = worst_difference(clm, ulm) if ulm and clm else None
     if ulm and clm and gain and ulm.claimed and clm.claimed:
         sentences.append(
-            f"On {escape(SPELLED.get(dataset, dataset))} at eps {eps} (of pixels in [0, 1]) "
-            "attacks on one network drawn at random, as the paper runs them, leave ULM "
-            f"(independently trained networks) {_percent(ulm.claimed)} right answers and CLM "
-            f"(counter-linked ones) {_percent(clm.claimed)}."
+            f"On {escape(SPELLED.get(dataset, dataset))} at eps {eps} (pixels in [0, 1]), ULM "
+            f"(independently trained networks) answers {_percent(ulm.claimed)} of attacked images "
+            f"correctly and CLM (counter-linked ones) {_percent(clm.claimed)}, if each attack "
+            "targets one network drawn at random, as in the paper."
         )
         left = [worst[name] for name in COMPARED]
-        verdict = {HOLDS: "a gain remains", FAILS: "the gain is gone"}
-        words = "nothing of either"
+        verdict = {HOLDS: "; a gain remains", FAILS: "; the gain is gone"}
+        words = ""
         if max(score.high for score in left) > NOTHING:
-            words = verdict.get(decide(gain, 0), "whether a gain remains is undecided")
+            words = verdict.get(decide(gain, 0), "; whether a gain remains is undecided")
         sentences.append(
-            "Attacks on all networks at once, by someone who knows everything but the draw, leave "
-            f"them {' and '.join(map(_percent, left))}: {words}."
+            "An attacker who targets all networks at once, knowing everything except which one "
+            f"will answer, drives them to {' and '.join(map(_percent, left))}{words}."
         )
     single = rows.get("single-adv")
-    trained = [rows[name] for name in ADVERSARIAL if name in worst]
-    if len(trained) == len(ADVERSARIAL) and single and single.complete and single.worst:
-        left = [*(worst[name] for name in ADVERSARIAL), single.worst]
-        best = max(trained, key=lambda row: worst[row.defense].value)
-        # Where the single network fails a check, still less may be left of it.
-        gain = metrics.shared_difference(best.worst_by_seed, single.worst_by_seed)
-        failed = gates.outcome(gates.check(single)) == "failed"
-        doubt = ", whose row fails a check" if failed else ""
-        words = "a population is not shown to beat one network"
-        if gain and decide(gain, 0) == HOLDS:
-            seeds = best.worst_by_seed.keys() & single.worst_by_seed.keys()
-            words = (
-                f"{NAMES[best.defense]} keeps {_points(gain)} points more than one network "
-                f"({'one training' if len(seeds) == 1 else f'{len(seeds)} trainings'} of each)"
-            )
-        words += _worth_of_drawing(best)
+    trained = [rows[name] for name in ADVERSARIAL if name in rows]
+    if len(trained) == len(ADVERSARIAL) and single and all(r.complete for r in (*trained, single)):
+        names = {"single-adv": "a single network"}
+        listed = [
+            f"{_percent(row.worst)} ({names.get(row.defense, NAMES[row.defense])})"
+            for row in (*trained, single)
+            if row.worst
+        ]
         sentences.append(
-            "Of adversarially trained networks they leave at most "
-            f"{_percent(left[0])} (ULM-Adv), {_percent(left[1])} (CLM-Adv) and "
-            f"{_percent(left[2])} (a single network{doubt}): {words}."
+            f"Adversarially trained, they answer at most {_enumerated(listed)} correctly."
+            + _compared(trained, single)
         )
     return " ".join(sentences)
 
 
-def _worth_of_drawing(row: Row) -> str:
-    """Under the cascade, beside the best member and beside the average; nothing if not measured."""
-    averaged = gates.excess(row.by_protocol.get("average", {}), row.by_attack.get(CASCADE, {}))
-    name = NAMES[row.defense]
-    own = f"; {name} keeps {_points(row.gain)} more than its best member" if row.gain else ""
-    other = f"; averaged instead of drawn, it keeps {_points(averaged)} more" if averaged else ""
-    return own + other
+def _compared(trained: Sequence[Row], single: Row) -> str:
+    """The best population beside one network, its best member and the average.
+
+    Where a row fails a gate its worst case is only an upper bound, and a difference of two upper
+    bounds has no interval.
+    """
+    failing = [row.defense for row in (*trained, single) if not gates.trusted(row)]
+    if failing:
+        rows = _enumerated([NAMES[defense] for defense in failing])
+        number = "row fails" if len(failing) == 1 else "rows fail"
+        return f" These are upper bounds: the {rows} {number} a gate, so no ranking follows."
+    best = max(trained, key=lambda row: row.worst.value if row.worst else 0.0)
+    gain = metrics.shared_difference(best.worst_by_seed, single.worst_by_seed)
+    name = NAMES[best.defense]
+    parts = [
+        f"{name} beats a single network by {_points(gain)} points" if gain else "",
+        f"its own best member by {_points(best.gain)}" if best.gain else "",
+    ]
+    averaged = gates.excess(best.by_protocol.get("average", {}), best.cascade)
+    other = f" Averaging instead of drawing adds {_points(averaged)}." if averaged else ""
+    return f" {_enumerated([part for part in parts if part])} (95% CI; one training each).{other}"
+
+
+def _enumerated(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 def _points(score: Score) -> str:

@@ -8,12 +8,12 @@ import samples
 from samples import gated, record
 
 from leaderboard import baselines
-from leaderboard.comparison import compare
-from leaderboard.evidence import KINDS
-from leaderboard.explanations import explain
+from leaderboard.paper.comparison import compare
+from leaderboard.paper.evidence import KINDS
+from leaderboard.paper.explanations import explain
 from leaderboard.metrics import Score
-from leaderboard.paper import FIRST_LINE, render_paper, result
-from leaderboard.studies import studies
+from leaderboard.paper.report import FIRST_LINE, render_paper, result
+from leaderboard.paper.studies import studies
 
 GOLDEN = Path(__file__).parent / "golden_paper.md"
 README_GOLDEN = Path(__file__).parent / "golden_result.md"
@@ -96,9 +96,9 @@ def test_what_moves_its_numbers_begins_with_the_seeds():
     ]
     measured = [*others, *measured_by_hand()]
     fgsm = {
-        one.cell.seed: f"{100 * one.correct.mean():.1f}"
+        one.case.seed: f"{100 * one.correct.mean():.1f}"
         for one in measured
-        if (one.cell.defense, one.cell.attack, one.cell.eps) == ("clm", "fgsm", 0.3)
+        if (one.case.defense, one.case.attack, one.case.eps) == ("clm", "fgsm", 0.3)
     }
     text = report(measured, [seen("variants")]).split("What moves its numbers")[1]
     assert f"CLM under `fgsm` {fgsm[0]}, {fgsm[1]}, {fgsm[2]};" in text
@@ -215,7 +215,7 @@ def test_what_the_paper_s_n_would_change_follows_from_the_transfer():
     trained = {"recipe": {"epochs": 3}, "train_images": 60_000}
     row = {"defense": "ulm-adv", "budget": "paper", "defense_parameters": trained}
     measured = record(9, attack="pgd", protocol="transfer", **row)
-    measured = replace(measured, cell=replace(measured.cell, images=10), correct=correct)
+    measured = replace(measured, cell=replace(measured.case, images=10), correct=correct)
     attacked = record(9, **row)
     (line,) = (
         li for li in report([attacked, measured]).splitlines() if li.startswith("| ULM-Adv ")
@@ -389,7 +389,7 @@ def adversarially_trained(single, spoil):
 def test_a_single_network_whose_row_fails_a_gate_is_an_upper_bound():
     def masked(measured):
         return [
-            replace(one, zero_gradients=0.5) if one.cell.attack == "none" else one
+            replace(one, zero_gradients=0.5) if one.case.attack == "none" else one
             for one in measured
         ]
 
@@ -415,7 +415,7 @@ def test_what_drawing_is_worth_is_said_where_it_was_measured():
 
 def test_a_check_that_was_not_run_is_none_that_failed():
     def without_doubled(measured):
-        return [one for one in measured if one.cell.protocol != "doubled"]
+        return [one for one in measured if one.case.protocol != "doubled"]
 
     assert "% (a single network): ULM-Adv keeps" in adversarially_trained(700, without_doubled)
 
@@ -425,7 +425,7 @@ def test_too_few_images_decide_nothing():
 
 
 def test_the_worst_case_waits_for_the_cascade():
-    partial = [r for r in measured_by_hand() if r.cell.attack != "worst-case"]
+    partial = [r for r in measured_by_hand() if r.case.attack != "worst-case"]
     text = result(studies(partial, []))
     assert "are left" not in text
     rows = re.findall(r"^\| (?:ULM|CLM) +\| 10 .*$", text, re.M)
@@ -437,7 +437,7 @@ def test_the_worst_case_waits_for_the_cascade():
 def test_a_row_that_fails_a_gate_is_shown_with_that_and_decides_nothing():
     masked = [
         replace(one, zero_gradients=0.5)
-        if (one.cell.defense, one.cell.attack) == ("clm", "none")
+        if (one.case.defense, one.case.attack) == ("clm", "none")
         else one
         for one in measured_by_hand()
     ]

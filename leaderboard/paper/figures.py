@@ -12,18 +12,10 @@ import numpy as np
 
 from leaderboard import metrics
 from leaderboard.curves import Curve
-from leaderboard.drawing import (
-    COLORS,
-    DEFENSE_COLORS,
-    FOREGROUND,
-    NAMES,
-    OTHER_COLORS,
-    canvas,
-    literal,
-)
-from leaderboard.evidence import COMPARED, DIVERSITY, Array, Evidence
-from leaderboard.findings import Correlation, correlations, parities, size_scores
-from leaderboard.formats import format_eps
+from leaderboard.drawing import COLORS, DEFENSE_COLORS, FOREGROUND, OTHER_COLORS, canvas, literal
+from leaderboard.paper.evidence import COMPARED, DIVERSITY, Array, Evidence
+from leaderboard.paper.findings import Correlation, correlations, parities, size_scores
+from leaderboard.paper.names import NAMES, format_radius
 from leaderboard.records import Record
 
 
@@ -232,7 +224,7 @@ def draw_examples(evidence: Evidence) -> str:
                 spine.set(visible=True, color=color, linewidth=2.5)
             panel.set_title(f"{answer} ({100 * right[row, column]:.0f}%)", fontsize=8, pad=3)
             if column == 0:
-                eps = format_eps(evidence.dataset, float(evidence.arrays["eps"][row]))
+                eps = format_radius(evidence.dataset, float(evidence.arrays["eps"][row]))
                 panel.set_ylabel(f"eps {eps}", fontsize=9)
     return drawn.svg
 
@@ -293,15 +285,15 @@ def _rank_correlation(one: Correlation) -> str:
 
 def transfer_tables(records: Iterable[Record]) -> TransferTables | None:
     """Of the records of "transfer" at the smallest eps, the newest of the lowest seed."""
-    found = [r for r in records if r.cell.protocol == "transfer" and r.cell.defense in COMPARED]
+    found = [r for r in records if r.case.protocol == "transfer" and r.case.defense in COMPARED]
     if not found:
         return None
-    eps = min(record.cell.eps for record in found)
-    found = [record for record in found if record.cell.eps == eps]
-    found.sort(key=lambda r: (-r.cell.seed, r.cell.submodels, r.measured_at))
-    last = {record.cell.defense: record for record in found}
+    eps = min(record.case.eps for record in found)
+    found = [record for record in found if record.case.eps == eps]
+    found.sort(key=lambda r: (-r.case.seed, r.case.submodels, r.measured_at))
+    last = {record.case.defense: record for record in found}
     tables = {n: metrics.transfer(last[n].correct).accuracies for n in COMPARED if n in last}
-    return TransferTables(tables, format_eps(found[0].cell.dataset, eps))
+    return TransferTables(tables, format_radius(found[0].case.dataset, eps))
 
 
 def _legend_above(panel: Any) -> None:

@@ -11,19 +11,13 @@ import numpy as np
 
 from leaderboard import gates, metrics
 from leaderboard.baselines import Baselines
-from leaderboard.drawing import NAMES
-from leaderboard.evidence import COMPARED, DIVERSITY, OUTCOMES, Evidence
-from leaderboard.findings import correlations
-from leaderboard.formats import (
-    format_correlation,
-    format_difference,
-    format_eps,
-    format_percent,
-    format_score,
-)
+from leaderboard.formats import format_difference, format_percent, format_score
 from leaderboard.metrics import Score
-from leaderboard.studies import RADII, SUBMODELS, Study
-from leaderboard.table import CLAIM_ATTACKS, BySeed, Row, answers, own_and_others
+from leaderboard.paper.evidence import COMPARED, DIVERSITY, OUTCOMES, Evidence
+from leaderboard.paper.findings import correlations, format_correlation
+from leaderboard.paper.names import CLAIM_ATTACKS, NAMES, RADII, SUBMODELS, format_radius
+from leaderboard.paper.studies import Study
+from leaderboard.rows import BySeed, Row, answers, own_and_others
 
 # The paper's datasets, as claims spell them.
 SPELLED = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
@@ -477,7 +471,7 @@ def _orthogonality_protects(evidence: Evidence) -> Verdict | None:
     shown = "; ".join(
         f"{NAMES[one.defense]}, {OUTCOMES[one.outcome]} {format_correlation(one)}" for one in found
     )
-    eps = format_eps(evidence.dataset, evidence.parameters["pair_eps"])
+    eps = format_radius(evidence.dataset, evidence.parameters["pair_eps"])
     figures = (
         f"rank correlation with 1 - cosine over pairs, at eps {eps}, positive where more "
         f"orthogonal pairs have more left: {shown}"
@@ -504,7 +498,7 @@ def _own(study: Study) -> Verdict | None:
 
 def _on(by_seed: BySeed) -> str:
     """What a figure is of, where it is not of all that the tables are of."""
-    images = min(record.cell.images for record in by_seed.values())
+    images = min(record.case.images for record in by_seed.values())
     return f" ({images:,} images, seed {', '.join(map(str, sorted(by_seed)))})"
 
 

@@ -10,14 +10,13 @@ import numpy as np
 
 from leaderboard import metrics
 from leaderboard.baselines import Baselines
-from leaderboard.comparison import TOLERANCE, Comparison, near
-from leaderboard.drawing import NAMES
-from leaderboard.evidence import ADVERSARIAL, COMPARED, SHOWN, Array, Evidence
-from leaderboard.formats import format_eps, format_percent, format_points, format_score
+from leaderboard.formats import format_percent, format_points, format_score
 from leaderboard.markdown import escape, markdown_table
 from leaderboard.metrics import Score
-from leaderboard.studies import Study
-from leaderboard.table import CASCADE, CLAIM_ATTACKS
+from leaderboard.paper.comparison import TOLERANCE, Comparison, near
+from leaderboard.paper.evidence import ADVERSARIAL, COMPARED, SHOWN, Array, Evidence
+from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS, NAMES, format_radius
+from leaderboard.paper.studies import Study
 
 # Whose populations the paper's attacks were run on in other ways, by kind of evidence.
 ATTACKED = {"variants": COMPARED, "variants-adv": ADVERSARIAL}
@@ -125,7 +124,7 @@ def _in_a_variant(
 
 
 def _score(s: Array) -> Score:
-    return metrics.score([s[np.newaxis]])
+    return metrics.score([metrics.Answers(s[np.newaxis])])
 
 
 def explain(one: Comparison, study: Study, baselines: Baselines) -> str:
@@ -255,19 +254,19 @@ def _by_seed(study: Study) -> list[str]:
         for attack in CLAIM_ATTACKS:
             by_seed = sorted(row.by_attack.get(attack, {}).items())
             if len(by_seed) > 1:
-                shares = ", ".join(format_percent(metrics.mra(r.correct)) for _, r in by_seed)
+                shares = ", ".join(format_percent(r.score.value) for _, r in by_seed)
                 listed.append(f"{NAMES[defense]} under `{attack}` {shares}")
     if not listed:
         return []
     return [
         "What follows is of one training. Another seed alone moves MRA by points: at eps "
-        f"{format_eps(study.setting.dataset, eps)}, by seed, {'; '.join(listed)}.\n"
+        f"{format_radius(study.setting.dataset, eps)}, by seed, {'; '.join(listed)}.\n"
     ]
 
 
 def _attacked(evidence: Evidence, baselines: Baselines) -> str:
     defenses = ATTACKED[evidence.kind]
-    eps = format_eps(evidence.dataset, evidence.parameters["eps"])
+    eps = format_radius(evidence.dataset, evidence.parameters["eps"])
     body, alike = [], []
     for variant, run in zip(evidence.parameters["variants"], ways(evidence), strict=True):
         cells = [f"`{variant['attack']}`", escape(variant["name"])]
@@ -384,7 +383,7 @@ def _networks(evidence: Evidence, baselines: Baselines) -> str:
     return (
         "What is left of each population by the network that was attacked (all answer), on the "
         f"first {evidence.parameters['images']:,} images, eps "
-        f"{format_eps(evidence.dataset, eps)}, seed {evidence.seed}. After the mean, in brackets, "
+        f"{format_radius(evidence.dataset, eps)}, seed {evidence.seed}. After the mean, in brackets, "
         f"where 95 in 100 means of {n} other networks trained alike would lie, by what each of "
         "these leaves when attacked and answers when another is, if networks are independent and "
         "what they leave is normally distributed. Where such an interval is wide, one population "
@@ -393,7 +392,7 @@ def _networks(evidence: Evidence, baselines: Baselines) -> str:
 
 
 def _measured_how(evidence: Evidence) -> str:
-    eps = format_eps(evidence.dataset, evidence.parameters["eps"])
+    eps = format_radius(evidence.dataset, evidence.parameters["eps"])
     return (
         "Measured under the attacks of the tables as we run them, the worst case over these and "
         "the cascade, and last in ways of the table of variants, by torchattacks in float32, on "

@@ -8,8 +8,8 @@ from fractions import Fraction
 from typing import Any
 
 from leaderboard.metrics import Score
-from leaderboard.studies import SUBMODELS, Study
-from leaderboard.table import PAPER_ATTACKS
+from leaderboard.paper.names import PAPER_ATTACKS, SUBMODELS
+from leaderboard.paper.studies import Study
 
 # A number of ours within so much of the paper's MRA reproduces it; on clean images, where five
 # points are many times the errors, within less.

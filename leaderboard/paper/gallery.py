@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from leaderboard import paper_figures
+from leaderboard.paper import figures as paper_figures
 from leaderboard.curves import Curve, curves
-from leaderboard.drawing import NAMES
-from leaderboard.evidence import COMPARED, Evidence
-from leaderboard.findings import SIGNIFICANT, parities, size_scores
-from leaderboard.formats import format_eps
-from leaderboard.paper_figures import TransferTables, transfer_tables
-from leaderboard.studies import Study
-from leaderboard.table import CLAIM_ATTACKS
+from leaderboard.paper.evidence import COMPARED, Evidence
+from leaderboard.paper.figures import TransferTables, transfer_tables
+from leaderboard.paper.findings import SIGNIFICANT, parities, size_scores
+from leaderboard.paper.names import CLAIM_ATTACKS, NAMES, format_radius
+from leaderboard.paper.studies import Study
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def _size(evidence: Evidence) -> str:
     return (
         "The first n networks of the population, deployed and attacked by themselves, on "
         f"{evidence.parameters['images']:,} images, eps "
-        f"{format_eps(evidence.dataset, evidence.parameters['eps'])}. {'; '.join(parts)}. Bars: "
+        f"{format_radius(evidence.dataset, evidence.parameters['eps'])}. {'; '.join(parts)}. Bars: "
         "95% intervals over images."
     )
 
@@ -125,7 +123,7 @@ def _transfer(tables: TransferTables) -> str:
 
 
 def _diversity(evidence: Evidence) -> str:
-    eps = format_eps(evidence.dataset, evidence.parameters["pair_eps"])
+    eps = format_radius(evidence.dataset, evidence.parameters["pair_eps"])
     return (
         f"Pairs of networks as populations of two, at eps {eps}: how much the two differ, by four "
         "measures, against what is left of the pair under the paper's PGD and in the worst case "

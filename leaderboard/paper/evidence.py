@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from leaderboard.files import read_sealed, write_sealed
-from leaderboard.records import NAME, RecordError, check_types, read_each
-from leaderboard.table import CASCADE, CLAIM_ATTACKS
+from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS
+from leaderboard._types import NAME, check_types
+from leaderboard.records import RecordError, read_each
 
 SCHEMA_VERSION = 1
 

@@ -2,8 +2,8 @@ import pytest
 from samples import record, row
 
 from leaderboard import baselines
-from leaderboard.comparison import compare, counts
-from leaderboard.studies import studies
+from leaderboard.paper.comparison import compare, counts
+from leaderboard.paper.studies import studies
 
 TABLES = {
     "1": {"attack": "none", "mnist": {"ulm": 97.0, "clm": 50.0}},

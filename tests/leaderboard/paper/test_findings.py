@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import samples
 
-from leaderboard.findings import correlations, mantel, parities, size_scores
+from leaderboard.paper.findings import correlations, mantel, parities, size_scores
 
 
 def test_scores_of_sizes_have_intervals_over_images():

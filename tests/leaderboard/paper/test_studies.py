@@ -1,7 +1,8 @@
 import samples
 from samples import record, row
 
-from leaderboard.studies import studies
+from leaderboard.paper.names import RADII, SUBMODELS
+from leaderboard.paper.studies import studies
 
 
 def test_the_largest_budget_counts_with_the_evidence_of_the_same_weights_and_radius():

@@ -7,7 +7,7 @@ import samples
 from samples import record
 
 from leaderboard import baselines
-from leaderboard.claims import (
+from leaderboard.paper.claims import (
     FAILS,
     HOLDS,
     NO_MATTER,
@@ -18,7 +18,7 @@ from leaderboard.claims import (
     judge_claims,
 )
 from leaderboard.metrics import Score
-from leaderboard.studies import studies
+from leaderboard.paper.studies import studies
 
 MANY = {"images": 1000, "submodels": 1, "budget": "paper"}
 CLAIMS = ("fgsm", "mifgsm", "pgd", "autoattack")
@@ -104,21 +104,21 @@ def test_a_verdict_says_of_how_many_trainings_it_is():
         for one in attacked(name, left, seed=seed)
     ]
     assert judged("around 20 points", both).trainings == 2
-    without_second_clm = [r for r in both if (r.cell.defense, r.cell.seed) != ("clm", 1)]
+    without_second_clm = [r for r in both if (r.case.defense, r.case.seed) != ("clm", 1)]
     assert judged("around 20 points", without_second_clm).trainings == 1
 
 
 def test_there_is_no_worst_case_before_the_cascade_was_run_on_both():
     ulm, clm = attacked("ulm", 300), attacked("clm", 550)
-    partial = [record for record in clm if record.cell.attack != "worst-case"]
+    partial = [record for record in clm if record.case.attack != "worst-case"]
     assert both_verdicts("around 20 points", [*ulm, *partial]) == (HOLDS, NOT_MEASURED)
-    only_fgsm = [one for one in attacked("clm-adv", 999) if one.cell.attack in ("none", "fgsm")]
+    only_fgsm = [one for one in attacked("clm-adv", 999) if one.case.attack in ("none", "fgsm")]
     assert judged("state of the art", only_fgsm) is None
 
 
 def test_a_row_that_fails_a_gate_decides_nothing_in_the_worst_case():
     masked = [
-        replace(one, zero_gradients=0.5) if one.cell.attack == "none" else one
+        replace(one, zero_gradients=0.5) if one.case.attack == "none" else one
         for one in attacked("clm", 550, worst=350)
     ]
     records = [*attacked("ulm", 300), *masked]
@@ -126,7 +126,7 @@ def test_a_row_that_fails_a_gate_decides_nothing_in_the_worst_case():
     assert both_verdicts("around 20 points", records) == (HOLDS, failed)
     assert judged("best against EOT", records).worst == failed
     art = [*attacked("clm-adv", 995, worst=990)]
-    unchecked = [one for one in art if one.cell.protocol != "doubled"]
+    unchecked = [one for one in art if one.case.protocol != "doubled"]
     missing = UNTRUSTED.format("not all run")
     assert both_verdicts("state of the art", unchecked) == (HOLDS, missing)
 

@@ -9,10 +9,10 @@ from samples import gated, record
 
 from leaderboard import paper_figures
 from leaderboard.drawing import FOREGROUND
-from leaderboard.evidence import KINDS
-from leaderboard.gallery import gallery
-from leaderboard.paper_figures import transfer_tables
-from leaderboard.studies import studies
+from leaderboard.paper.evidence import KINDS
+from leaderboard.paper.gallery import gallery
+from leaderboard.paper.figures import transfer_tables
+from leaderboard.paper.studies import studies
 
 
 def study():

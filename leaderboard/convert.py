@@ -1,0 +1,77 @@
+"""`python -m leaderboard convert DIR`: records of schema version 1 as version 2, answers untouched.
+
+Version 1 knew deterministic members only. What its registries knew of attacks is written down here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from leaderboard import records
+from leaderboard.files import read_sealed, write_sealed
+
+_AUTHORS = ("fgsm", "mifgsm", "pgd", "autoattack")
+_KINDS = {
+    **dict.fromkeys((*_AUTHORS, "pgd-eot"), "authors"),
+    **dict.fromkeys(("square-population", "square-oracle"), "queries"),
+    **dict.fromkeys(("none", "noise"), "control"),
+    "worst-case": "cascade",
+}
+_SHOWN = ("mra", "interval", "submodel_accuracies")
+
+
+def convert(folder: Path) -> int:
+    """Rewrite what is of version 1 in a folder; return how many records that were.
+
+    Raises:
+        OSError, ValueError: a record that is damaged; those before it are converted.
+    """
+    count = 0
+    for path in sorted(folder.glob("*.json")):
+        old = read_sealed(path)
+        if old.get("schema_version") != 1:
+            continue
+        new = converted(old)
+        case = records.Case(**{**new["case"], "probabilities": None})
+        target = folder / f"{case.key}.json"
+        write_sealed(target, new)
+        records.read(target)
+        if target != path:
+            path.unlink()
+        count += 1
+    return count
+
+
+def converted(old: dict[str, Any]) -> dict[str, Any]:
+    """The content of a file of version 2 that says what one of version 1 said."""
+    case = {**old["cell"], "draws": 1, "probabilities": None}
+    parameters, eps = dict(case["attack_parameters"]), float(case["eps"])
+    if "step_size" in parameters and eps > 0:
+        # It recorded the step that was asked for; this is the one that ran.
+        least, most = eps / parameters["steps"], eps / 4
+        parameters["step_size"] = min(max(parameters["step_size"], least), most)
+    if case["defense"] == "clm":
+        parts = dict(case["defense_parameters"])
+        case["defense_parameters"] = parts
+    kept = {
+        name: value
+        for name, value in old.items()
+        if name not in ("schema_version", "cell", *_SHOWN)
+    }
+    score_names = {name: old[name] for name in ("mra", "interval")}
+    one = case["submodels"] == 1
+    return {
+        **kept,
+        **score_names,
+        "schema_version": 2,
+        "case": {**case, "attack_parameters": parameters, "eps": eps},
+        "selecting": None,
+        "facts": {
+            "attack_kind": _KINDS.get(case["attack"], "population"),
+            "claim": list(_AUTHORS),
+            "random": "nothing" if one else "which network answers",
+            "reference": "arXiv:2111.10272",
+            "eps_unit": 1 / 255 if case["dataset"].startswith("cifar") else 1.0,
+        },
+    }

@@ -1,0 +1,27 @@
+"""What the paper is about: its datasets, radii, defenses and attacks."""
+
+from __future__ import annotations
+
+from leaderboard.formats import format_eps
+
+# The Linf radii that the paper attacks at, and n of its populations.
+RADII = {"mnist": (0.3, 0.4), "cifar10": (8 / 255, 16 / 255)}
+SUBMODELS = 10
+# What reports call the defenses.
+NAMES = {
+    "ulm": "ULM",
+    "clm": "CLM",
+    "ulm-adv": "ULM-Adv",
+    "clm-adv": "CLM-Adv",
+    "single": "single",
+    "single-adv": "single-adv",
+}
+# The paper's attacker perturbs each image with one drawn submodel (Eq. 6).
+CLAIM_ATTACKS = ("fgsm", "mifgsm", "pgd", "autoattack")
+PAPER_ATTACKS = (*CLAIM_ATTACKS, "pgd-eot")
+CASCADE = "worst-case"
+
+
+def format_radius(dataset: str, eps: float) -> str:
+    """A radius as the paper writes it."""
+    return format_eps(eps, 1 / 255 if dataset == "cifar10" else 1)
