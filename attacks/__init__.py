@@ -1,7 +1,8 @@
 """How x becomes x': attacks, their registry, and the threat model they must obey."""
 
-from attacks import adaptive as adaptive
-from attacks import library as library
+from attacks import cascade as cascade
+from attacks import population as population
+from attacks import published as published
 from attacks.craft import AttackError, Crafted, craft
 from attacks.registry import ATTACKS, Attack, register_attack
 from attacks.threat_model import ThreatModel, parse_eps

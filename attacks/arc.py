@@ -5,12 +5,10 @@ Dbouk and Shanbhag, "Adversarial Vulnerability of Randomized Ensembles", ICML 20
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from attacks.search import Incumbent, Problem
+from attacks.problem import Incumbent, Problem
 
 # The margin by which a boundary is overstepped, as a share of eps.
 OVERSTEP = 0.05
@@ -57,7 +55,6 @@ def arc(
     steps: int,
     radius: float,
     candidates: int,
-    probabilities: Sequence[float] | None = None,
     start: Tensor | None = None,
 ) -> None:
     """In every step, build a local perturbation that fools one more submodel after another.
@@ -69,19 +66,13 @@ def arc(
     Args:
         radius: of the local ball, in units of pixel values.
         candidates: rival classes considered for the nearest boundary.
-        probabilities: (n,) with which the submodels are drawn; default: uniform.
         start: (N, C, H, W); default: a random point of the ball.
     """
-    n = len(problem.population.submodels)
-    device = problem.images.device
-    weights = torch.full((n,), 1 / n) if probabilities is None else torch.tensor([*probabilities])
-    order = weights.argsort(descending=True, stable=True).tolist()
-    weights = weights.to(device, problem.images.dtype)
-
-    def correctness(images: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted and uniform expected correctness, (M,) each."""
-        right = (problem.logits(images).argmax(-1) == problem.labels[at]).to(images.dtype)
-        return weights @ right, right.mean(0)
+    population = problem.population
+    rows = len(population.submodels) * population.draws
+    weights = torch.full((rows,), 1 / rows) if population.weights is None else population.weights
+    # Each visit of a random member meets a fresh draw of it.
+    visits = (weights.argsort(descending=True, stable=True) // population.draws).tolist()
 
     def scaled(perturbation: Tensor) -> Tensor:
         """The same direction with norm `radius`."""
@@ -94,16 +85,16 @@ def arc(
     if len(at) == 0:
         return
     x = problem.random_start(at) if start is None else start[at].clone()
-    lowest, uniform = correctness(x)
-    incumbent.offer(at, x, uniform, -lowest)
+    lowest = problem.correctness(x, at)
+    incumbent.offer(at, x, lowest, -lowest)
     for _ in range(steps):
-        unfinished = lowest > 0
+        unfinished = incumbent.unfinished(at)
         at, x, lowest = at[unfinished], x[unfinished], lowest[unfinished]
         if len(at) == 0:
             return
         local = torch.zeros_like(x)
         best = x
-        for position, submodel in enumerate(order):
+        for position, submodel in enumerate(visits):
             distance, direction, normal = nearest_boundary(problem, submodel, x + local, candidates)
             far = torch.full_like(distance, radius)
             if position:
@@ -113,10 +104,10 @@ def arc(
                 far = torch.where(distance < radius, needed, far)
             turned = scaled(local + far.view(-1, 1, 1, 1) * direction)
             images = problem.threat_model.project(x + turned, problem.images[at])
-            weighted, uniform = correctness(images)
-            incumbent.offer(at, images, uniform, -weighted)
-            accepted = (weighted <= lowest).view(-1, 1, 1, 1)
+            correctness = problem.correctness(images, at)
+            incumbent.offer(at, images, correctness, -correctness)
+            accepted = (correctness <= lowest).view(-1, 1, 1, 1)
             local = torch.where(accepted, turned, local)
             best = torch.where(accepted, images, best)
-            lowest = torch.minimum(weighted, lowest)
+            lowest = torch.minimum(correctness, lowest)
         x = best

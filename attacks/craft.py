@@ -26,21 +26,54 @@ class PopulationLike(Protocol):
     """What an attack may know of a population: everything but the draw.
 
     Attributes:
-        submodels: the n submodels.
+        submodels: the n members.
+        draws: fresh passes of each member in `logits`; 1 where members are deterministic.
+        weights: the probability of each row of `logits`, (n * draws,); None: all alike.
         chunk: how many images are best differentiated at once; None: any number.
         blocks: a network (n * B, C, H, W) -> (n * B, K) that answers block i of a batch with
             submodel i, where that is faster than one submodel after another; else None.
     """
 
     submodels: nn.ModuleList
+    draws: int
     chunk: int | None
     blocks: nn.Module | None
 
+    @property
+    def weights(self) -> Tensor | None:
+        """See above."""
+
+    @property
+    def random(self) -> bool:
+        """Whether members are random in themselves."""
+
+    def drawn(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """The numbers of so many drawn members, (count,)."""
+
     def __call__(self, images: Tensor) -> Tensor:
-        """The logits (N, K) of a submodel drawn for this call."""
+        """The logits (N, K) of a draw made for this call."""
 
     def logits(self, images: Tensor) -> Tensor:
-        """The logits (n, N, K) of all submodels."""
+        """The logits (n * draws, N, K) of all members, or of fresh draws of each."""
+
+
+class OneDraw(nn.Module):
+    """A random member with its draw held fixed: it makes the same random choices in every pass.
+
+    They are the same as long as the shape of what it is given is.
+    """
+
+    def __init__(self, member: nn.Module, seed: int) -> None:
+        super().__init__()
+        self.member = member
+        self._seed = seed
+        self.training = member.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, K)."""
+        with global_seed(self._seed, images.device):
+            logits: Tensor = self.member(images)
+        return logits
 
 
 class Kept(Protocol):
@@ -81,9 +114,10 @@ def craft(
 ) -> Crafted:
     """Perturb every image once, as the paper's attacker does (Section 3, Eq. 6).
 
-    An attack on a submodel gets one drawn uniformly for every `images_per_draw` consecutive images
-    (1 is the paper's Eq. 6; its released code draws once per batch of 100). An attack on the
-    population gets the population. Submodels are in evaluation mode meanwhile.
+    An attack on a submodel gets one draw for every `images_per_draw` consecutive images (1 is the
+    paper's Eq. 6; its released code draws once per batch of 100): a drawn member, and of a random
+    one a draw that is held fixed. An attack on the population gets the population. Members are in
+    evaluation mode meanwhile.
 
     Args:
         images: (N, C, H, W) in [0, 1], on the population's device.
@@ -101,17 +135,18 @@ def craft(
         raise ValueError(
             f"attack {attack.name!r} supports {', '.join(attack.norms)}, not {threat_model.norm}"
         )
-    surrogates = None
+    surrogates = draws = None
     if attack.surrogate == "submodel":
-        draws = torch.randint(
-            len(population.submodels),
-            (-(-len(images) // images_per_draw),),
-            generator=generator(seed, "surrogate"),
+        draws = population.drawn(
+            -(-len(images) // images_per_draw), generator(seed, "surrogate")
         )
         surrogates = draws.repeat_interleave(images_per_draw)[: len(images)]
     perturbed = images.clone()
     with frozen(cast("nn.Module", population)):
-        batches = list(_batches(attack, population, surrogates, len(images), batch_size))
+        if draws is not None and population.random:
+            batches = list(_drawn_batches(population, draws, len(images), images_per_draw, seed))
+        else:
+            batches = list(_batches(attack, population, surrogates, len(images), batch_size))
         progress = tqdm(batches, attack.name, leave=False, disable=None)
         for number, (model, batch, wanted) in enumerate(progress):
             if threat_model.eps == 0:
@@ -139,7 +174,19 @@ def craft(
     return Crafted(perturbed, surrogates)
 
 
+# A model, the images' indices, and which of them are wanted.
 Batch = tuple[PopulationLike | nn.Module, Tensor, Tensor]
+
+
+def _drawn_batches(
+    population: PopulationLike, draws: Tensor, count: int, images_per_draw: int, seed: int
+) -> Iterator[Batch]:
+    """The same for random members: each block of images gets a draw of its own, held fixed."""
+    for number, (member, batch) in enumerate(
+        zip(draws.tolist(), torch.arange(count).split(images_per_draw), strict=True)
+    ):
+        model = OneDraw(population.submodels[member], derive_seed(seed, "draw", number))
+        yield model, batch, torch.ones(len(batch), dtype=torch.bool)
 
 
 def _batches(

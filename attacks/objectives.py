@@ -1,8 +1,10 @@
-"""What an attacker of a population maximises: losses of all submodels' logits (n, N, K) -> (N,).
+"""What an attacker of a population maximises: losses of logits (rows, N, K) -> (N,).
 
-All are exact expectations over the uniform draw, since n is finite. `scale` (n,) is each submodel's
-typical logit spread, in whose units margins are measured, so that none outweighs another by its
-scale; `targets` (N,) turns the two margins towards one class. Losses ignore what they do not need.
+A row is a member, or a fresh draw of one, and `weights` (rows,) are their probabilities, None where
+all are alike: the losses are expectations over the draw, exact where members are deterministic.
+`scale` (rows,) is each row's typical logit spread, in whose units margins are measured, so that
+none outweighs another by its scale; `targets` (N,) turns the two margins towards one class. Losses
+ignore what they do not need.
 """
 
 from __future__ import annotations
@@ -13,15 +15,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Loss = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+Loss = Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor | None], Tensor]
 
 # A margin past this share of a submodel's typical logit spread is safely on the other side.
 CLIP = 0.1
 
 
-def expected_correctness(logits: Tensor, labels: Tensor) -> Tensor:
-    """s_j: the share of submodels that classify image j correctly; (n, N, K), (N,) -> (N,)."""
-    return (logits.argmax(-1) == labels).float().mean(0)
+def expected_correctness(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """s_j: the probability that image j is classified correctly; (rows, N, K), (N,) -> (N,)."""
+    return _expected((logits.argmax(-1) == labels).float(), weights)
+
+
+def _expected(rows: Tensor, weights: Tensor | None) -> Tensor:
+    """The expectation over rows (rows, N) -> (N,)."""
+    return rows.mean(0) if weights is None else weights.to(rows) @ rows
 
 
 def margins(logits: Tensor, labels: Tensor, scale: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -39,28 +46,36 @@ def margins(logits: Tensor, labels: Tensor, scale: Tensor, targets: Tensor | Non
 
 
 def mean_cross_entropy(
-    logits: Tensor, labels: Tensor, _scale: Tensor, _targets: Tensor | None
+    logits: Tensor, labels: Tensor, weights: Tensor | None, _scale: Tensor, _targets: Tensor | None
 ) -> Tensor:
-    """(1/n) sum_i CE_i: most of the effort goes to submodels that are fooled already."""
-    return torch.stack([F.cross_entropy(z, labels, reduction="none") for z in logits]).mean(0)
+    """sum_i p_i CE_i: most of the effort goes to submodels that are fooled already."""
+    rows = torch.stack([F.cross_entropy(z, labels, reduction="none") for z in logits])
+    return _expected(rows, weights)
 
 
 def mean_probability(
-    logits: Tensor, labels: Tensor, _scale: Tensor, _targets: Tensor | None
+    logits: Tensor, labels: Tensor, weights: Tensor | None, _scale: Tensor, _targets: Tensor | None
 ) -> Tensor:
     """-log sum_i p_i(y), up to a constant the cross-entropy of the expected answer."""
-    log_probability = logits.log_softmax(-1).logsumexp(0)
+    log_probability = logits.log_softmax(-1)
+    if weights is not None:
+        log_probability = log_probability + weights.to(logits).log().view(-1, 1, 1)
+    log_probability = log_probability.logsumexp(0)
     return F.nll_loss(log_probability, labels, reduction="none")
 
 
-def mean_margin(logits: Tensor, labels: Tensor, scale: Tensor, targets: Tensor | None) -> Tensor:
-    """(1/n) sum_i margin_i."""
-    return margins(logits, labels, scale, targets).mean(0)
+def mean_margin(
+    logits: Tensor, labels: Tensor, weights: Tensor | None, scale: Tensor, targets: Tensor | None
+) -> Tensor:
+    """sum_i p_i margin_i."""
+    return _expected(margins(logits, labels, scale, targets), weights)
 
 
-def clipped_margin(logits: Tensor, labels: Tensor, scale: Tensor, targets: Tensor | None) -> Tensor:
-    """(1/n) sum_i min(margin_i, CLIP): no effort for submodels that are safely fooled."""
-    return margins(logits, labels, scale, targets).clamp_max(CLIP).mean(0)
+def clipped_margin(
+    logits: Tensor, labels: Tensor, weights: Tensor | None, scale: Tensor, targets: Tensor | None
+) -> Tensor:
+    """sum_i p_i min(margin_i, CLIP): no effort for members that are safely fooled."""
+    return _expected(margins(logits, labels, scale, targets).clamp_max(CLIP), weights)
 
 
 LOSSES: dict[str, Loss] = {

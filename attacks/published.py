@@ -1,10 +1,11 @@
-"""The paper's attacks, out of torchattacks.
+"""Attacks that authors of defenses use, out of torchattacks; and two controls.
 
 torchattacks is imported when an attack runs, so that nothing else depends on it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,22 +33,24 @@ class _Float64Logits(nn.Module):
         return logits.double() if logits.device.type != "mps" else logits
 
 
-def _reachable_step(step_size: float, threat_model: ThreatModel, steps: int) -> float:
-    """The paper's step at the paper's eps; elsewhere between eps / steps and eps / 4.
+def _reachable_step(parameters: Mapping[str, Any], threat_model: ThreatModel) -> dict[str, Any]:
+    """The step as it is asked for, where that lies between eps / steps and eps / 4; else the nearer.
 
     Below eps / steps the edge of the ball is out of reach; above eps / 4 a sign attack jumps
     between the ball's corners.
     """
-    return min(max(step_size, threat_model.eps / steps), threat_model.eps / 4)
+    eps, steps = threat_model.eps, parameters["steps"]
+    step_size = min(max(parameters["step_size"], eps / steps), eps / 4)
+    return {**parameters, "step_size": step_size if eps else parameters["step_size"]}
 
 
-@register_attack("none", norms=("Linf", "L2"))
+@register_attack("none", kind="control", norms=("Linf", "L2"))
 def none(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel) -> Tensor:
     """Clean images."""
     return images
 
 
-@register_attack("noise", norms=("Linf", "L2"))
+@register_attack("noise", kind="control", norms=("Linf", "L2"))
 def noise(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel) -> Tensor:
     """A random corner of the ball: what every attack must beat."""
     signs = torch.rand_like(images).sub(0.5).sign()
@@ -56,7 +59,7 @@ def noise(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: Thr
     return threat_model.project(images + threat_model.eps * signs, images)
 
 
-@register_attack("fgsm", gradient_only=True, version=2)
+@register_attack("fgsm", kind="authors", gradient_only=True, version=2, swept=True)
 def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel) -> Tensor:
     """x + eps * sign(gradient of cross-entropy); paper Eq. 1."""
     import torchattacks
@@ -64,7 +67,15 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: Thre
     return _run(torchattacks.FGSM(_Float64Logits(model), eps=threat_model.eps), images, labels)
 
 
-@register_attack("pgd", gradient_only=True, version=2)
+@register_attack(
+    "pgd",
+    kind="authors",
+    gradient_only=True,
+    effective=_reachable_step,
+    version=2,
+    swept=True,
+    protocols=("transfer",),
+)
 def pgd(
     model: nn.Module,
     images: Tensor,
@@ -77,12 +88,11 @@ def pgd(
     """Projected steps along the gradient's sign from a random start; paper Eq. 2."""
     import torchattacks
 
-    step = _reachable_step(step_size, threat_model, steps)
-    attack = torchattacks.PGD(_Float64Logits(model), threat_model.eps, step, steps)
+    attack = torchattacks.PGD(_Float64Logits(model), threat_model.eps, step_size, steps)
     return _run(attack, images, labels)
 
 
-@register_attack("mifgsm", gradient_only=True, version=2)
+@register_attack("mifgsm", kind="authors", gradient_only=True, version=2)
 def mifgsm(
     model: nn.Module,
     images: Tensor,
@@ -103,7 +113,14 @@ def mifgsm(
     return torch.where(perturbed.isfinite(), perturbed, images)
 
 
-@register_attack("pgd-eot", surrogate="population", gradient_only=True, version=2)
+@register_attack(
+    "pgd-eot",
+    kind="authors",
+    surrogate="population",
+    gradient_only=True,
+    effective=_reachable_step,
+    version=2,
+)
 def pgd_eot(
     model: nn.Module,
     images: Tensor,
@@ -120,12 +137,12 @@ def pgd_eot(
     """
     import torchattacks
 
-    step = _reachable_step(step_size, threat_model, steps)
-    attack = torchattacks.EOTPGD(_Float64Logits(model), threat_model.eps, step, steps, draws)
+    model = _Float64Logits(model)
+    attack = torchattacks.EOTPGD(model, threat_model.eps, step_size, steps, draws)
     return _run(attack, images, labels)
 
 
-@register_attack("autoattack", norms=("Linf", "L2"))
+@register_attack("autoattack", kind="authors", norms=("Linf", "L2"))
 def autoattack(
     model: nn.Module,
     images: Tensor,

@@ -13,6 +13,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor
 
+from attacks.threat_model import ThreatModel
+
 Entry = TypeVar("Entry")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -82,6 +84,8 @@ def keyword_defaults(function: Callable[..., object]) -> dict[str, Any]:
 
 
 Surrogate = Literal["submodel", "population"]
+AttackKind = Literal["authors", "population", "queries", "cascade", "control"]
+Effective = Callable[[Mapping[str, Any], ThreatModel], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -93,25 +97,47 @@ class Attack:
         function: `f(model, images, labels, *, threat_model, **parameters) -> perturbed images`,
             with images (N, C, H, W) in [0, 1], labels (N,); it may draw from torch's global
             generators, which the caller seeds.
-        surrogate: "submodel": `model` is one submodel, drawn by the caller; "population": `model`
-            is the whole population, whose forward pass draws a submodel.
+        kind: "authors": one that authors of defenses use; "population": gradients on the whole law;
+            "queries": no gradients; "cascade": it combines others, and defenses are ranked by what
+            it and the others leave; "control": no attack.
+        surrogate: "submodel": `model` is one draw, made by the caller; "population": `model` is the
+            whole population, whose forward pass draws afresh.
         norms: the norms it can be run in.
         gradient_only: it follows gradients, for a whole batch in step: it decides nothing by the
             model's answers and leaves no image out. So it may be given a model that computes in
             bfloat16, and one that answers each image of the batch with another submodel.
+        effective: from its keyword arguments and a threat model to those that really run; None: as
+            they are.
         version: raised when a change of the code changes results; part of a record's key.
+        swept: its curve against eps is measured.
+        protocols: beside the draw, those that it is measured under.
+        doubles: its parameters that the protocol "doubled" doubles.
     """
 
     name: str
     function: Callable[..., Tensor]
+    kind: AttackKind
     surrogate: Surrogate
     norms: tuple[str, ...]
     gradient_only: bool
     version: int
+    effective: Effective | None = None
+    swept: bool = False
+    protocols: tuple[str, ...] = ()
+    doubles: tuple[str, ...] = ()
 
-    def parameters(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        """The keyword arguments `function` is called with: its own defaults, then the overrides."""
-        return keyword_defaults(self.function) | dict(overrides)
+    def parameters(
+        self, overrides: Mapping[str, Any], threat_model: ThreatModel | None = None
+    ) -> dict[str, Any]:
+        """The keyword arguments `function` is called with: its own defaults, then the overrides.
+
+        Args:
+            threat_model: under which they are made effective; None: as they are asked for.
+        """
+        parameters = keyword_defaults(self.function) | dict(overrides)
+        if self.effective and threat_model:
+            return self.effective(parameters, threat_model)
+        return parameters
 
 
 ATTACKS: Registry[Attack] = Registry("attack")
@@ -120,15 +146,27 @@ ATTACKS: Registry[Attack] = Registry("attack")
 def register_attack(
     name: str,
     *,
-    surrogate: Surrogate = "submodel",
+    kind: AttackKind = "authors",
+    surrogate: Surrogate | None = None,
     norms: tuple[str, ...] = ("Linf",),
     gradient_only: bool = False,
     version: int = 1,
+    effective: Effective | None = None,
+    swept: bool = False,
+    protocols: tuple[str, ...] = (),
+    doubles: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Decorator that registers an attack; see `Attack` for the meaning of the arguments."""
+    """Decorator that registers an attack; see `Attack` for the meaning of the arguments.
+
+    Args:
+        surrogate: default: a submodel for "authors" and "control", else the population.
+    """
+    on_one = kind in ("authors", "control")
+    on = surrogate or ("submodel" if on_one else "population")
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        ATTACKS.add(name, Attack(name, function, surrogate, norms, gradient_only, version))
+        about = (name, function, kind, on, norms, gradient_only, version, effective)
+        ATTACKS.add(name, Attack(*about, swept, protocols, doubles))
         return function
 
     return register

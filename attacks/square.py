@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attacks.objectives import expected_correctness, mean_margin
-from attacks.search import Incumbent, Problem
+from attacks.problem import Incumbent, Problem
 
 # The share of pixels a square covers at first, and when it halves, in steps of 10,000.
 FIRST_SHARE = 0.8
@@ -91,13 +91,14 @@ def square_population(
             side = side_length(step, queries, height, width)
             proposal = propose(problem, images, at, side)
         logits = problem.logits(proposal)
-        new = mean_margin(logits, problem.labels[at], problem.scale, None).to(images.dtype)
-        correctness = expected_correctness(logits, problem.labels[at])
+        new = mean_margin(logits, problem.labels[at], problem.weights, problem.scale, None)
+        new = new.to(images.dtype)
+        correctness = expected_correctness(logits, problem.labels[at], problem.weights)
         incumbent.offer(at, proposal, correctness, new)
         better = new > values
         images = torch.where(better.view(-1, 1, 1, 1), proposal, images)
         values = torch.where(better, new, values)
-        unfinished = incumbent.correctness[at] > 0
+        unfinished = incumbent.unfinished(at)
         at, images, values = at[unfinished], images[unfinished], values[unfinished]
         if len(at) == 0:
             break
@@ -136,10 +137,10 @@ def square_oracle(problem: Problem, *, queries: int) -> Tensor:
 
 def _answer(problem: Problem, images: Tensor) -> Tensor:
     """The margin (N,) that one fresh draw for each image shows."""
-    draws = torch.randint(len(problem.population.submodels), (len(images),)).to(images.device)
-    values = torch.empty(len(images), device=images.device)
+    draws = problem.population.drawn(len(images)).to(images.device)
+    values = images.new_empty(len(images))
     for submodel in draws.unique().tolist():
         mine = draws == submodel
         logits = problem.population.submodels[submodel](images[mine]).unsqueeze(0)
-        values[mine] = mean_margin(logits, problem.labels[mine], logits.new_ones(1), None)
+        values[mine] = mean_margin(logits, problem.labels[mine], None, logits.new_ones(1), None)
     return values

@@ -1,9 +1,11 @@
 """How a population is made: architectures, training, counter-linking, and the registry."""
 
 from defenses import clm as clm
+from defenses import noise as noise
+from defenses import resize_pad as resize_pad
 from defenses import ulm as ulm
-from defenses.population import AveragedEnsemble, Population, of_draws
-from defenses.registry import DEFENSES, Defense, register_defense
+from defenses.population import AveragedEnsemble, Population
+from defenses.registry import DEFENSES, Defense, register_checkpoint, register_defense
 from defenses.training import Recipe, Task, train
 
 DEFENSES.load_plugins()
@@ -15,7 +17,7 @@ __all__ = [
     "Population",
     "Recipe",
     "Task",
-    "of_draws",
+    "register_checkpoint",
     "register_defense",
     "train",
 ]

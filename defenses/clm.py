@@ -9,9 +9,10 @@ from defenses.counter_linking import CounterLinking
 from defenses.population import Population
 from defenses.registry import register_defense
 from defenses.training import Task, train
+from defenses.ulm import PAPER
 
 
-@register_defense("clm", version=2)
+@register_defense("clm", reference=PAPER, version=2)
 def clm(
     population: Population,
     task: Task,
@@ -35,7 +36,7 @@ def clm(
     train(population, task, recipe, before_step=counter_linking)
 
 
-@register_defense("clm-adv", version=2)
+@register_defense("clm-adv", reference=PAPER, version=2)
 def clm_adv(
     population: Population,
     task: Task,

@@ -1,83 +1,112 @@
-"""A population: n submodels of which a query is answered by one drawn at random."""
+"""A population: n members of which a query is answered by one drawn at random."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from attacks.freezing import frozen
-
 
 class Population(nn.Module):
-    """n submodels behind one interface.
+    """A random classifier with a known law: members, their probabilities, their own randomness.
 
     Args:
-        submodels: modules that map images (N, C, H, W) in [0, 1] to logits (N, K).
+        members: modules that map images (N, C, H, W) in [0, 1] to logits (N, K).
+        probabilities: (n,) with which a query is answered by each; None: uniform.
+        draws: 1 where members are deterministic, and expectations over the law are exact. Where
+            they draw random numbers in their forward pass: over how many fresh passes of each an
+            expectation is estimated, two or more.
         chunk: how many images are best differentiated at once; None: any number.
 
     Raises:
-        ValueError: no submodel.
+        ValueError: no member, probabilities that are none, or draws below 1.
         TypeError: something that is not a module.
     """
 
-    def __init__(self, submodels: Iterable[nn.Module], *, chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        members: Iterable[nn.Module],
+        *,
+        probabilities: Sequence[float] | None = None,
+        draws: int = 1,
+        chunk: int | None = None,
+    ) -> None:
         super().__init__()
-        self.chunk = chunk
-        self.blocks: nn.Module | None = None
-        listed = list(submodels)
+        listed = list(members)
         if not listed:
             raise ValueError("a population needs at least 1 submodel, got 0")
-        for submodel in listed:
-            if not isinstance(submodel, nn.Module):
-                raise TypeError(f"a submodel must be a torch.nn.Module, got {submodel!r}")
+        for member in listed:
+            if not isinstance(member, nn.Module):
+                raise TypeError(f"a submodel must be a torch.nn.Module, got {member!r}")
+        if draws < 1:
+            raise ValueError(f"draws must be 1 or more, got {draws}")
+        if probabilities is not None:
+            law = [float(p) for p in probabilities]
+            if len(law) != len(listed) or min(law) < 0 or abs(sum(law) - 1) > 1e-6:
+                raise ValueError(
+                    f"probabilities must be {len(listed)} numbers of 0 or more with sum 1, "
+                    f"got {law}"
+                )
+            # The same law, whatever rounding its digits had.
+            probabilities = None if max(law) == min(law) else tuple(p / sum(law) for p in law)
+        self.probabilities: Sequence[float] | None = probabilities
+        self.draws = draws
+        self.chunk = chunk
+        self.blocks: nn.Module | None = None
         self.submodels = nn.ModuleList(listed)
 
     def __len__(self) -> int:
         return len(self.submodels)
 
+    @property
+    def random(self) -> bool:
+        """Whether members are random in themselves."""
+        return self.draws > 1
+
+    @property
+    def weights(self) -> Tensor | None:
+        """The probability of each row of `logits`, (n * draws,) float64; None: all alike."""
+        if self.probabilities is None:
+            return None
+        law = torch.tensor(self.probabilities, dtype=torch.float64) / self.draws
+        return law.repeat_interleave(self.draws)
+
+    def drawn(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """The numbers of so many drawn members, (count,), on the CPU.
+
+        Args:
+            generator: on the CPU; None: torch's global one.
+        """
+        if self.probabilities is None:
+            return torch.randint(len(self), (count,), generator=generator)
+        law = torch.tensor(self.probabilities, dtype=torch.float64)
+        return law.multinomial(count, replacement=True, generator=generator)
+
     def forward(self, images: Tensor) -> Tensor:
-        """The deployed model: logits (N, K) of one submodel, drawn uniformly for this call.
+        """The deployed model: logits (N, K) of one member, drawn for this call.
 
         The draw comes from torch's global CPU generator, as dropout's does.
         """
-        logits: Tensor = self.submodels[int(torch.randint(len(self), ()))](images)
+        logits: Tensor = self.submodels[int(self.drawn(1))](images)
         return logits
 
     def logits(self, images: Tensor) -> Tensor:
-        """The logits of every submodel: (N, C, H, W) -> (n, N, K)."""
-        return torch.stack([submodel(images) for submodel in self.submodels])
+        """The logits of every member, or of fresh draws: (N, C, H, W) -> (n * draws, N, K).
 
-    @torch.no_grad()
-    def correct(self, images: Tensor, labels: Tensor, *, batch_size: int) -> Tensor:
-        """Whether submodel i classifies image j correctly, in evaluation mode.
-
-        Args:
-            images: (N, C, H, W) in [0, 1].
-            labels: (N,).
-            batch_size: most images classified at once.
-
-        Returns:
-            (n, N) bool, on the CPU.
+        The draws of one member are beside each other.
         """
-        batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-        with frozen(self):
-            rows = [(self.logits(batch).argmax(-1) == right).cpu() for batch, right in batches]
-        return torch.cat(rows, dim=1)
+        return torch.stack(
+            [member(images) for member in self.submodels for _ in range(self.draws)]
+        )
 
-
-def of_draws(module: nn.Module, draws: int) -> Population:
-    """A population for a network whose own forward pass is random, such as added noise.
-
-    It holds the same module `draws` times: each pass of each is a fresh draw, so an attack sees the
-    mean over `draws` of them in every step, and what it selects is scored on others.
-    """
-    return Population([module] * draws)
+    def of(self, members: Iterable[nn.Module]) -> Population:
+        """Some of the members, or others made of them, as a population: as random, drawn alike."""
+        return Population(members, draws=self.draws, chunk=self.chunk)
 
 
 class AveragedEnsemble(nn.Module):
-    """The same submodels deployed as a deterministic ensemble that averages their probabilities."""
+    """The same members deployed as one ensemble that averages probabilities, and draws."""
 
     def __init__(self, population: Population) -> None:
         super().__init__()
@@ -85,4 +114,8 @@ class AveragedEnsemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The log of the mean probability, up to a constant: (N, C, H, W) -> (N, K)."""
-        return self.population.logits(images).log_softmax(-1).logsumexp(0)
+        log_probability = self.population.logits(images).log_softmax(-1)
+        weights = self.population.weights
+        if weights is not None:
+            log_probability = log_probability + weights.to(log_probability).log().view(-1, 1, 1)
+        return log_probability.logsumexp(0)

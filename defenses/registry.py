@@ -1,10 +1,10 @@
-"""The registry of defenses."""
+"""The registry of defenses: what each is made of, and whether it is trained or loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -12,47 +12,116 @@ from attacks.registry import Registry, keyword_defaults
 from defenses.population import Population
 from defenses.training import Task
 
-Build = Callable[[int, int], nn.Module]
+
+class Data(Protocol):
+    """What a network must fit.
+
+    Attributes:
+        channels: 1 for grey, 3 for colour.
+        classes: K.
+    """
+
+    @property
+    def channels(self) -> int:
+        """See above."""
+
+    @property
+    def classes(self) -> int:
+        """See above."""
+
+    def standard_network(self) -> nn.Module:
+        """The dataset's own network, untrained: (N, channels, 32, 32) -> (N, classes)."""
+
+
+Build = Callable[[Data], nn.Module]
+Train = Callable[..., None]
+Load = Callable[..., Sequence[nn.Module]]
 
 
 @dataclass(frozen=True)
 class Defense:
-    """A way to make a population.
+    """A way to make a population: it trains freshly built members, or loads finished ones.
 
     Attributes:
         name: its id.
         train: `f(population, task, **parameters) -> None`, which trains the freshly initialised
-            population in place.
-        build: `f(channels, classes)` makes one untrained submodel; None: the dataset's own
-            architecture.
+            population in place; None: it loads.
+        load: `f(data, **parameters) -> modules`; None: it trains.
+        build: `f(data)` makes one untrained member; None: the dataset's own network.
+        members: n; None: the budget's.
+        draws: where members are random in themselves, how many fresh passes of each estimate an
+            expectation, if the budget allows as many; 1: members are deterministic.
+        probabilities: with which members are drawn; None: uniform.
+        datasets: on which it makes sense; None: on all.
+        random: what is random in an answer, in words.
+        reference: its paper.
+        claim: the attacks by which its authors measure it; None: all of kind "authors" that attack
+            one draw.
         version: raised when a change of the code changes results; part of a population's key.
     """
 
     name: str
-    train: Callable[..., None]
+    train: Train | None
+    load: Load | None
     build: Build | None
+    members: int | None
+    draws: int
+    probabilities: Sequence[float] | None
+    datasets: tuple[str, ...] | None
+    random: str
+    reference: str
+    claim: tuple[str, ...] | None
     version: int
 
     def parameters(self, overrides: dict[str, Any]) -> dict[str, Any]:
-        """The keyword arguments `train` is called with: its own defaults, then the overrides."""
-        return keyword_defaults(self.train) | overrides
+        """The keyword arguments it is called with: its own defaults, then the overrides."""
+        function = self.train or self.load
+        return keyword_defaults(function) | overrides if function else overrides
 
 
 DEFENSES: Registry[Defense] = Registry("defense")
 
-TrainFunction = Callable[..., None]
-
 
 def register_defense(
-    name: str, *, build: Build | None = None, version: int = 1
-) -> Callable[[TrainFunction], TrainFunction]:
-    """Decorator that registers a function as a defense; see `Defense` for the arguments."""
+    name: str,
+    *,
+    build: Build | None = None,
+    members: int | None = None,
+    draws: int = 1,
+    probabilities: Sequence[float] | None = None,
+    datasets: tuple[str, ...] | None = None,
+    random: str = "which network answers",
+    reference: str = "",
+    claim: tuple[str, ...] | None = None,
+    version: int = 1,
+) -> Callable[[Train], Train]:
+    """Decorator that registers a training function; see `Defense` for the arguments."""
 
-    def register(train: TrainFunction) -> TrainFunction:
-        DEFENSES.add(name, Defense(name, train, build, version))
+    def register(train: Train) -> Train:
+        about = (members, draws, probabilities, datasets, random, reference, claim, version)
+        DEFENSES.add(name, Defense(name, train, None, build, *about))
         return train
 
     return register
 
 
-__all__ = ["DEFENSES", "Defense", "Population", "Task", "register_defense"]
+def register_checkpoint(
+    name: str,
+    *,
+    members: int = 1,
+    draws: int = 1,
+    probabilities: Sequence[float] | None = None,
+    datasets: tuple[str, ...],
+    random: str = "which network answers",
+    reference: str = "",
+    claim: tuple[str, ...] | None = None,
+    version: int = 1,
+) -> Callable[[Load], Load]:
+    """Decorator that registers a function that loads members; see `Defense` for the arguments."""
+
+    def register(load: Load) -> Load:
+        about = (members, draws, probabilities, datasets, random, reference, claim, version)
+        DEFENSES.add(name, Defense(name, None, load, None, *about))
+        return load
+
+    return register

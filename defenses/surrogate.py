@@ -7,6 +7,7 @@ stacked network where that is faster. What is scored is the population itself, n
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,17 +65,19 @@ class Surrogate(Population):
         dtype = plan.low_precision if low_precision else torch.float32
         submodels = list(population.submodels)
         super().__init__(
-            [_Folded(one, dtype) if stackable([one]) else one for one in submodels],
+            [_Folded([one], dtype) if stackable([one]) else one for one in submodels],
+            probabilities=population.probabilities,
+            draws=population.draws,
             chunk=plan.chunk,
         )
-        self._stack: FrozenStack | None = None
-        if plan.stacked and stackable(submodels):
-            self._stack = FrozenStack(submodels, shared=True, dtype=dtype)
-            self.blocks = InBlocks(FrozenStack(submodels, shared=False, dtype=dtype), len(self))
-        # In evaluation mode itself; submodels that are no copies keep theirs.
+        self._stack: _Copied | None = None
+        if plan.stacked and not population.random and stackable(submodels):
+            self._stack = _Copied(submodels, dtype)
+            self.blocks = InBlocks(_Copied(submodels, dtype, shared=False), len(self))
+        # In evaluation mode itself; members that are no copies keep theirs.
         self.training = False
         for module in self.modules():
-            if isinstance(module, (FrozenStack, _Folded, InBlocks)):
+            if isinstance(module, (_Copied, InBlocks)):
                 module.eval()
 
     def refresh(self) -> None:
@@ -90,13 +93,26 @@ class Surrogate(Population):
         return torch.cat([answer(chunk) for chunk in chunks], dim=1)
 
 
-class _Folded(nn.Module):
-    """One submodel as a stack of one: (N, C, H, W) -> (N, K)."""
+class _Copied(nn.Module):
+    """A `FrozenStack` that is made when it is first needed: most attacks need one of several."""
 
-    def __init__(self, submodel: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(
+        self, members: Sequence[nn.Module], dtype: torch.dtype, *, shared: bool = True
+    ) -> None:
         super().__init__()
-        self.stack = FrozenStack([submodel], shared=True, dtype=dtype)
+        # A tuple, so that they are not registered as parts of the copy.
+        self._members, self._dtype, self._shared = tuple(members), dtype, shared
+        self.stack: FrozenStack | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.stack(images)[0]
+        if self.stack is None:
+            self.stack = FrozenStack(self._members, shared=self._shared, dtype=self._dtype)
+        logits: Tensor = self.stack(images)
         return logits
+
+
+class _Folded(_Copied):
+    """One member as a stack of one: (N, C, H, W) -> (N, K)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images)[0]

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 import torch
@@ -153,13 +154,14 @@ def train(
                         group.members.start - members.start, group.members.stop - members.start
                     )
                     own_images, own_labels = images[own], labels[own]
+                    where = (group.members.start, epoch, step)
                     if adversary:
-                        drawn = derive_seed(
-                            task.seed, "adversary", group.members.start, epoch, step
-                        )
+                        drawn = derive_seed(task.seed, "adversary", *where)
                         with global_seed(drawn, images.device):
                             own_images = group.attacked(adversary, own_images, own_labels)
-                    total_loss += group.backward(own_images, own_labels, recipe.dtype)
+                    # What networks draw themselves: dropout, noise.
+                    with global_seed(derive_seed(task.seed, "forward", *where), images.device):
+                        total_loss += group.backward(own_images, own_labels, recipe.dtype)
                 optimizer.step()
                 bar.update()
         if task.checkpoint:
@@ -251,9 +253,12 @@ class _Group:
     def __init__(self, members: slice, submodels: Sequence[nn.Module], plan: Plan) -> None:
         self.members = members
         self._frozen: FrozenStack | None = None
+        self._copy: Callable[[], FrozenStack] | None = None
         if stackable(submodels, trainable=True):
             self.network: nn.Module = Stack(submodels)
-            self._frozen = FrozenStack(submodels, shared=False, dtype=plan.low_precision)
+            self._copy = partial(
+                FrozenStack, submodels, shared=False, dtype=plan.low_precision
+            )
         else:
             (submodel,) = submodels
             self.network = _Alone(submodel)
@@ -263,6 +268,9 @@ class _Group:
         """Adversarial images (g, B, C, H, W) for the submodels as they are now."""
         if self._frozen:
             self._frozen.refresh()
+        elif self._copy:
+            # Where nobody attacks, no copy of the weights is made.
+            self._frozen = self._copy()
         with frozen(self.network):
             model = InBlocks(self._frozen or self.network, len(images))
             perturbed = adversary(model, images.flatten(0, 1), labels.flatten())

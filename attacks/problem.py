@@ -1,0 +1,163 @@
+"""What all searches share: the population under attack, and the best point met for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from attacks.craft import PopulationLike
+from attacks.objectives import Loss, expected_correctness
+from attacks.threat_model import ThreatModel
+
+
+Confirm = Callable[[Tensor, Tensor], Tensor]
+
+
+class Incumbent:
+    """The best perturbed image so far for each image, by s_j and then by loss.
+
+    Args:
+        images: (N, C, H, W) clean images, the first incumbent.
+        confirm: s_j (M,) of images (M, C, H, W) that belong to the images at (M,), by fresh draws;
+            None where s_j is exact. What looks better by the draws that a search saw is taken only
+            if other draws agree, or luck would be kept in place of strength.
+
+    Attributes:
+        images: (N, C, H, W).
+        correctness: (N,) s_j of `images`; infinite until measured.
+    """
+
+    def __init__(self, images: Tensor, confirm: Confirm | None = None) -> None:
+        self.images = images.clone()
+        self.correctness = images.new_full((len(images),), torch.inf)
+        self._loss = images.new_full((len(images),), -torch.inf)
+        self._confirm = confirm
+
+    def offer(self, at: Tensor, images: Tensor, correctness: Tensor, loss: Tensor) -> None:
+        """Take what is better; `at` (M,) holds the indices of the M images offered."""
+        old = self.correctness[at]
+        better = (correctness < old) | ((correctness == old) & (loss > self._loss[at]))
+        at, images, loss = at[better], images[better], loss[better].to(old.dtype)
+        correctness = correctness[better].to(old.dtype)
+        if self._confirm and len(at):
+            correctness = self._confirm(images, at).to(old.dtype)
+            better = correctness <= self.correctness[at]
+            at, images, loss = at[better], images[better], loss[better]
+            correctness = correctness[better]
+        self.images[at] = images
+        self.correctness[at] = correctness
+        self._loss[at] = loss
+
+    def forget_loss(self) -> None:
+        """Compare by s_j alone from here: losses of another kind are not comparable."""
+        self._loss.fill_(-torch.inf)
+
+    @property
+    def alive(self) -> Tensor:
+        """Indices of the images that some submodel still classifies correctly."""
+        return torch.nonzero(self.correctness > 0).flatten()
+
+    def unfinished(self, at: Tensor) -> Tensor:
+        """Which of the images `at` (M,) some draw still classifies correctly: (M,) bool."""
+        return self.correctness[at] > 0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A population under attack.
+
+    Attributes:
+        population: in evaluation mode, without gradients of weights.
+        images: (N, C, H, W), clean.
+        labels: (N,).
+    """
+
+    population: PopulationLike
+    images: Tensor
+    labels: Tensor
+    threat_model: ThreatModel
+
+    @cached_property
+    def weights(self) -> Tensor | None:
+        """The probability of each row of `logits`, (rows,); None: all alike."""
+        weights = self.population.weights
+        return None if weights is None else weights.to(self.images.device)
+
+    def incumbent(self) -> Incumbent:
+        """The clean images, confirmed by draws of their own where members are random."""
+        incumbent = Incumbent(self.images, self.correctness if self.population.random else None)
+        everything = torch.arange(len(self.images), device=self.images.device)
+        correctness = self.correctness(self.images, everything)
+        incumbent.offer(
+            everything, self.images, correctness, torch.full_like(correctness, -torch.inf)
+        )
+        return incumbent
+
+    @cached_property
+    def scale(self) -> Tensor:
+        """Each row's logit spread over the classes, the mean over the clean images: (rows,)."""
+        with torch.no_grad():
+            return self.logits(self.images).std(-1).mean(1).clamp_min(1e-6)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(M, C, H, W) -> (rows, M, K), in double precision where the device has it.
+
+        A row for each member, or for each fresh draw of each; see `PopulationLike.weights`.
+
+        On a confident network float32 rounds the cross-entropy's gradient to zero.
+        """
+        logits = self.population.logits(images)
+        return logits if logits.device.type == "mps" else logits.double()
+
+    @torch.no_grad()
+    def correctness(self, images: Tensor, at: Tensor) -> Tensor:
+        """s_j of perturbed images (M, C, H, W) that belong to the images `at` (M,)."""
+        return expected_correctness(self.logits(images), self.labels[at], self.weights)
+
+    def evaluate(
+        self, images: Tensor, at: Tensor, loss: Loss, targets: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss (M,), s_j (M,) and the loss's gradient (M, C, H, W), over all rows."""
+        size = self.population.chunk or len(at)
+        found = []
+        for first in range(0, len(at), size):
+            chunk = slice(first, first + size)
+            labels = self.labels[at[chunk]]
+            with torch.enable_grad():
+                leaf = images[chunk].detach().requires_grad_()
+                logits = self.logits(leaf)
+                values = loss(logits, labels, self.weights, self.scale, pick(targets, chunk))
+                (gradient,) = torch.autograd.grad(values.sum(), leaf)
+            correctness = expected_correctness(logits.detach(), labels, self.weights)
+            found.append((values.detach().to(leaf.dtype), correctness.to(leaf.dtype), gradient))
+        values, correctness, gradient = (torch.cat(pieces) for pieces in zip(*found, strict=True))
+        return values, correctness, gradient
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """Steepest ascent under the norm, of norm 1 for each image."""
+        if self.threat_model.norm == "Linf":
+            return gradient.sign()
+        # Squares of tiny gradients underflow: bring the largest entry to 1 first.
+        largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-38)
+        scaled = gradient / largest
+        length = torch.linalg.vector_norm(scaled.flatten(1), dim=1).clamp_min(1e-12)
+        unit: Tensor = scaled / length.view(-1, 1, 1, 1)
+        return unit
+
+    def random_start(self, at: Tensor) -> Tensor:
+        """A random point of the ball around each of the images `at`."""
+        noise = torch.rand_like(self.images[at]) * 2 - 1
+        if self.threat_model.norm == "L2":
+            noise = self.direction(torch.randn_like(noise))
+            noise *= torch.rand(len(at), 1, 1, 1, device=noise.device)
+        perturbed = self.images[at] + self.threat_model.eps * noise
+        return self.threat_model.project(perturbed, self.images[at])
+
+
+def pick(targets: Tensor | None, at: Tensor | slice) -> Tensor | None:
+    """The targets of some images, if there are targets."""
+    return None if targets is None else targets[at]

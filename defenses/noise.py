@@ -1,0 +1,39 @@
+"""Gaussian noise on the input of a plainly trained network, at inference alone.
+
+As in Cohen et al. (ICML 2019), but without their noisy training and without a vote.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from defenses.population import Population
+from defenses.registry import register_defense
+from defenses.training import Task
+
+
+class Noise(nn.Module):
+    """The network on images with fresh noise of standard deviation sigma: (N, C, H, W)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("sigma", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        noisy = images + self.sigma * torch.randn_like(images)
+        return self.network(noisy)  # type: ignore[no-any-return]
+
+
+@register_defense(
+    "noise",
+    build=lambda data: Noise(data.standard_network()),
+    members=1,
+    draws=32,
+    random="noise on the image",
+    reference="arXiv:1902.02918",
+)
+def noise(population: Population, task: Task, *, sigma: float = 0.25) -> None:
+    """Take over the plainly trained network; nothing is trained."""
+    (member,) = population.submodels
+    member.network.load_state_dict(task.load("single").submodels[0].state_dict())
+    member.sigma.fill_(sigma)

@@ -1,0 +1,42 @@
+"""Random resizing and padding of the input (Xie et al., ICLR 2018), the network plainly trained.
+
+Their sizes, 299 to 331 pixels, are scaled to the image; one draw serves a batch, as in their code.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from defenses.population import Population
+from defenses.registry import register_defense
+from defenses.training import Task
+
+
+class ResizePad(nn.Module):
+    """The network on the image shrunk to a random size at a random place: (N, C, S, S)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        side = images.shape[-1]
+        size = int(torch.randint(round(side * 299 / 331), side + 1, ()))
+        left, top = torch.randint(side - size + 1, (2,)).tolist()
+        small = F.interpolate(images, (size, size), mode="nearest")
+        padding = (left, side - size - left, top, side - size - top)
+        return self.network(F.pad(small, padding))  # type: ignore[no-any-return]
+
+
+@register_defense(
+    "resize-pad",
+    build=lambda data: ResizePad(data.standard_network()),
+    members=1,
+    draws=32,
+    random="size and place of the image",
+    reference="arXiv:1711.01991",
+)
+def resize_pad(population: Population, task: Task) -> None:
+    """Take over the plainly trained network; nothing is trained."""
+    (member,) = population.submodels
+    member.network.load_state_dict(task.load("single").submodels[0].state_dict())
