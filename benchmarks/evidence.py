@@ -25,7 +25,9 @@ from defenses import Population
 from defenses.counter_linking import draw_mask, first_weight
 from defenses.surrogate import Plan
 from leaderboard import evidence, metrics
-from leaderboard.evidence import (
+from leaderboard.files import set_aside
+from leaderboard.metrics import Correct
+from leaderboard.paper.evidence import (
     ADVERSARIAL,
     AT_LARGEST_RADIUS,
     COMPARED,
@@ -34,10 +36,8 @@ from leaderboard.evidence import (
     Array,
     Evidence,
 )
-from leaderboard.files import set_aside
-from leaderboard.metrics import Correct
+from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS
 from leaderboard.records import RecordError
-from leaderboard.table import CASCADE, CLAIM_ATTACKS
 
 Arrays = dict[str, Array]
 # The paper's attacker, and one who knows the population at the same price.
@@ -391,7 +391,7 @@ def diversity(scene: Scene) -> Arrays:
 
 
 def _differences(scene: Scene, population: Population) -> Array:
-    """How the submodels of each pair differ, by `leaderboard.evidence.DIVERSITY`."""
+    """How the submodels of each pair differ, by `leaderboard.paper.evidence.DIVERSITY`."""
     first, second = evidence.pairs(len(population))
     parameters = _first_weights(population).flatten(1)
     noise, _ = scene.perturb(population, "noise", scene.figures.pair_eps)
@@ -417,7 +417,7 @@ def saliency_maps(population: Population, images: Tensor, labels: Tensor) -> Ten
 
 
 def pairwise_cosines(maps: Tensor) -> Tensor:
-    """Eq. 7 for all pairs: (n, N, D) -> (pairs, N), ordered as `leaderboard.evidence.pairs`."""
+    """Eq. 7 for all pairs: (n, N, D) -> (pairs, N), ordered as `leaderboard.paper.evidence.pairs`."""
     first, second = evidence.pairs(len(maps))
     return F.cosine_similarity(maps[first], maps[second], dim=-1)
 
@@ -436,7 +436,7 @@ class Kind:
     """One kind of evidence, and what it depends on.
 
     Attributes:
-        measure: from a scene to the arrays that `leaderboard.evidence.KINDS` describes.
+        measure: from a scene to the arrays that `leaderboard.paper.evidence.KINDS` describes.
         numbers: fields of the budget's `Figures`.
         attacks: registered attacks, with the budget's parameters.
         defenses: whose populations it looks at.

@@ -14,7 +14,7 @@ from benchmarks.evaluation import Evaluation, evaluate, zero_gradient_share
 from benchmarks.store import FileBlocks
 from defenses import Population
 from defenses.surrogate import Plan
-from leaderboard.records import Cell, Record
+from leaderboard.records import Case, Record
 
 
 def must_repeat(attack: str, *, headline: bool) -> bool:
@@ -23,7 +23,7 @@ def must_repeat(attack: str, *, headline: bool) -> bool:
 
 
 def measure_cell(
-    cell: Cell,
+    cell: Case,
     population: Population,
     images: Tensor,
     labels: Tensor,

@@ -55,7 +55,7 @@ def candidates(
     return [
         record
         for record in records
-        if (record.cell.dataset, record.cell.budget) == (dataset, budget)
+        if (record.case.dataset, record.case.budget) == (dataset, budget)
         and "computation" in record.environment
         and seconds(record) <= REPRODUCED_SECONDS
         and judged(record)
@@ -64,7 +64,7 @@ def candidates(
 
 def all_seeds(record: Record, records: Sequence[Record]) -> list[Record]:
     """The records of the same cell in all its training seeds, the record itself included."""
-    return [other for other in records if replace(other.cell, seed=record.cell.seed) == record.cell]
+    return [other for other in records if replace(other.case, seed=record.case.seed) == record.case]
 
 
 def _same_bits(record: Mapping[str, str], here: Mapping[str, str]) -> bool:
@@ -83,7 +83,7 @@ def measured_again(record: Record, session: Session, results: Path) -> Record:
     Raises:
         As `Session.prepare` and `Session.measure`.
     """
-    cell = record.cell
+    cell = record.case
     again = Session(
         replace(
             session.options,
@@ -111,8 +111,8 @@ def deviation(record: Record, again: Record, seeds: Sequence[Record]) -> str:
     Args:
         seeds: the records of the same cell in all its training seeds, the first one included.
     """
-    if again.cell.key != record.cell.key:
-        return f"the suite measures another cell by now: {again.cell.key}"
+    if again.case.key != record.case.key:
+        return f"the suite measures another cell by now: {again.case.key}"
     same_weights = again.population_sha256 == record.population_sha256
     if _same_bits(record.environment, again.environment):
         if not same_weights:

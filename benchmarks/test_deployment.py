@@ -14,4 +14,4 @@ def test_deployment(
     """Measure one protocol at the radii that defenses are ranked at."""
     radii = session.radii(population.dataset.name)
     records = measure([(PROTOCOL_ATTACKS[protocol], eps) for eps in radii], protocol)
-    assert [record.correct.shape for record in records] == [r.cell.shape for r in records]
+    assert [record.correct.shape for record in records] == [r.case.shape for r in records]

@@ -15,4 +15,4 @@ def test_epsilon_sweep(
     numbers = session.experiment(population.dataset.name)
     radii = sorted({*numbers.eps, *numbers.sweep_eps})
     records = measure([("none", 0.0), *((attack, eps) for eps in radii)])
-    assert [record.cell.eps for record in records] == [0.0, *radii]
+    assert [record.case.eps for record in records] == [0.0, *radii]

@@ -12,4 +12,4 @@ def test_mra(session: Session, population: Prepared, attack: str, measure: Measu
     """Measure and record; a case fails when the attack breaks its contract."""
     radii = [0.0] if attack == "none" else session.radii(population.dataset.name)
     records = measure([(attack, eps) for eps in radii])
-    assert [record.cell.eps for record in records] == list(radii)
+    assert [record.case.eps for record in records] == list(radii)

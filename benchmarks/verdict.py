@@ -20,7 +20,7 @@ from benchmarks.measurement import measure_cell
 from defenses import Population
 from leaderboard import gates, metrics, table
 from leaderboard.gates import CURVE, Gate
-from leaderboard.records import Cell, Record
+from leaderboard.records import Case, Record
 
 # The curve against eps that the gates look at, in shares of the eps judged at.
 CURVE_SHARES = (0.5, 2.0, 8.0)
@@ -93,7 +93,7 @@ def judge(
         if protocol == "doubled":
             parameters = doubled(parameters)
         eps = 0.0 if attack == "none" else share * threat_model.eps
-        cell = Cell(
+        cell = Case(
             dataset="own",
             source="own tensors",
             sha256="",
