@@ -19,15 +19,15 @@ from torch import Tensor
 
 from attacks import ATTACKS, ThreatModel
 from attacks.seeding import derive_seed
-from benchmarks import budgets, datasets
-from benchmarks.budgets import Variation
+from benchmarks import datasets
+from benchmarks.datasets import DATASETS
 from benchmarks.evaluation import check_answers
+from benchmarks.experiment import TIME_LIMITS, Experiment, Variation, doubled, experiment
 from benchmarks.measurement import measure_cell, must_repeat
 from benchmarks.paths import RELEASED
 from benchmarks.store import FileCheckpoint, Store
 from benchmarks.tuning import fastest_plan
 from defenses import DEFENSES, Population, Task
-from defenses.architectures import cifar_resnet18, lenet5
 from defenses.stacking import ARITHMETIC
 from defenses.surrogate import Plan
 from defenses.training import BeforeStep, initialise
@@ -128,11 +128,11 @@ class Session:
     @property
     def time_limit(self) -> float | None:
         """Seconds that one training or one attack may take; None: any."""
-        return self.options.time_limit or budgets.TIME_LIMITS[self.options.budget]
+        return self.options.time_limit or TIME_LIMITS[self.options.budget]
 
-    def experiment(self, dataset: str) -> budgets.Experiment:
+    def experiment(self, dataset: str) -> Experiment:
         """The budget's numbers for a dataset."""
-        return budgets.experiment(self.options.budget, dataset)
+        return experiment(self.options.budget, dataset)
 
     def dataset(self, name: str) -> datasets.Dataset:
         """A dataset on the CPU; the last one used is kept in memory.
@@ -272,7 +272,7 @@ class Session:
         size = self.experiment(data.name).population_size(defense)
         if self.options.submodels and size > 1:
             size = self.options.submodels
-        build = DEFENSES[defense].build or (cifar_resnet18 if data.channels == 3 else lenet5)
+        build = DEFENSES[defense].build or DATASETS[data.name].network
         population = initialise(
             lambda: build(data.channels, data.classes), size, seed=self.options.seed
         )
@@ -375,7 +375,7 @@ class Session:
 
     def radii(self, dataset: str) -> tuple[float, ...]:
         """The Linf radii to rank at."""
-        return self.options.eps or self.experiment(dataset).eps
+        return self.options.eps or self.experiment(dataset).radii["Linf"]
 
     def measure(
         self, prepared: Prepared, attack: str, eps: float, protocol: str = "draw"
@@ -391,7 +391,7 @@ class Session:
         threat_model = ThreatModel("Linf", 0.0 if attack == "none" else eps)
         parameters = chosen.parameters(numbers.attacks.get(attack, {}))
         if protocol == "doubled":
-            parameters = budgets.doubled(parameters)
+            parameters = doubled(parameters)
         count = min(
             numbers.images(attack, protocol) or len(data.test_images), len(data.test_images)
         )

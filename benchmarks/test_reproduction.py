@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.budgets import REPRODUCED
 from benchmarks.conftest import failures_told
 from benchmarks.datasets import DATASETS
+from benchmarks.experiment import REPRODUCED
 from benchmarks.limits import time_limit
 from benchmarks.reproduction import all_seeds, candidates, deviation, measured_again
 from benchmarks.session import Session, environment
