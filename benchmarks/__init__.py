@@ -1,1 +1,1 @@
-"""The experiment: data, budgets, and the measured cells."""
+"""The experiment: datasets, their numbers, and the measured cells."""

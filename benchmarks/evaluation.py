@@ -16,7 +16,7 @@ from attacks import ATTACKS, ThreatModel, craft
 from attacks.freezing import frozen
 from attacks.objectives import mean_cross_entropy
 from attacks.seeding import derive_seed, global_seed
-from benchmarks.budgets import attack_parameters
+from benchmarks.experiment import attack_parameters
 from benchmarks.store import FileBlocks
 from benchmarks.tuning import fastest_plan
 from defenses import AveragedEnsemble, Population

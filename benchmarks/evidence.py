@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from attacks import ATTACKS, Attack, ThreatModel, craft
 from attacks.freezing import frozen
 from attacks.seeding import derive_seed
-from benchmarks.budgets import Figures, Variant, Variation
 from benchmarks.evaluation import evaluate
+from benchmarks.experiment import Figures, Variant, Variation
 from benchmarks.session import Prepared, Session, environment
 from defenses import Population
 from defenses.counter_linking import draw_mask, first_weight

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from attacks import ThreatModel
-from benchmarks.budgets import REPEATED, REPEATED_ATTACK
 from benchmarks.evaluation import Evaluation, evaluate, zero_gradient_share
+from benchmarks.experiment import REPEATED, REPEATED_ATTACK
 from benchmarks.store import FileBlocks
 from defenses import Population
 from defenses.surrogate import Plan

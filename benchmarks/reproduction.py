@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.budgets import REPRODUCED_SECONDS
+from benchmarks.experiment import REPRODUCED_SECONDS
 from benchmarks.session import Session
 from defenses.surrogate import Plan
 from leaderboard import metrics

@@ -19,22 +19,22 @@ from torch import Tensor
 
 from attacks import ATTACKS, ThreatModel
 from attacks.seeding import derive_seed
-from benchmarks import budgets, datasets
-from benchmarks.budgets import Variation
+from benchmarks import datasets
+from benchmarks.datasets import DATASETS
 from benchmarks.evaluation import check_answers
+from benchmarks.experiment import TIME_LIMITS, Experiment, Variation, doubled, experiment
 from benchmarks.measurement import measure_cell, must_repeat
 from benchmarks.paths import RELEASED
 from benchmarks.store import FileCheckpoint, Store
 from benchmarks.tuning import fastest_plan
 from defenses import DEFENSES, Population, Task
-from defenses.architectures import cifar_resnet18, lenet5
 from defenses.stacking import ARITHMETIC
 from defenses.surrogate import Plan
 from defenses.training import BeforeStep, initialise
 from leaderboard import records
+from leaderboard.evidence import ADVERSARIAL
 from leaderboard.files import set_aside
-from leaderboard.paper.evidence import ADVERSARIAL
-from leaderboard.records import Case, Record, RecordError
+from leaderboard.records import Cell, Record, RecordError
 
 CPU = torch.device("cpu")
 
@@ -48,6 +48,7 @@ class Options:
         submodels: n in place of the budget's (`single` stays single), or None.
         images_per_draw: consecutive images that share a drawn surrogate.
         clm_from_scratch: train `clm` from scratch instead of from `ulm`.
+        time_limit: seconds, in place of the budget's, or None.
         run: identifies the run, the same for all its processes.
         plan: how to compute; None: as is fastest on this machine.
     """
@@ -65,6 +66,7 @@ class Options:
     submodels: int | None = None
     images_per_draw: int = 1
     clm_from_scratch: bool = False
+    time_limit: float | None = None
     plan: Plan | None = None
 
 
@@ -123,9 +125,14 @@ class Session:
         self._missing: dict[str, datasets.DatasetMissingError] = {}
         self._measured: set[Path] = set()
 
-    def experiment(self, dataset: str) -> budgets.Experiment:
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds that one training or one attack may take; None: any."""
+        return self.options.time_limit or TIME_LIMITS[self.options.budget]
+
+    def experiment(self, dataset: str) -> Experiment:
         """The budget's numbers for a dataset."""
-        return budgets.experiment(self.options.budget, dataset)
+        return experiment(self.options.budget, dataset)
 
     def dataset(self, name: str) -> datasets.Dataset:
         """A dataset on the CPU; the last one used is kept in memory.
@@ -265,7 +272,7 @@ class Session:
         size = self.experiment(data.name).population_size(defense)
         if self.options.submodels and size > 1:
             size = self.options.submodels
-        build = DEFENSES[defense].build or (cifar_resnet18 if data.channels == 3 else lenet5)
+        build = DEFENSES[defense].build or DATASETS[data.name].network
         population = initialise(
             lambda: build(data.channels, data.classes), size, seed=self.options.seed
         )
@@ -368,7 +375,7 @@ class Session:
 
     def radii(self, dataset: str) -> tuple[float, ...]:
         """The Linf radii to rank at."""
-        return self.options.eps or self.experiment(dataset).eps
+        return self.options.eps or self.experiment(dataset).radii["Linf"]
 
     def measure(
         self, prepared: Prepared, attack: str, eps: float, protocol: str = "draw"
@@ -384,12 +391,12 @@ class Session:
         threat_model = ThreatModel("Linf", 0.0 if attack == "none" else eps)
         parameters = chosen.parameters(numbers.attacks.get(attack, {}))
         if protocol == "doubled":
-            parameters = budgets.doubled(parameters)
+            parameters = doubled(parameters)
         count = min(
             numbers.images(attack, protocol) or len(data.test_images), len(data.test_images)
         )
         headline = attack == "none" or eps in self.radii(data.name)
-        cell = Case(
+        cell = Cell(
             dataset=data.name,
             source=data.source,
             sha256=data.sha256,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.budgets import PROTOCOL_ATTACKS
 from benchmarks.conftest import Measure
+from benchmarks.experiment import PROTOCOL_ATTACKS
 from benchmarks.session import Prepared, Session
 
 

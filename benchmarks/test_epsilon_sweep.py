@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.budgets import SWEEP_ATTACKS
 from benchmarks.conftest import Measure
+from benchmarks.experiment import SWEEP_ATTACKS
 from benchmarks.session import Prepared, Session
 
 
@@ -13,6 +13,6 @@ def test_epsilon_sweep(
 ) -> None:
     """Measure one curve; its point at 0 is the clean MRA."""
     numbers = session.experiment(population.dataset.name)
-    radii = sorted({*numbers.eps, *numbers.sweep_eps})
+    radii = sorted({*numbers.radii["Linf"], *numbers.sweep_radii["Linf"]})
     records = measure([("none", 0.0), *((attack, eps) for eps in radii)])
     assert [record.case.eps for record in records] == [0.0, *radii]

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.budgets import REPRODUCED
 from benchmarks.conftest import failures_told
 from benchmarks.datasets import DATASETS
+from benchmarks.experiment import REPRODUCED
+from benchmarks.limits import time_limit
 from benchmarks.reproduction import all_seeds, candidates, deviation, measured_again
 from benchmarks.session import Session, environment
 from leaderboard import records
@@ -36,10 +37,11 @@ def test_reproduction(
         )
     deviations = {}
     for record in random.sample(found, min(REPRODUCED, len(found))):
-        key = record.case.key
+        key = record.cell.key
         with (
             failures_told("the store cannot be used: {}; --store names another"),
             terminal(),
+            time_limit(session.time_limit, f"measuring {key} again"),
         ):
             print(f"\nmeasuring again: {key}")
             again = measured_again(record, session, tmp_path)

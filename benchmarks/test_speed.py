@@ -24,9 +24,9 @@ from torch.nn import functional as F
 
 from attacks import ATTACKS, ThreatModel, craft
 from benchmarks import timing
-from benchmarks.budgets import SPEED_TESTS, SpeedTest
 from benchmarks.evaluation import evaluate, surrogate_of
 from benchmarks.session import Session, environment
+from benchmarks.speed_numbers import SPEED_TESTS, SpeedTest
 from benchmarks.tuning import fastest_plan
 from defenses import AveragedEnsemble, Population, Recipe, Task, train
 from defenses.architectures import cifar_resnet18, lenet5

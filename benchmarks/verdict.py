@@ -10,12 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from attacks import ATTACKS, ThreatModel
-from benchmarks.budgets import (
-    PROTOCOL_ATTACKS,
-    attack_parameters,
-    doubled,
-)
 from benchmarks.evaluation import Evaluation, check_images
+from benchmarks.experiment import PROTOCOL_ATTACKS, attack_parameters, doubled
 from benchmarks.measurement import measure_cell
 from defenses import Population
 from leaderboard import gates, metrics, table

@@ -1,5 +1,6 @@
 import shutil
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -163,7 +164,8 @@ def test_images_of_different_shapes_are_refused(tmp_path, offline):
 
 def test_images_that_are_not_square_are_refused(tmp_path, monkeypatch):
     raw = datasets.Raw(*[np.zeros((10, 8, 9), np.uint8), np.arange(10)] * 2, source="made up")
-    monkeypatch.setitem(datasets.DATASETS._entries, "odd", lambda root: raw)
+    entry = replace(datasets.DATASETS["digits"], read=lambda root: raw)
+    monkeypatch.setitem(datasets.DATASETS._entries, "odd", entry)
     with pytest.raises(DatasetError, match=r"shape \(10, 8, 9\), expected \(N, S, S\)"):
         load("odd", tmp_path)
 

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from attacks import ThreatModel
-from benchmarks import budgets
-from benchmarks.budgets import Variant, Variation, _variants
+from benchmarks.datasets import DATASETS
 from benchmarks.evidence import (
     KINDS,
     Scene,
@@ -20,6 +19,7 @@ from benchmarks.evidence import (
     pairwise_cosines,
     saliency_maps,
 )
+from benchmarks.experiment import Variant, Variation, variants
 from benchmarks.session import Options, Session
 from benchmarks.store import StoreError, weights_sha256
 from defenses import Population
@@ -126,8 +126,8 @@ def test_watched_retraining_ends_as_the_stored_population(options):
 
 def test_what_is_watched_ends_in_time_and_is_the_beginning_of_the_whole(options, monkeypatch):
     """The cosine schedule of all epochs, of which only the first is seen."""
-    key = ("smoke", "digits")
-    experiment = budgets._EXPERIMENTS[key]
+    entry = DATASETS["digits"]
+    experiment = entry.experiments["smoke"]
     recipe = replace(experiment.recipes["default"], cosine=True)
     longer = replace(
         experiment,
@@ -137,7 +137,8 @@ def test_what_is_watched_ends_in_time_and_is_the_beginning_of_the_whole(options,
     found = {}
     for watched in (1, 3):
         figures = replace(longer.figures, watched_epochs=watched)
-        monkeypatch.setitem(budgets._EXPERIMENTS, key, replace(longer, figures=figures))
+        numbers = {"smoke": replace(longer, figures=figures)}
+        monkeypatch.setitem(DATASETS._entries, "digits", replace(entry, experiments=numbers))
         found[watched] = gather(Session(options), "digits", "trajectory")[0].arrays
     steps = len(found[1]["step"])
     assert found[1]["step"][-1] == found[3]["step"][-1] / 3
@@ -177,7 +178,7 @@ def test_variants_look_at_the_pair_and_the_radius_that_the_paper_did(options):
 def test_a_variant_without_a_step_size_reaches_the_edge_of_any_ball():
     network = linear([1.0, 2.0], [3.0, -4.0]).requires_grad_(False)
     images, labels = torch.full((1, 1, 1, 2), 0.5), torch.tensor([0])
-    (variant,) = (v for v in _variants(0.01) if v.name == "5 steps of eps / 5")
+    (variant,) = (v for v in variants(0.01) if v.name == "5 steps of eps / 5")
     for eps in (0.3, 0.4):
         perturbed = as_published(variant).function(
             network, images, labels, threat_model=ThreatModel("Linf", eps), **variant.parameters

@@ -4,7 +4,8 @@ from dataclasses import asdict
 
 import pytest
 
-from benchmarks import budgets, session
+from benchmarks import session
+from benchmarks.experiment import experiment
 from benchmarks.paths import RELEASED
 from benchmarks.session import Options, Session
 from benchmarks.store import Store, epoch_paths, read_card, read_tensors, read_weights
@@ -26,7 +27,7 @@ def test_a_released_population_is_what_the_suite_would_train(folder, tmp_path):
     dataset, defense = identity["dataset"], identity["defense"]
     name = f"{dataset}-{defense}-s{identity['seed']}"
     assert Store(tmp_path).folder(name, identity).name == folder.name
-    numbers = budgets.experiment("paper", dataset)
+    numbers = experiment("paper", dataset)
     today = {
         "version": DEFENSES[defense].version,
         "submodels": numbers.population_size(defense),

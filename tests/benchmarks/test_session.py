@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.budgets import REPEATED_ATTACK
+from benchmarks.experiment import REPEATED_ATTACK
 from benchmarks.session import Options, Session
 from leaderboard import records
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from workers import ATTACKS, CONTEXT, options, work
 
-from benchmarks.budgets import experiment
+from benchmarks.experiment import experiment
 from benchmarks.housekeeping import entries
 from leaderboard import records
 
@@ -40,7 +40,7 @@ def test_parallel_workers_share_a_store_and_write_one_page(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "populations trained: 2" in done.stdout
     numbers = experiment("smoke", "digits")
-    radii = sorted({*numbers.eps, *numbers.sweep_eps})
+    radii = sorted({*numbers.radii["Linf"], *numbers.sweep_radii["Linf"]})
     expected = {(attack, eps) for attack in ("fgsm", "pgd") for eps in radii} | {("none", 0.0)}
     for defense in ("ulm", "single"):
         mine = [r for r in records.read_all(tmp_path / "results") if r.case.defense == defense]

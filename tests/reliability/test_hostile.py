@@ -170,9 +170,9 @@ def test_a_dataset_that_is_none_is_named(monkeypatch, train, test, words):
             "floats": (images.astype(float), labels),
         }.get(what, (images, labels))
 
-    monkeypatch.setitem(
-        DATASETS._entries, "digits", lambda root: Raw(*split(train), *split(test), "nowhere")
-    )
+    raw = Raw(*split(train), *split(test), "nowhere")
+    entry = replace(DATASETS["digits"], read=lambda root: raw)
+    monkeypatch.setitem(DATASETS._entries, "digits", entry)
     with pytest.raises(DatasetError, match=words):
         load_dataset("digits", Path(), None, None)
 

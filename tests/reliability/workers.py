@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import budgets, store
+from benchmarks import store
+from benchmarks.datasets import DATASETS
 from benchmarks.session import Options, Session
 from benchmarks.tuning import fastest_plan
 from defenses import Population
@@ -20,7 +21,7 @@ CONTEXT.set_forkserver_preload(["workers"])
 
 # Several epochs of two phases, and several blocks of images.
 ATTACKS = ("none", "pgd", "pgd-clipped-margin")
-SMOKE = budgets.experiment("smoke", "digits")
+SMOKE = DATASETS["digits"].experiments["smoke"]
 
 
 def options(folder: Path, **changes) -> Options:
@@ -43,7 +44,7 @@ def work(folder: Path, trained=None) -> None:
     torch.set_num_threads(1)
     recipe = replace(SMOKE.recipes["default"], epochs=4)
     defenses = {**SMOKE.defenses, "clm": {**SMOKE.defenses["clm"], "epochs": 4}}
-    budgets._EXPERIMENTS["smoke", "digits"] = replace(
+    smaller = replace(
         SMOKE,
         recipes={**SMOKE.recipes, "default": recipe},
         defenses=defenses,
@@ -51,6 +52,7 @@ def work(folder: Path, trained=None) -> None:
         batch_size=6,
         attacks={**SMOKE.attacks, "pgd-clipped-margin": {"steps": 20, "restarts": 2}},
     )
+    DATASETS._entries["digits"] = replace(DATASETS["digits"], experiments={"smoke": smaller})
     store.FileBlocks.AT_STAKE = 0.0
     session = Session(options(folder))
     prepared = session.prepare("digits", "clm")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from attacks.seeding import generator
+from benchmarks.datasets.registry import DATASETS, DatasetEntry, Raw
+
 if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder
-
-from attacks.registry import Registry
-from attacks.seeding import generator
 
 IMAGE_SIZE = 32
 
@@ -74,20 +73,6 @@ class Dataset:
         return self.train_images.shape[1]
 
 
-@dataclass(frozen=True)
-class Raw:
-    """Decoded arrays: images (N, H, W) or (N, H, W, C) uint8 and labels (N,), for both splits."""
-
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    source: str
-
-
-DATASETS: Registry[Callable[[Path], Raw]] = Registry("dataset")
-
-
 def load(name: str, root: Path, train_images: int | None, test_images: int | None) -> Dataset:
     """Load a dataset, resized to the networks' input.
 
@@ -103,54 +88,27 @@ def load(name: str, root: Path, train_images: int | None, test_images: int | Non
         DatasetMissingError: not under `root`, and not downloadable.
         DatasetError: corrupt, or not the dataset its name says.
     """
-    raw = DATASETS[name](root)
-    colour = name.startswith("cifar")
-    for split, images, labels in (
-        ("training", raw.train_images, raw.train_labels),
-        ("test", raw.test_images, raw.test_labels),
-    ):
-        _check(name, split, images, labels, colour=colour)
+    entry = DATASETS[name]
+    raw = entry.read(root)
+    _check(entry, "training", raw.train_images, raw.train_labels)
+    _check(entry, "test", raw.test_images, raw.test_labels)
     train = _subset(raw.train_images, raw.train_labels, train_images, "train")
     test = _subset(raw.test_images, raw.test_labels, test_images, "test")
-    return Dataset(name, *train, *test, classes=10, source=raw.source, sha256=_hash(raw))
+    return Dataset(name, *train, *test, classes=entry.classes, source=raw.source, sha256=_hash(raw))
 
 
-def _register(name: str) -> Callable[[Callable[[Path], Raw]], Callable[[Path], Raw]]:
-    def register(read: Callable[[Path], Raw]) -> Callable[[Path], Raw]:
-        DATASETS.add(name, read)
-        return read
+def torchvision_or_folder(name: str, kind: Any, root: Path, files: str) -> Raw:
+    """The original files under `root`; else a folder of images; else a download into `root`.
 
-    return register
+    Args:
+        name: of the registered dataset, and of the folder of images.
+        kind: torchvision's class, which takes `train` and `download`.
+        files: where it keeps its files under `root`.
 
-
-@_register("digits")
-def _digits(root: Path) -> Raw:
-    """scikit-learn's 1,797 handwritten digits, 8 x 8, four fifths for training."""
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    pixels = (images.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
-    order = torch.randperm(len(pixels), generator=generator(0, "digits split")).numpy()
-    train, test = np.split(order, [len(order) * 4 // 5])
-    return Raw(pixels[train], labels[train], pixels[test], labels[test], "scikit-learn load_digits")
-
-
-@_register("mnist")
-def _mnist(root: Path) -> Raw:
-    from torchvision.datasets import MNIST
-
-    return _torchvision_or_folder("mnist", MNIST, root, "MNIST/raw")
-
-
-@_register("cifar10")
-def _cifar10(root: Path) -> Raw:
-    from torchvision.datasets import CIFAR10
-
-    return _torchvision_or_folder("cifar10", CIFAR10, root, "cifar-10-batches-py")
-
-
-def _torchvision_or_folder(name: str, kind: Any, root: Path, files: str) -> Raw:
-    """The original files under `root`; else a folder of images; else a download into `root`."""
+    Raises:
+        DatasetMissingError: none of the three.
+        DatasetError: corrupt.
+    """
     try:
         return _torchvision(name, kind, root, download=False)
     except DatasetMissingError as error:
@@ -218,24 +176,26 @@ def _read_split(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, ImageF
         raise DatasetError(f"{folder}: images of different shapes {sorted(shapes)[:3]}")
     pixels = np.stack(images)
     # ImageFolder decodes to RGB; grey images have three equal channels.
-    if not name.startswith("cifar"):
+    if DATASETS[name].channels == 1:
         pixels = pixels[..., 0]
     return pixels, np.asarray(listed.targets), listed
 
 
-def _check(name: str, split: str, images: np.ndarray, labels: np.ndarray, *, colour: bool) -> None:
+def _check(entry: DatasetEntry, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+    # Grey images have no axis for channels.
+    last = () if entry.channels == 1 else (entry.channels,)
     problem = None
     if len(images) == 0 or len(images) != len(labels):
         problem = f"{len(images)} images and {len(labels)} labels"
     elif images.dtype != np.uint8:
         problem = f"pixels of type {images.dtype}, expected uint8"
-    elif images.shape[3:] != ((3,) if colour else ()) or images.shape[1] != images.shape[2]:
-        expected = "(N, S, S, 3)" if colour else "(N, S, S)"
-        problem = f"images of shape {images.shape}, expected {expected}"
-    elif sorted(np.unique(labels)) != list(range(10)):
-        problem = f"{len(np.unique(labels))} classes, expected 10"
+    elif images.shape[3:] != last or images.shape[1] != images.shape[2]:
+        expected = ", ".join(map(str, ("N", "S", "S", *last)))
+        problem = f"images of shape {images.shape}, expected ({expected})"
+    elif sorted(np.unique(labels)) != list(range(entry.classes)):
+        problem = f"{len(np.unique(labels))} classes, expected {entry.classes}"
     if problem:
-        raise DatasetError(f"{name} {split} split: {problem}")
+        raise DatasetError(f"{entry.name} {split} split: {problem}")
 
 
 def _hash(raw: Raw) -> str:

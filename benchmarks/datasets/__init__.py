@@ -1,0 +1,24 @@
+"""The datasets, a file each: how it is read, its facts, and its numbers by budget."""
+
+# isort: off
+# The quickest first: cases run in this order.
+from benchmarks.datasets import digits as digits
+from benchmarks.datasets import mnist as mnist
+from benchmarks.datasets import cifar10 as cifar10
+
+# isort: on
+from benchmarks.datasets.data import Dataset, DatasetError, DatasetMissingError, load
+from benchmarks.datasets.registry import DATASETS, DatasetEntry, Raw, register_dataset
+
+DATASETS.load_plugins()
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "DatasetEntry",
+    "DatasetError",
+    "DatasetMissingError",
+    "Raw",
+    "load",
+    "register_dataset",
+]

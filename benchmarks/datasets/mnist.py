@@ -1,0 +1,80 @@
+"""MNIST, as in the paper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.datasets.data import torchvision_or_folder
+from benchmarks.datasets.registry import Raw, register_dataset
+from benchmarks.experiment import Variation, standard
+from defenses import Recipe
+from defenses.architectures import lenet5
+
+# ULM-Adv trained for longer, and then retrained, also with weights examined less often.
+_BY_3 = Variation(
+    name="trained on for 3 epochs",
+    defense="ulm-adv",
+    recipe={"epochs": 3},
+    start=Variation(defense="ulm-adv"),
+)
+_BY_6 = replace(_BY_3, name="trained on for 6 epochs", start=_BY_3)
+# One epoch of 20,000 images instead of five of 60,000.
+_IMAGES = 20_000
+_LINKED = Variation(
+    name=f"retrained from ULM-Adv {_BY_6.name}",
+    defense="clm-adv",
+    recipe={"epochs": 1, "learning_rate": 1e-4},
+    images=_IMAGES,
+    start=_BY_6,
+)
+_RARELY = replace(_LINKED, name=f"{_LINKED.name}, examined every 10 steps", changes={"period": 10})
+_LONGER = (_BY_3, _BY_6, _LINKED, _RARELY)
+_RETRAININGS = (
+    Variation(name="examined every 50 steps", defense="clm", changes={"period": 50}),
+    Variation(name="examined every 200 steps", defense="clm", changes={"period": 200}),
+    Variation(name="at a learning rate of 1e-3", defense="clm", changes={"learning_rate": 1e-3}),
+)
+
+_EXPERIMENTS = standard(
+    radii={"Linf": (0.3, 0.4), "L2": (2.0,)},
+    sweep_radii={"Linf": (0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5)},
+    step_size=0.01,
+    # The paper gives no number of epochs.
+    recipe=Recipe(optimizer="adam", learning_rate=1e-3, epochs=10, batch_size=100),
+    clm={"alpha": 0.1, "delta": 0.1, "period": 10},
+    clm_adv={"alpha": 0.01, "delta": 0.005, "period": 1},
+    pair_eps=0.1,
+    shown_eps=(0.1, 0.2, 0.3, 0.4),
+    continued_images=_IMAGES,
+    # smoke, quick, paper
+    train_images=(1000, None, None),
+    test_images=(50, 1000, None),
+    population_images=(1000, None, 1000),
+    submodels=(2, 10, 10),
+    epochs=(1, 3, 10),
+    adversarial_epochs=(1, 2, 4),
+    adversary_steps=(2, 7, 100),
+    clm_epochs=(1, 5, 5),
+    every_epoch=(True, True, True),
+    arc_steps=(1, 6, 50),
+    figure_images=(50, 500, 1000),
+    watched_epochs=(1, 1, 5),
+    retrainings=((), (), _RETRAININGS),
+    continued=(_LONGER, (), _LONGER),
+)
+# Fewer points: one ranked radius, and a coarser curve.
+_QUICK = _EXPERIMENTS["quick"]
+_EXPERIMENTS["quick"] = replace(
+    _QUICK,
+    radii={**_QUICK.radii, "Linf": (0.3,)},
+    sweep_radii={**_QUICK.sweep_radii, "Linf": (0.1, 0.15, 0.2, 0.25, 0.4, 0.5)},
+)
+
+
+@register_dataset("mnist", channels=1, classes=10, network=lenet5, experiments=_EXPERIMENTS)
+def read(root: Path) -> Raw:
+    """torchvision's files, or a folder of images."""
+    from torchvision.datasets import MNIST
+
+    return torchvision_or_folder("mnist", MNIST, root, "MNIST/raw")

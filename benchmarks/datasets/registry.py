@@ -1,0 +1,89 @@
+"""The registry of datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from attacks.registry import Registry
+from benchmarks.experiment import Experiment
+from defenses.registry import Build
+from leaderboard.rows import BUDGETS
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Decoded arrays of both splits.
+
+    Attributes:
+        train_images, test_images: (N, S, S), or (N, S, S, C) if there are several channels, uint8.
+        train_labels, test_labels: (N,) integers in [0, classes).
+        source: the library or the kind of folder the images came from.
+    """
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    source: str
+
+
+Read = Callable[[Path], Raw]
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """A dataset's facts, and how to read it.
+
+    Attributes:
+        name: its id.
+        read: `f(root)` reads it from the folder of all data, or downloads it there.
+        channels: 1 for grey, 3 for colour.
+        classes: how many there are.
+        network: `f(channels, classes)` makes one untrained submodel, unless a defense brings its
+            own; its input is (N, channels, 32, 32).
+        eps_unit: in which its radii in Linf are written: 1 / 255 makes eps "8/255".
+        experiments: its numbers, by budget.
+    """
+
+    name: str
+    read: Read
+    channels: int
+    classes: int
+    network: Build
+    eps_unit: float
+    experiments: Mapping[str, Experiment]
+
+
+DATASETS: Registry[DatasetEntry] = Registry("dataset")
+
+
+def register_dataset(
+    name: str,
+    *,
+    channels: int,
+    classes: int,
+    network: Build,
+    eps_unit: float = 1.0,
+    experiments: Mapping[str, Experiment],
+) -> Callable[[Read], Read]:
+    """Decorator that registers a reader; see `DatasetEntry` for the arguments.
+
+    Raises:
+        ValueError: a bad name, or a budget without an experiment.
+    """
+    if set(experiments) != set(BUDGETS):
+        raise ValueError(
+            f"dataset {name!r} has experiments for {', '.join(experiments) or 'no budget'}; "
+            f"expected {', '.join(BUDGETS)}, as benchmarks.experiment.standard makes them"
+        )
+
+    def register(read: Read) -> Read:
+        entry = DatasetEntry(name, read, channels, classes, network, eps_unit, experiments)
+        DATASETS.add(name, entry)
+        return read
+
+    return register

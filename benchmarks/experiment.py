@@ -1,0 +1,407 @@
+"""What an experiment measures, and the numbers that datasets share; the others are in their files.
+
+`smoke` proves that everything runs, `quick` shows the effects on a laptop (with a ResNet hardly
+more than that there are any), and `paper` is the protocol of Jasser and Garibay; where the paper is
+silent, their released scripts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from defenses.training import Recipe
+from leaderboard.rows import BUDGETS, CASCADE
+
+# Seconds that one training or one attack may take, so that code that hangs does not stop a run.
+TIME_LIMITS = {"smoke": 600.0, "quick": 4 * 3600.0, "paper": 7 * 24 * 3600.0}
+# The attacks whose curves against eps are drawn.
+SWEEP_ATTACKS = ("fgsm", "pgd", "pgd-clipped-margin")
+# What is measured on all test images: the clean images and the paper's attacks.
+ALL_IMAGES = ("none", "noise", "fgsm", "mifgsm", "pgd", "autoattack", "pgd-eot")
+# The attack that each protocol beside the draw is measured under.
+PROTOCOL_ATTACKS = {"alone": CASCADE, "average": CASCADE, "transfer": "pgd", "doubled": CASCADE}
+DOUBLED = ("steps", "apgd_steps", "arc_steps", "rounds")
+# The attack that is run twice with the same seed, and on how many images.
+REPEATED_ATTACK = "pgd-clipped-margin"
+REPEATED = 20
+# How many records are measured again, out of those that take at most so many seconds.
+REPRODUCED = 3
+REPRODUCED_SECONDS = 1800
+# Radii of a curve, in shares of the first radius that defenses are ranked at.
+SWEEP_SHARES = (0.25, 0.5, 0.75, 1.5, 2.0, 4.0)
+
+T = TypeVar("T")
+# A number under the budgets smoke, quick and paper.
+ByBudget = tuple[T, T, T]
+Parameters = Mapping[str, Any]
+# By norm, "Linf" or "L2".
+Radii = Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One of the paper's attacks, run as its authors may have run it.
+
+    Attributes:
+        name: what is different, in words.
+        attack: the attack of the paper's tables.
+        tool: torchattacks' class, on one drawn submodel in float32.
+        parameters: its keyword arguments beside eps; without an `alpha`, steps are of eps / steps.
+        images_per_draw: consecutive images that share a drawn submodel.
+        ours: whether the suite runs the attack so.
+    """
+
+    name: str
+    attack: str
+    tool: str
+    parameters: Parameters
+    images_per_draw: int = 1
+    ours: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """A defense trained otherwise than the budget says.
+
+    Attributes:
+        name: what is different, in words; empty if nothing is.
+        defense: whose training is varied, and whose numbers the population stands beside.
+        changes: keyword arguments of the defense in place of the budget's.
+        recipe: fields of its recipe in place of the budget's.
+        images: training images used, the first; None: as many as the budget says.
+        in_turn: submodels train one after another within each epoch.
+        start: the population to go on from, with a new optimizer; None: as the defense starts.
+    """
+
+    name: str = ""
+    defense: str
+    changes: Parameters = field(default_factory=dict)
+    recipe: Parameters = field(default_factory=dict)
+    images: int | None = None
+    in_turn: bool = False
+    start: Variation | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """How much is measured for the paper's figures.
+
+    Attributes:
+        images: test images, the first.
+        sizes: n, as far as the population has so many submodels.
+        conformity: how many CLMs are trained, each from an ULM of its own, the first one included.
+        watched_epochs: how much of the retraining with counter-linking is watched.
+        pair_submodels: the first so many submodels are compared in pairs,
+        pair_images: on the first so many images,
+        pair_eps: at this radius; at the paper's nothing is left of any pair in the worst case.
+        shown_eps: radii at which examples are shown.
+        variants: other ways to run the paper's attacks, to explain differences.
+        combined: those of the variants that are also run on populations trained in other ways:
+            two causes may add up.
+        retrainings: ways to retrain CLM, to explain differences.
+        continued: ways to train ULM-Adv on, with counter-linking and without, likewise.
+    """
+
+    images: int
+    sizes: tuple[int, ...] = (1, 2, 4, 6, 8, 10)
+    conformity: int
+    watched_epochs: int
+    pair_submodels: int
+    pair_images: int
+    pair_eps: float
+    shown_eps: tuple[float, ...]
+    variants: tuple[Variant, ...]
+    combined: tuple[Variant, ...]
+    retrainings: tuple[Variation, ...]
+    continued: tuple[Variation, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One dataset under one budget.
+
+    Attributes:
+        train_images, test_images: how many are used; None: all.
+        population_images: test images, the first, for what costs n times as much: attacks on the
+            population that are not the paper's, and all protocols; None: all.
+        submodels: n, by defense; "default" for all others.
+        draws: most fresh draws of a member that is random in itself.
+        recipes: training recipes by defense; "default" for all others.
+        defenses: keyword arguments of defenses, by name.
+        attacks: keyword arguments of attacks, by name.
+        radii: by norm, at which defenses are ranked.
+        sweep_radii: by norm, further ones for curves.
+        batch_size: most images attacked or classified at once.
+        every_epoch: keep the weights of `ulm-adv` and `clm-adv` after each epoch of training.
+        figures: how much is measured for the paper's figures.
+    """
+
+    train_images: int | None
+    test_images: int | None
+    population_images: int | None
+    submodels: Mapping[str, int]
+    draws: int
+    recipes: Mapping[str, Recipe]
+    defenses: Mapping[str, Parameters]
+    attacks: Mapping[str, Parameters]
+    radii: Radii
+    sweep_radii: Radii
+    batch_size: int
+    every_epoch: bool
+    figures: Figures
+
+    def population_size(self, defense: str) -> int:
+        """n for a defense."""
+        return self.submodels.get(defense, self.submodels["default"])
+
+    def recipe(self, defense: str) -> Recipe:
+        """The training recipe for a defense."""
+        return self.recipes.get(defense, self.recipes["default"])
+
+    def images(self, attack: str, protocol: str = "draw") -> int | None:
+        """How many test images a cell is measured on; None: all."""
+        if attack in ALL_IMAGES and protocol == "draw":
+            return self.test_images
+        return self.population_images or self.test_images
+
+
+def experiment(budget: str, dataset: str) -> Experiment:
+    """What a budget spends on a dataset.
+
+    Raises:
+        LookupError: unknown budget or dataset.
+    """
+    # Here, because datasets take their numbers from this module.
+    from benchmarks.datasets import DATASETS
+
+    experiments = DATASETS[dataset].experiments
+    if budget not in experiments:
+        raise LookupError(
+            f"no budget {budget!r} for dataset {dataset!r} (budgets: {', '.join(experiments)})"
+        )
+    return experiments[budget]
+
+
+def attack_parameters(attack: str, budget: str = "quick", dataset: str = "mnist") -> Parameters:
+    """An attack's keyword arguments under a budget."""
+    return experiment(budget, dataset).attacks.get(attack, {})
+
+
+def doubled(parameters: Parameters) -> dict[str, Any]:
+    """The cascade's parameters for the protocol "doubled"."""
+    return {**parameters, **{name: 2 * parameters[name] for name in DOUBLED}}
+
+
+def standard(
+    *,
+    radii: Radii,
+    step_size: float,
+    recipe: Recipe | ByBudget[Recipe],
+    sweep_radii: Radii | None = None,
+    clm: Parameters | None = None,
+    clm_adv: Parameters | None = None,
+    batch_size: int = 250,
+    pair_eps: float | None = None,
+    shown_eps: tuple[float, ...] | None = None,
+    continued_images: int | None = None,
+    train_images: ByBudget[int | None] = (400, 5000, None),
+    test_images: ByBudget[int | None] = (16, 100, None),
+    population_images: ByBudget[int | None] = (1000, 50, 1000),
+    submodels: ByBudget[int] = (2, 2, 10),
+    epochs: ByBudget[int | None] = (1, 10, None),
+    adversarial_epochs: ByBudget[int | None] = (1, 3, None),
+    adversary_steps: ByBudget[int] = (2, 4, 20),
+    clm_epochs: ByBudget[int | None] = (1, 4, None),
+    every_epoch: ByBudget[bool] = (True, False, False),
+    queries: ByBudget[int] = (2, 1000, 5000),
+    targets: ByBudget[int] = (1, 3, 9),
+    arc_steps: ByBudget[int] = (1, 10, 50),
+    square_queries: ByBudget[int] = (2, 100, 5000),
+    figure_images: ByBudget[int] = (16, 50, 1000),
+    watched_epochs: ByBudget[int] = (1, 2, 20),
+    pair_submodels: ByBudget[int] = (10, 5, 10),
+    pair_images: ByBudget[int] = (500, 500, 500),
+    retrainings: ByBudget[tuple[Variation, ...]] = ((), (), ()),
+    continued: ByBudget[tuple[Variation, ...]] = ((), (), ()),
+) -> dict[str, Experiment]:
+    """The experiments of a dataset, by budget, from what is special about it.
+
+    Args:
+        radii: adversarial training is at the first in Linf.
+        step_size: of PGD as an attack and, at the paper budget, in training.
+        recipe: its epochs are those of the paper budget, unless others are given.
+        sweep_radii: default, in each norm: shares of the first of `radii`.
+        clm, clm_adv: keyword arguments of counter-linking where they differ from CIFAR-10's.
+        pair_eps, shown_eps: default: shares of the first radius in Linf.
+        continued_images: training images for going on from ULM-Adv; None: all.
+        epochs, adversarial_epochs, clm_epochs: None: the recipe's, and half as many for `clm`.
+        adversary_steps: of PGD in training; below the paper budget of a quarter of the radius.
+        targets: of APGD on the population.
+        retrainings, continued: those beside the standard ones.
+
+    All others are described by `Experiment`, `Figures` and `_attacks`.
+    """
+    eps = radii["Linf"][0]
+    sweeps = {
+        norm: tuple(share * at[0] for share in SWEEP_SHARES if share * at[0] not in at)
+        for norm, at in radii.items()
+    } | dict(sweep_radii or {})
+    counter_linking = {"alpha": 0.5, "delta": 0.1, "period": 10, **(clm or {})}
+    counter_linking_adv = {"alpha": 0.1, "delta": 0.05, "period": 10, **(clm_adv or {})}
+
+    def at(k: int) -> Experiment:
+        plain = recipe if isinstance(recipe, Recipe) else recipe[k]
+        adversarial = replace(plain, epochs=adversarial_epochs[k] or plain.epochs)
+        pgd = {"eps": eps, "step_size": (eps / 4, eps / 4, step_size)[k]}
+        adversary = {**pgd, "steps": adversary_steps[k]}
+        # The smallest epoch has two steps: counter-linking must happen in it.
+        period = {"period": 1} if k == 0 else {}
+        retraining = {
+            "learning_rate": plain.learning_rate / 10,
+            "epochs": clm_epochs[k] or math.ceil(plain.epochs / 2),
+        }
+        return Experiment(
+            train_images=train_images[k],
+            test_images=test_images[k],
+            population_images=population_images[k],
+            # The adversarially trained populations that the authors released have 4.
+            submodels={"default": submodels[k], "single": 1, "single-adv": 1}
+            | ({"ulm-adv": 4, "clm-adv": 4} if submodels[k] > 4 else {}),
+            draws=(4, 16, 32)[k],
+            recipes={"default": replace(plain, epochs=epochs[k] or plain.epochs)}
+            | dict.fromkeys(("single-adv", "ulm-adv", "clm-adv"), adversarial),
+            defenses={
+                "single-adv": adversary,
+                "ulm-adv": adversary,
+                "clm": {**counter_linking, **period, **retraining},
+                "clm-adv": {**adversary, **counter_linking_adv, **period},
+            },
+            attacks=_attacks(
+                k,
+                step_size=step_size,
+                queries=queries[k],
+                targets=targets[k],
+                arc_steps=arc_steps[k],
+                square_queries=square_queries[k],
+            ),
+            radii=radii,
+            sweep_radii=sweeps,
+            batch_size=batch_size,
+            every_epoch=every_epoch[k],
+            figures=Figures(
+                images=figure_images[k],
+                conformity=(2, 1, 5)[k],
+                watched_epochs=watched_epochs[k],
+                pair_submodels=pair_submodels[k],
+                pair_images=pair_images[k],
+                pair_eps=pair_eps or eps / 4,
+                shown_eps=shown_eps or (eps / 4, eps / 2, eps, 2 * eps),
+                variants=variants(step_size),
+                combined=tuple(v for v in variants(step_size) if v.name in _COMBINED),
+                retrainings=(*_RETRAININGS[k], *retrainings[k]),
+                continued=(*_continued(plain.learning_rate / 10, continued_images), *continued[k]),
+            ),
+        )
+
+    return {budget: at(k) for k, budget in enumerate(BUDGETS)}
+
+
+def _attacks(
+    k: int, *, step_size: float, queries: int, targets: int, arc_steps: int, square_queries: int
+) -> dict[str, Parameters]:
+    """The paper's four with parameters, then those on the population.
+
+    ARC and the outsider's Square are slow on images that other attacks are done with at once. By
+    themselves they get at most 20 rounds and 1,000 queries. In the cascade ARC gets all its rounds,
+    and Square up to 1,000 queries in each of its own.
+
+    Args:
+        k: number of the budget.
+        queries: of AutoAttack's Square; square_queries: of that on the population.
+    """
+    steps, auto_steps = (2, 40, 40)[k], (2, 100, 100)[k]
+    population = {"steps": (2, 20, 100)[k]}
+    apgd = {"targets": targets}
+    arc, few_queries = {"candidates": 3}, {"queries": min(square_queries, 1000)}
+    losses = ("mean-ce", "mean-probability", "mean-margin", "clipped-margin")
+    return {
+        "pgd": {"steps": steps, "step_size": step_size},
+        "mifgsm": {"steps": (2, 10, 10)[k], "decay": 1.0},
+        "pgd-eot": {"steps": steps, "step_size": step_size, "draws": (2, 2, 10)[k]},
+        "autoattack": {"steps": auto_steps, "queries": queries},
+        **{f"pgd-{loss}": {**population, "restarts": 1} for loss in losses},
+        "apgd-population": {"steps": auto_steps, **apgd},
+        "arc": {"steps": min(arc_steps, 20), **arc},
+        "square-population": {"queries": square_queries},
+        "square-oracle": few_queries,
+        "worst-case": {
+            **(population | apgd | arc | few_queries),
+            "apgd_steps": auto_steps,
+            "arc_steps": arc_steps,
+            "rounds": (2, 2, 4)[k],
+        },
+    }
+
+
+def variants(step_size: float) -> tuple[Variant, ...]:
+    """What the paper leaves open of its attacks: random start, steps, draws.
+
+    Args:
+        step_size: the released code's for PGD, with 40 steps.
+    """
+    own = {"alpha": 2 / 255, "steps": 10}
+    still = {"alpha": 2 / 255, "steps": 40, "random_start": False, "eot_iter": 2}
+    pgd = {"alpha": step_size, "steps": 40}
+    tools = {"pgd": "PGD", "mifgsm": "MIFGSM", "autoattack": "AutoAttack", "pgd-eot": "EOTPGD"}
+
+    def run(attack: str, name: str, parameters: Parameters, **others: Any) -> Variant:
+        return Variant(
+            name=name, attack=attack, tool=tools[attack], parameters=parameters, **others
+        )
+
+    by_batch = "the same, one draw for every 100 images, as in the released code"
+    small = "steps of 2/255"
+    smaller = (run("pgd", small, {**pgd, "alpha": 2 / 255}),) if step_size != 2 / 255 else ()
+    return (
+        run("pgd", "40 steps, a random start, one draw an image", pgd, ours=True),
+        run("pgd", by_batch, pgd, images_per_draw=100),
+        run("pgd", "without a random start", {**pgd, "random_start": False}),
+        *smaller,
+        run("pgd", "100 steps", {**pgd, "steps": 100}),
+        run("mifgsm", "10 steps of 2/255, the tool's own setting", own),
+        run("mifgsm", "10 steps of eps / 10", {"steps": 10}, ours=True),
+        run("mifgsm", "5 steps of eps / 5", {"steps": 5}),
+        run("mifgsm", "20 steps of eps / 20", {"steps": 20}),
+        run("autoattack", "10 steps for each part, the tool's own setting", {}),
+        run("pgd-eot", "like PGD", {**pgd, "eot_iter": 2}),
+        run("pgd-eot", "40 steps of 2/255 without a random start", still),
+        run("pgd-eot", "10 steps of 2/255, the tool's own setting", {**own, "eot_iter": 2}),
+    )
+
+
+# The settings that alone come nearest the paper's numbers under PGD and AutoAttack.
+_COMBINED = ("steps of 2/255", "10 steps for each part, the tool's own setting")
+
+_IN_TURN = "one submodel after another"
+_THREE_WAYS = (
+    Variation(name="as the paper says", defense="clm"),
+    Variation(name="without counter-linking", defense="clm", changes={"alpha": 0.0}),
+    Variation(name=_IN_TURN, defense="clm", in_turn=True),
+)
+_RETRAININGS: ByBudget[tuple[Variation, ...]] = (_THREE_WAYS, (), _THREE_WAYS)
+
+
+def _continued(learning_rate: float, images: int | None) -> tuple[Variation, ...]:
+    """ULM-Adv after one more epoch at the learning rate of CLM's retraining."""
+    trained_on = Variation(
+        name="trained on",
+        defense="ulm-adv",
+        recipe={"epochs": 1, "learning_rate": learning_rate},
+        images=images,
+        start=Variation(defense="ulm-adv"),
+    )
+    linked = replace(trained_on, name="retrained from ULM-Adv", defense="clm-adv")
+    return trained_on, linked, replace(linked, name=f"{_IN_TURN}, {linked.name}", in_turn=True)

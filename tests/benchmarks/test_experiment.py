@@ -1,0 +1,122 @@
+import sys
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from attacks import ATTACKS, registry
+from benchmarks.datasets import DATASETS, register_dataset
+from benchmarks.experiment import SWEEP_ATTACKS, experiment, standard
+from benchmarks.session import Options, Session
+from defenses import DEFENSES, Recipe
+from defenses.architectures import lenet5
+from leaderboard.rows import BUDGETS
+
+PAIRS = [(budget, dataset) for dataset in DATASETS for budget in BUDGETS]
+PLUGIN = '''
+"""Made-up colour images of seven classes."""
+import numpy as np
+from benchmarks.datasets import Raw, register_dataset
+from benchmarks.experiment import standard
+from defenses import Recipe
+from defenses.architectures import lenet5
+
+@register_dataset(
+    "seven", channels=3, classes=7, network=lenet5, eps_unit=1 / 255,
+    experiments=standard(
+        radii={"Linf": (8 / 255,), "L2": (0.5,)},
+        step_size=2 / 255,
+        recipe=Recipe(optimizer="adam", learning_rate=1e-3, epochs=5, batch_size=100),
+    ),
+)
+def read(root):
+    labels = np.arange(420) % 7
+    images = np.repeat(labels * 30, 8 * 8 * 3).reshape(-1, 8, 8, 3).astype(np.uint8)
+    return Raw(images, labels, images, labels, "made up")
+'''
+
+
+def test_a_dataset_of_one_file_in_another_package_is_trained_on_and_attacked(tmp_path, monkeypatch):
+    (tmp_path / "seven_classes.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    group = "randomized_defense_bench.datasets"
+    offered = {group: [EntryPoint("seven", "seven_classes", group)]}
+    monkeypatch.setattr(registry, "entry_points", lambda group: offered[group])
+    DATASETS.load_plugins()
+    monkeypatch.delitem(sys.modules, "seven_classes")
+
+    for budget in BUDGETS:
+        numbers = experiment(budget, "seven")
+        assert not {*numbers.radii["L2"]} & {*numbers.sweep_radii["L2"]}
+    folders = {name: tmp_path / name for name in ("data_root", "store", "results")}
+    session = Session(Options(budget="smoke", run="test", **folders))
+    prepared = session.prepare("seven", "single")
+    assert prepared.dataset.test_images.shape == (16, 3, 32, 32)
+    record, _ = session.measure(prepared, "pgd", 8 / 255)
+    assert record.headline
+    assert record.cell.classes == 7
+
+
+def test_a_dataset_lacks_no_budget():
+    recipe = Recipe(optimizer="adam", learning_rate=1e-3, epochs=5, batch_size=100)
+    numbers = standard(radii={"Linf": (0.3,)}, step_size=0.01, recipe=recipe)
+    del numbers["quick"]
+    with pytest.raises(ValueError, match="'mine' has experiments for smoke, paper; expected smoke"):
+        register_dataset("mine", channels=1, classes=10, network=lenet5, experiments=numbers)
+
+
+def test_unknown_names_are_explained():
+    with pytest.raises(LookupError, match=r"no budget 'quik' for dataset 'mnist' \(budgets: smoke"):
+        experiment("quik", "mnist")
+    with pytest.raises(LookupError, match="unknown dataset 'minst'; did you mean 'mnist'"):
+        experiment("quick", "minst")
+
+
+@pytest.mark.parametrize(("budget", "dataset"), PAIRS)
+def test_names_are_known_and_curves_go_beyond_the_ranked_radii(budget, dataset):
+    numbers = experiment(budget, dataset)
+    assert {*numbers.attacks, *SWEEP_ATTACKS} <= set(ATTACKS)
+    assert numbers.defenses.keys() <= set(DEFENSES)
+    for norm, radii in numbers.radii.items():
+        assert max(numbers.sweep_radii[norm]) > max(radii)
+
+
+@pytest.mark.parametrize(("budget", "dataset"), PAIRS)
+def test_counter_linking_happens_within_every_epoch(budget, dataset):
+    numbers = experiment(budget, dataset)
+    images = numbers.train_images or {"digits": 1437, "mnist": 60_000, "cifar10": 50_000}[dataset]
+    for defense in ("clm", "clm-adv"):
+        steps = images / numbers.recipe(defense).batch_size
+        assert steps >= numbers.defenses[defense]["period"]
+
+
+@pytest.mark.parametrize("dataset", list(DATASETS))
+def test_shorter_adversarial_training_reaches_the_edge_of_the_ball(dataset):
+    adversary = experiment("quick", dataset).defenses["ulm-adv"]
+    assert adversary["steps"] * adversary["step_size"] >= adversary["eps"] * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(("budget", "dataset"), PAIRS)
+def test_variations_change_what_their_defense_has_and_differ(budget, dataset):
+    numbers = experiment(budget, dataset)
+    for table in (numbers.figures.retrainings, numbers.figures.continued):
+        assert len({one.name for one in table}) == len(table)
+        assert len({str(replace(one, name="")) for one in table}) == len(table)
+        for one in table:
+            assert one.changes.keys() <= numbers.defenses.get(one.defense, {}).keys()
+            replace(numbers.recipe(one.defense), **one.recipe)
+            # It begins with an ULM and takes its epochs and learning rate from arguments.
+            assert one.defense != "clm" or not (one.start or one.recipe)
+            if one.defense == "clm-adv":
+                rate = numbers.defenses["clm"]["learning_rate"]
+                assert one.recipe["learning_rate"] == rate
+
+
+@pytest.mark.parametrize("dataset", list(DATASETS))
+def test_variants_differ_and_the_combined_are_among_them(dataset):
+    figures = experiment("paper", dataset).figures
+    runs = [(v.tool, str(v.parameters), v.images_per_draw) for v in figures.variants]
+    assert len(set(runs)) == len(runs)
+    assert figures.combined
+    assert all(variant in figures.variants for variant in figures.combined)
