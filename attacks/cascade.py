@@ -59,9 +59,7 @@ def worst_case(
     radius = threat_model.eps / 4
     for start in (None, incumbent.images):
         incumbent.forget_loss()
-        arc(
-            problem, incumbent, steps=arc_steps, radius=radius, candidates=candidates, start=start
-        )
+        arc(problem, incumbent, steps=arc_steps, radius=radius, candidates=candidates, start=start)
     _in_turn(problem, incumbent, rounds=rounds, queries=queries, steps=apgd_steps)
     return incumbent.images
 

@@ -137,9 +137,7 @@ def craft(
         )
     surrogates = draws = None
     if attack.surrogate == "submodel":
-        draws = population.drawn(
-            -(-len(images) // images_per_draw), generator(seed, "surrogate")
-        )
+        draws = population.drawn(-(-len(images) // images_per_draw), generator(seed, "surrogate"))
         surrogates = draws.repeat_interleave(images_per_draw)[: len(images)]
     perturbed = images.clone()
     with frozen(cast("nn.Module", population)):

@@ -49,9 +49,7 @@ def pgd_population(
 
 
 for _loss in LOSSES:
-    register_attack(
-        f"pgd-{_loss}", kind="population", norms=BOTH, swept=_loss == "clipped-margin"
-    )(
+    register_attack(f"pgd-{_loss}", kind="population", norms=BOTH, swept=_loss == "clipped-margin")(
         partial(pgd_population, loss=_loss)
     )
 

@@ -13,20 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from defenses.training import Recipe
-from leaderboard.rows import BUDGETS, CASCADE
+from leaderboard.rows import BUDGETS
 
 # Seconds that one training or one attack may take, so that code that hangs does not stop a run.
 TIME_LIMITS = {"smoke": 600.0, "quick": 4 * 3600.0, "paper": 7 * 24 * 3600.0}
-# The attacks whose curves against eps are drawn.
-SWEEP_ATTACKS = ("fgsm", "pgd", "pgd-clipped-margin")
-# What is measured on all test images: the clean images and the paper's attacks.
-ALL_IMAGES = ("none", "noise", "fgsm", "mifgsm", "pgd", "autoattack", "pgd-eot")
-# The attack that each protocol beside the draw is measured under.
-PROTOCOL_ATTACKS = {"alone": CASCADE, "average": CASCADE, "transfer": "pgd", "doubled": CASCADE}
-DOUBLED = ("steps", "apgd_steps", "arc_steps", "rounds")
-# The attack that is run twice with the same seed, and on how many images.
-REPEATED_ATTACK = "pgd-clipped-margin"
-REPEATED = 20
 # How many records are measured again, out of those that take at most so many seconds.
 REPRODUCED = 3
 REPRODUCED_SECONDS = 1800
@@ -153,19 +143,17 @@ class Experiment:
     every_epoch: bool
     figures: Figures
 
-    def population_size(self, defense: str) -> int:
-        """n for a defense."""
+    def size(self, defense: str) -> int:
+        """n for a defense that does not know its own."""
         return self.submodels.get(defense, self.submodels["default"])
+
+    def keeps_every_epoch(self, defense: str) -> bool:
+        """Whether the weights after each epoch of training are kept, for the paper's studies."""
+        return self.every_epoch and defense in ("ulm-adv", "clm-adv")
 
     def recipe(self, defense: str) -> Recipe:
         """The training recipe for a defense."""
         return self.recipes.get(defense, self.recipes["default"])
-
-    def images(self, attack: str, protocol: str = "draw") -> int | None:
-        """How many test images a cell is measured on; None: all."""
-        if attack in ALL_IMAGES and protocol == "draw":
-            return self.test_images
-        return self.population_images or self.test_images
 
 
 def experiment(budget: str, dataset: str) -> Experiment:
@@ -183,16 +171,6 @@ def experiment(budget: str, dataset: str) -> Experiment:
             f"no budget {budget!r} for dataset {dataset!r} (budgets: {', '.join(experiments)})"
         )
     return experiments[budget]
-
-
-def attack_parameters(attack: str, budget: str = "quick", dataset: str = "mnist") -> Parameters:
-    """An attack's keyword arguments under a budget."""
-    return experiment(budget, dataset).attacks.get(attack, {})
-
-
-def doubled(parameters: Parameters) -> dict[str, Any]:
-    """The cascade's parameters for the protocol "doubled"."""
-    return {**parameters, **{name: 2 * parameters[name] for name in DOUBLED}}
 
 
 def standard(
@@ -268,7 +246,7 @@ def standard(
             test_images=test_images[k],
             population_images=population_images[k],
             # The adversarially trained populations that the authors released have 4.
-            submodels={"default": submodels[k], "single": 1, "single-adv": 1}
+            submodels={"default": submodels[k]}
             | ({"ulm-adv": 4, "clm-adv": 4} if submodels[k] > 4 else {}),
             draws=(4, 16, 32)[k],
             recipes={"default": replace(plain, epochs=epochs[k] or plain.epochs)}
@@ -279,8 +257,8 @@ def standard(
                 "clm": {**counter_linking, **period, **retraining},
                 "clm-adv": {**adversary, **counter_linking_adv, **period},
             },
-            attacks=_attacks(
-                k,
+            attacks=attack_numbers(
+                BUDGETS[k],
                 step_size=step_size,
                 queries=queries[k],
                 targets=targets[k],
@@ -309,19 +287,35 @@ def standard(
     return {budget: at(k) for k, budget in enumerate(BUDGETS)}
 
 
-def _attacks(
-    k: int, *, step_size: float, queries: int, targets: int, arc_steps: int, square_queries: int
+def attack_numbers(
+    budget: str,
+    *,
+    step_size: float,
+    queries: int | None = None,
+    targets: int | None = None,
+    arc_steps: int | None = None,
+    square_queries: int | None = None,
 ) -> dict[str, Parameters]:
-    """The paper's four with parameters, then those on the population.
+    """Keyword arguments of attacks: the paper's four with parameters, then those on the population.
 
     ARC and the outsider's Square are slow on images that other attacks are done with at once. By
     themselves they get at most 20 rounds and 1,000 queries. In the cascade ARC gets all its rounds,
     and Square up to 1,000 queries in each of its own.
 
     Args:
-        k: number of the budget.
-        queries: of AutoAttack's Square; square_queries: of that on the population.
+        queries: of AutoAttack's Square; square_queries: of that on the population; these and what
+            follows in place of the budget's.
+
+    Raises:
+        LookupError: unknown budget.
     """
+    if budget not in BUDGETS:
+        raise LookupError(f"unknown budget {budget!r} (known: {', '.join(BUDGETS)})")
+    k = BUDGETS.index(budget)
+    queries = queries or (2, 1000, 5000)[k]
+    targets = targets or (1, 3, 9)[k]
+    arc_steps = arc_steps or (1, 10, 50)[k]
+    square_queries = square_queries or (2, 100, 5000)[k]
     steps, auto_steps = (2, 40, 40)[k], (2, 100, 100)[k]
     population = {"steps": (2, 20, 100)[k]}
     apgd = {"targets": targets}

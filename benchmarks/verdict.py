@@ -1,22 +1,23 @@
-"""One call: the worst case of a list of networks on a few images, with scores and gates."""
+"""One call: the worst case of a list of networks, with scores and gates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attacks import ATTACKS, ThreatModel
-from benchmarks.evaluation import Evaluation, check_images
-from benchmarks.experiment import PROTOCOL_ATTACKS, attack_parameters, doubled
-from benchmarks.measurement import measure_cell
+from benchmarks.case import build_case, protocols
+from benchmarks.evaluation import numbers_for, subject_of
+from benchmarks.measure import measure
 from defenses import Population
-from leaderboard import gates, metrics, table
-from leaderboard.gates import CURVE, Gate
-from leaderboard.records import Case, Record
+from leaderboard import gates, metrics, records, rows
+from leaderboard.gates import Gate
+from leaderboard.records import Record
 
 # The curve against eps that the gates look at, in shares of the eps judged at.
 CURVE_SHARES = (0.5, 2.0, 8.0)
@@ -24,14 +25,14 @@ CURVE_SHARES = (0.5, 2.0, 8.0)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is left of a population under an attacker who knows all but the draw.
+    """How a population fares against an attacker who knows all but the draw.
 
     Attributes:
-        correct: (n, N) bool, under the best of all attacks for each image.
-        images: (N, C, H, W), the perturbed images that did it.
-        worst: worst-case MRA with its interval.
-        claimed: MRA under the paper's attacker, who draws one submodel; None where none of the
-            paper's attacks supports the norm.
+        correct: (n * draws, N) bool, under the strongest of all attacks for each image.
+        images: (N, C, H, W), the perturbed images of that attack.
+        worst: worst-case accuracy with its interval.
+        claimed: accuracy under the attacks of defenses' authors, on one draw; None where none of
+            them supports the norm.
         gates: checks that the figures must pass to be believed.
         row: every attack's and protocol's records and further scores, as the page shows them.
     """
@@ -41,7 +42,7 @@ class Verdict:
     worst: metrics.Score
     claimed: metrics.Score | None
     gates: list[Gate]
-    row: table.Row
+    row: rows.Row
 
 
 def judge(
@@ -50,94 +51,92 @@ def judge(
     labels: Tensor,
     threat_model: ThreatModel,
     *,
+    probabilities: Sequence[float] | None = None,
+    draws: int = 1,
     attacks: Sequence[str] | None = None,
+    dataset: str = "own",
+    name: str = "own",
+    budget: str = "quick",
     seed: int = 0,
     batch_size: int = 250,
+    results: Path | None = None,
 ) -> Verdict:
-    """Attack a population with everything that supports the norm, at the quick budget.
+    """Attack a population with everything that supports the norm.
 
     Args:
-        modules: n networks that map images in [0, 1] to logits; one, drawn uniformly, answers.
+        modules: n networks that map images in [0, 1] to logits; one, drawn at random, answers.
         images: (N, C, H, W), float, in [0, 1], on the networks' device.
         labels: (N,) int64.
         threat_model: what the attacker may do.
+        probabilities: (n,) with which networks are drawn; default: uniform.
+        draws: over how many fresh passes of each network expectations are taken, where networks
+            draw random numbers themselves, such as 16; 1: they are deterministic.
         attacks: names of registered attacks; default: all that support the norm (AutoAttack needs
             four classes). The gates say "not run" where they need others.
+        dataset, name: what records call the images and the defense; a registered dataset's numbers
+            are taken.
+        budget: how much is spent: "smoke", "quick" or "paper".
         seed: all randomness follows from it.
         batch_size: most images processed at once.
+        results: a folder for the records, as they come; `python -m leaderboard --results` makes
+            their page.
 
     Raises:
         LookupError, ValueError, AttackError: as `evaluate`.
     """
-    population = Population(modules)
-    check_images(images, labels)
-    with torch.no_grad():
-        classes = population.submodels[0](images[:1]).shape[1]
+    population = Population(modules, probabilities=probabilities, draws=draws)
+    subject = subject_of(population, images, labels, dataset=dataset, name=name)
+    numbers = numbers_for(dataset, budget, threat_model, batch_size)
     supported = [
-        name
-        for name in ATTACKS
-        if threat_model.norm in ATTACKS[name].norms and (name != "autoattack" or classes >= 4)
+        attack
+        for attack in ATTACKS
+        if threat_model.norm in ATTACKS[attack].norms
+        and (attack != "autoattack" or subject.classes >= 4)
     ]
     chosen = list(supported if attacks is None else attacks)
-    if not set(chosen) - {*table.NOT_ATTACKS}:
+    real = [attack for attack in chosen if ATTACKS[attack].kind != "control"]
+    if not real:
         raise ValueError(f"attacks must name an attack (known: {', '.join(ATTACKS)}), got {chosen}")
-    records: list[Record] = []
+    measured: list[Record] = []
 
-    def run(attack: str, protocol: str = "draw", share: float = 1.0) -> Evaluation:
+    def run(attack: str, protocol: str = "draw", share: float = 1.0) -> tuple[Record, Tensor]:
         """Attack at a share of eps, and keep the record."""
-        parameters: dict[str, Any] = ATTACKS[attack].parameters(attack_parameters(attack))
-        if protocol == "doubled":
-            parameters = doubled(parameters)
-        eps = 0.0 if attack == "none" else share * threat_model.eps
-        cell = Case(
-            dataset="own",
-            source="own tensors",
-            sha256="",
-            test_images=len(images),
-            images=len(images),
-            classes=classes,
-            defense="own",
-            defense_version=1,
-            defense_parameters={},
-            submodels=len(population),
-            attack=attack,
-            attack_version=ATTACKS[attack].version,
-            attack_parameters=parameters,
-            norm=threat_model.norm,
-            eps=eps,
-            images_per_draw=1,
-            batch_size=batch_size,
-            protocol=protocol,
-            budget="quick",
-            seed=seed,
-        )
-        record, evaluation = measure_cell(
-            cell, population, images, labels, seed=seed, headline=share == 1
-        )
-        records.append(record)
-        return evaluation
+        at = ThreatModel(threat_model.norm, share * threat_model.eps)
+        case = build_case(subject, attack, at, numbers, protocol=protocol, budget=budget, seed=seed)
+        entry = ATTACKS[attack]
+        repeat = share == 1 and protocol == "draw" and entry.swept and entry.kind == "population"
+        record, perturbed = measure(case, subject, headline=share == 1, repeat=repeat)
+        measured.append(record)
+        if results:
+            records.write(record, results)
+        return record, perturbed
 
     run("none")
-    against = [run(attack) for attack in chosen if attack not in table.NOT_ATTACKS]
-    if "noise" in chosen:
-        run("noise")
-    if CURVE in chosen:
-        for share in CURVE_SHARES:
-            run(CURVE, share=share)
-    for protocol, attack in PROTOCOL_ATTACKS.items():
-        if attack in chosen:
-            run(attack, protocol)
-
-    (row,) = table.rows(records, threat_model.norm, threat_model.eps)
-    correct = torch.stack([torch.from_numpy(evaluation.correct) for evaluation in against])
-    lowest = correct.float().mean(1).argmin(0)
-    everything = torch.arange(len(images))
-    crafted = torch.stack([evaluation.images for evaluation in against])
-    best = correct[lowest, :, everything].T.numpy()
+    worst, strongest = None, images
+    for attack in real:
+        record, perturbed = run(attack)
+        if worst is None:
+            worst, strongest = record.answers, perturbed
+            continue
+        better = torch.from_numpy(record.answers.selected < worst.selected).to(images.device)
+        strongest = torch.where(better.view(-1, 1, 1, 1), perturbed, strongest)
+        worst = metrics.worst_case([worst, record.answers])
+    for attack in chosen:
+        entry = ATTACKS[attack]
+        if entry.kind == "control" and attack != "none":
+            run(attack)
+        if entry.swept and entry.kind == "population":
+            for share in CURVE_SHARES:
+                run(attack, share=share)
+        for protocol in entry.protocols:
+            if protocol in protocols(population):
+                run(attack, protocol)
+    (row,) = rows.rows(measured, threat_model.norm, threat_model.eps)
+    assert worst is not None
     return Verdict(
-        correct=best,
-        images=crafted[lowest.to(crafted.device), everything.to(crafted.device)],
-        worst=metrics.score([best]),
+        correct=np.asarray(worst.correct, bool),
+        images=strongest,
+        worst=metrics.score([worst]),
         claimed=row.claimed,
         gates=gates.check(row),
         row=row,

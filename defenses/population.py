@@ -96,9 +96,7 @@ class Population(nn.Module):
 
         The draws of one member are beside each other.
         """
-        return torch.stack(
-            [member(images) for member in self.submodels for _ in range(self.draws)]
-        )
+        return torch.stack([member(images) for member in self.submodels for _ in range(self.draws)])
 
     def of(self, members: Iterable[nn.Module]) -> Population:
         """Some of the members, or others made of them, as a population: as random, drawn alike."""

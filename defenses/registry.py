@@ -78,6 +78,16 @@ class Defense:
         function = self.train or self.load
         return keyword_defaults(function) | overrides if function else overrides
 
+    def run_training(self, population: Population, task: Task, parameters: dict[str, Any]) -> None:
+        """Train a population in place.
+
+        Raises:
+            LookupError: the defense loads its members.
+        """
+        if self.train is None:
+            raise LookupError(f"defense {self.name!r} loads its members; it cannot be trained")
+        self.train(population, task, **parameters)
+
 
 DEFENSES: Registry[Defense] = Registry("defense")
 

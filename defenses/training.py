@@ -256,9 +256,7 @@ class _Group:
         self._copy: Callable[[], FrozenStack] | None = None
         if stackable(submodels, trainable=True):
             self.network: nn.Module = Stack(submodels)
-            self._copy = partial(
-                FrozenStack, submodels, shared=False, dtype=plan.low_precision
-            )
+            self._copy = partial(FrozenStack, submodels, shared=False, dtype=plan.low_precision)
         else:
             (submodel,) = submodels
             self.network = _Alone(submodel)

@@ -1,8 +1,10 @@
 """Temporary."""
+
 from __future__ import annotations
 import re
 from dataclasses import fields
 from typing import Any
+
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 # What JSON may hold for a field, by its annotation.
 _NUMBER = (int, float)
@@ -35,5 +37,3 @@ def check_types(part: Any) -> None:
             wrong = not all(isinstance(one, _VALUES[str(each.type)]) for one in value.values())
         if wrong:
             raise ValueError(f"{each.name} is {value!r}, expected {each.type}")
-
-

@@ -106,7 +106,9 @@ def judged(excess: Score, images: int, *, limit: float = VISIBLE) -> tuple[Outco
 
 def _gradients_no_weaker(row: Row, name: str, weak: Sequence[str]) -> Gate:
     """The best gradient attack on the population is not above any weak attack, paired."""
-    strong = worst_case_by_seed({attack: row.by_attack[attack] for attack in row.attacks("population")})
+    strong = worst_case_by_seed(
+        {attack: row.by_attack[attack] for attack in row.attacks("population")}
+    )
     if not strong or not weak:
         return Gate(name, "not run", "not run")
     found = {
@@ -171,8 +173,10 @@ def _beaten(pairs: Sequence[Sequence[Answers]]) -> tuple[float, Outcome, str]:
     surely = share > BEATEN and float(stats.beta.ppf(0.025, sum(beaten), images)) > BEATEN
     if share > BEATEN and (enough or surely):
         return share, "failed", "% of images"
-    return share, "passed" if enough else "undecided", (
-        "% of images" + ("" if enough else f"; {1 / BEATEN:,.0f} images would tell")
+    return (
+        share,
+        "passed" if enough else "undecided",
+        ("% of images" + ("" if enough else f"; {1 / BEATEN:,.0f} images would tell")),
     )
 
 

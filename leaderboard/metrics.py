@@ -384,9 +384,7 @@ def difference(first: PerSeed, second: PerSeed) -> Score:
     listed = [*first.values(), *second.values()]
     if not first or not second or len({answers.images for answers in listed}) != 1:
         raise ValueError("a paired comparison needs the same images on both sides")
-    ours, theirs = (
-        np.stack([side[seed].s for seed in sorted(side)]) for side in (first, second)
-    )
+    ours, theirs = (np.stack([side[seed].s for seed in sorted(side)]) for side in (first, second))
     pairs = ours.mean(axis=0) - theirs.mean(axis=0)
     value, block = float(pairs.mean()), max(answers.block for answers in listed)
     if len(pairs) <= block:

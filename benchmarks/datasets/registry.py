@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from attacks.registry import Registry
 from benchmarks.experiment import Experiment
-from defenses.registry import Build
 from leaderboard.rows import BUDGETS
 
 
@@ -53,9 +53,13 @@ class DatasetEntry:
     read: Read
     channels: int
     classes: int
-    network: Build
+    network: Callable[[int, int], nn.Module]
     eps_unit: float
     experiments: Mapping[str, Experiment]
+
+    def standard_network(self) -> nn.Module:
+        """Its own network, untrained: (N, channels, 32, 32) -> (N, classes)."""
+        return self.network(self.channels, self.classes)
 
 
 DATASETS: Registry[DatasetEntry] = Registry("dataset")
@@ -66,7 +70,7 @@ def register_dataset(
     *,
     channels: int,
     classes: int,
-    network: Build,
+    network: Callable[[int, int], nn.Module],
     eps_unit: float = 1.0,
     experiments: Mapping[str, Experiment],
 ) -> Callable[[Read], Read]:

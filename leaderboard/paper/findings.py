@@ -23,7 +23,9 @@ def size_scores(evidence: Evidence, defense: str, column: str) -> dict[int, Scor
     """MRA with its interval by n, "claimed" or "worst"."""
     rows = evidence.arrays[f"{defense} {column} s"]
     sizes = [int(k) for k in evidence.arrays["sizes"]]
-    return {k: metrics.score([metrics.Answers(s[np.newaxis])]) for k, s in zip(sizes, rows, strict=True)}
+    return {
+        k: metrics.score([metrics.Answers(s[np.newaxis])]) for k, s in zip(sizes, rows, strict=True)
+    }
 
 
 def parities(pair_count: int) -> dict[str, npt.NDArray[np.bool_]]:

@@ -1,0 +1,138 @@
+"""What there is to measure: a subject, and the cases that are built of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from attacks import ATTACKS, Attack, ThreatModel
+from benchmarks.experiment import Experiment
+from defenses import Population
+from leaderboard.records import Case, Facts
+
+# Into how many clusters images are divided where a draw is shared: an interval needs some forty.
+CLUSTERS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A population and the images that it is judged on, with what is known of both.
+
+    Attributes:
+        images: test images (N, C, H, W) in [0, 1]; labels: (N,) int64.
+        dataset: its id; source, sha256: where the pixels came from, and their hash.
+        eps_unit: in which radii in Linf are written.
+        defense_parameters: what the population was made with, the recipe included.
+        random, reference: see `defenses.registry.Defense`.
+        claim: the attacks by which the defense's authors measure it; None: all of kind "authors".
+        population_sha256: of its weights.
+        training_seconds: excluding a population that it started from.
+    """
+
+    population: Population
+    images: Tensor
+    labels: Tensor
+    dataset: str
+    source: str
+    sha256: str
+    classes: int
+    eps_unit: float
+    defense: str
+    defense_version: int
+    defense_parameters: Mapping[str, Any]
+    random: str
+    reference: str
+    claim: tuple[str, ...] | None
+    population_sha256: str
+    training_seconds: float
+
+
+def protocols(population: Population) -> tuple[str, ...]:
+    """The protocols beside the draw that mean anything for a population."""
+    if len(population) == 1:
+        return ("doubled",)
+    return ("doubled", "alone", "transfer", *(() if population.random else ("average",)))
+
+
+def build_case(
+    subject: Subject,
+    attack: str,
+    threat_model: ThreatModel,
+    experiment: Experiment,
+    *,
+    protocol: str = "draw",
+    budget: str,
+    seed: int,
+) -> Case:
+    """The case of an attack on a subject under an experiment's numbers.
+
+    Clean images have no radius. Attacks on one draw are measured on all test images, the others on
+    as many as the experiment has for what costs n times as much.
+
+    Raises:
+        LookupError: unknown attack.
+        ValueError: the attack does not support the norm.
+    """
+    chosen = ATTACKS[attack]
+    if threat_model.norm not in chosen.norms:
+        raise ValueError(
+            f"attack {attack!r} supports {', '.join(chosen.norms)}, not {threat_model.norm}"
+        )
+    if attack == "none":
+        threat_model = ThreatModel(threat_model.norm, 0.0)
+    population, count = subject.population, len(subject.images)
+    parameters = chosen.parameters(experiment.attacks.get(attack, {}), threat_model)
+    if protocol == "doubled":
+        parameters |= {name: 2 * parameters[name] for name in chosen.doubles}
+    whole = _on_one_draw(chosen) and protocol == "draw"
+    most = experiment.test_images if whole else experiment.population_images
+    images = min(most or experiment.test_images or count, count)
+    shared = population.random and chosen.kind == "authors" and chosen.surrogate == "submodel"
+    return Case(
+        dataset=subject.dataset,
+        source=subject.source,
+        sha256=subject.sha256,
+        test_images=count,
+        images=images,
+        classes=subject.classes,
+        defense=subject.defense,
+        defense_version=subject.defense_version,
+        defense_parameters=subject.defense_parameters,
+        submodels=len(population),
+        draws=population.draws,
+        probabilities=population.probabilities,
+        attack=attack,
+        attack_version=chosen.version,
+        attack_parameters=parameters,
+        norm=threat_model.norm,
+        eps=threat_model.eps,
+        images_per_draw=-(-images // CLUSTERS) if shared else 1,
+        batch_size=experiment.batch_size,
+        protocol=protocol,
+        budget=budget,
+        seed=seed,
+    )
+
+
+def facts(subject: Subject, attack: str, norm: str) -> Facts:
+    """What the registries know of a case in a norm."""
+    claim = subject.claim or tuple(name for name in ATTACKS if _claims(ATTACKS[name]))
+    return Facts(
+        attack_kind=ATTACKS[attack].kind,
+        claim=tuple(name for name in claim if norm in ATTACKS[name].norms),
+        random=subject.random,
+        reference=subject.reference,
+        eps_unit=subject.eps_unit if norm == "Linf" else 1.0,
+    )
+
+
+def _claims(attack: Attack) -> bool:
+    return attack.kind == "authors" and attack.surrogate == "submodel"
+
+
+def _on_one_draw(attack: Attack) -> bool:
+    """Whether an attack costs no more on many networks than on one."""
+    return attack.kind in ("authors", "control")

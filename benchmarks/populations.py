@@ -1,0 +1,381 @@
+"""Populations of a run: trained, or loaded from the store or from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attacks.seeding import derive_seed
+from benchmarks import datasets
+from benchmarks.case import Subject
+from benchmarks.checks import check_answers
+from benchmarks.experiment import TIME_LIMITS, Experiment, Variation, experiment
+from benchmarks.measure import answers_of
+from benchmarks.options import Options
+from benchmarks.paths import RELEASED
+from benchmarks.store import FileCheckpoint, Store, weights_sha256
+from benchmarks.tuning import fastest_plan
+from defenses import DEFENSES, Defense, Population, Task
+from defenses.surrogate import Plan
+from defenses.training import BeforeStep, Recipe, initialise
+
+
+class DefenseError(RuntimeError):
+    """A defense that broke its contract; the message names it and says how."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A population ready to be attacked.
+
+    Attributes:
+        parameters: what it was made with, the recipe included.
+        folder: its own, in the store; None: its members were loaded from elsewhere.
+        trained: whether this run trained it, rather than loaded it.
+    """
+
+    population: Population
+    dataset: datasets.Dataset
+    defense: str
+    parameters: dict[str, Any]
+    folder: Path | None
+    sha256: str
+    training_seconds: float
+    trained: bool
+
+
+class Populations:
+    """Trains or loads; holds the dataset in use, everything else is on disk.
+
+    Attributes:
+        trained: names of the stored populations that this process trained.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.store = Store(options.store, None if options.retrain else RELEASED)
+        self.trained: list[str] = []
+        self._dataset: datasets.Dataset | None = None
+        self._missing: dict[str, datasets.DatasetMissingError] = {}
+
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds that one training or one attack may take; None: any."""
+        return self.options.time_limit or TIME_LIMITS[self.options.budget]
+
+    def experiment(self, dataset: str) -> Experiment:
+        """The budget's numbers for a dataset."""
+        return experiment(self.options.budget, dataset)
+
+    def dataset(self, name: str) -> datasets.Dataset:
+        """A dataset on the CPU; the last one used is kept in memory.
+
+        Raises:
+            DatasetError: missing or unusable.
+        """
+        if name in self._missing:
+            raise self._missing[name]
+        if self._dataset is None or self._dataset.name != name:
+            self._dataset = None
+            numbers = self.experiment(name)
+            try:
+                self._dataset = datasets.load(
+                    name, self.options.data_root, numbers.train_images, numbers.test_images
+                )
+            except datasets.DatasetMissingError as error:
+                self._missing[name] = error
+                raise
+        return self._dataset
+
+    def subject(self, prepared: Prepared) -> Subject:
+        """A population with the dataset's test images, on the device, and the facts of both."""
+        data, defense = prepared.dataset, DEFENSES[prepared.defense]
+        device = self.options.device
+        return Subject(
+            population=prepared.population,
+            images=data.test_images.to(device, memory_format=torch.channels_last),
+            labels=data.test_labels.to(device),
+            dataset=data.name,
+            source=data.source,
+            sha256=data.sha256,
+            classes=data.classes,
+            eps_unit=datasets.DATASETS[data.name].eps_unit,
+            defense=prepared.defense,
+            defense_version=defense.version,
+            defense_parameters=prepared.parameters,
+            random=defense.random,
+            reference=defense.reference,
+            claim=defense.claim,
+            population_sha256=prepared.sha256,
+            training_seconds=prepared.training_seconds,
+        )
+
+    def prepare(self, dataset: str, defense: str) -> Prepared:
+        """Load a population from the store or its checkpoint, or train it and keep it there.
+
+        Raises:
+            As `prepare_varied`.
+        """
+        chosen = DEFENSES[defense]
+        if chosen.load is None:
+            return self.prepare_varied(dataset, Variation(defense=defense))
+        data, arguments = self.dataset(dataset), self._arguments(dataset, defense)
+        try:
+            members = chosen.load(datasets.DATASETS[dataset], **arguments)
+            population = self._population(dataset, chosen, members)
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise DefenseError(f"defense {defense!r} cannot be loaded: {error}") from error
+        self._check_contract(defense, population, data)
+        sha256 = weights_sha256(population)
+        return self._prepared(population, data, defense, arguments, None, sha256, 0.0)
+
+    def prepare_varied(self, dataset: str, variation: Variation) -> Prepared:
+        """The same for a population trained otherwise than the budget says.
+
+        Raises:
+            LookupError: unknown dataset or defense.
+            DatasetError: the data is missing or unusable.
+            DefenseError: the defense broke its contract; nothing is stored.
+            StoreError: the store cannot be used.
+            OSError: the store cannot be written to.
+        """
+        data, defense = self.dataset(dataset), variation.defense
+        arguments = self._arguments(dataset, defense) | dict(variation.changes)
+        recipe = replace(self.experiment(dataset).recipe(defense), **variation.recipe)
+        images = len(data.train_images[: variation.images])
+        parameters: dict[str, Any] = {**arguments, "recipe": asdict(recipe), "train_images": images}
+        if variation.in_turn:
+            parameters["in_turn"] = True
+        start = self.prepare_varied(dataset, variation.start) if variation.start else None
+        if start and start.folder:
+            parameters["start"] = start.folder.name
+        population = self._untrained(dataset, defense)
+        identity = {
+            "dataset": dataset,
+            "sha256": data.sha256,
+            "defense": defense,
+            "version": DEFENSES[defense].version,
+            "submodels": len(population),
+            "seed": self.options.seed,
+            **parameters,
+        }
+        folder = self.store.folder(f"{dataset}-{defense}-s{self.options.seed}", identity)
+        with self.store.lock(folder):
+            card = self.store.load_into(population, folder, keep=self._still_valid(dataset, start))
+            if card is None:
+                card = self._train(
+                    data, variation, population, folder, identity, arguments, recipe, start
+                )
+        return self._prepared(
+            population,
+            data,
+            defense,
+            parameters,
+            folder,
+            card["weights_sha256"],
+            card["training_seconds"],
+            trained=card["run"] == self.options.run,
+        )
+
+    def _train(
+        self,
+        data: datasets.Dataset,
+        variation: Variation,
+        population: Population,
+        folder: Path,
+        identity: dict[str, Any],
+        arguments: dict[str, Any],
+        recipe: Recipe,
+        start: Prepared | None,
+    ) -> dict[str, Any]:
+        """Train a population in place and store it; return its card."""
+        defense = variation.defense
+        # Before hours are spent on it as well as after.
+        self._check_contract(defense, population, data)
+        parents: dict[str, str] = {}
+        every_epoch = self.experiment(data.name).keeps_every_epoch(defense)
+        checkpoint = FileCheckpoint(folder, parents, every_epoch=every_epoch)
+
+        def load(other: str) -> Population:
+            parent = self.prepare(data.name, other)
+            parents[other] = parent.sha256
+            return parent.population
+
+        task = self._task(data, population, load, recipe, checkpoint=checkpoint)
+        images = slice(variation.images)
+        task = replace(
+            task,
+            images=task.images[images],
+            labels=task.labels[images],
+            in_turn=variation.in_turn,
+        )
+        if start and start.folder:
+            population.load_state_dict(start.population.state_dict())
+            parents[start.folder.name] = start.sha256
+            # Other batches than before.
+            task = replace(task, seed=derive_seed(task.seed, start.folder.name))
+        DEFENSES[defense].run_training(population, task, arguments)
+        self._check_contract(defense, population, data)
+        card = self.store.save(
+            population,
+            folder,
+            identity=identity,
+            seconds=checkpoint.seconds,
+            parents=parents,
+            run=self.options.run,
+            metrics={"clean_mra": self._clean_accuracy(population, data)},
+        )
+        self.trained.append(folder.name)
+        return card
+
+    def after_epochs(self, prepared: Prepared) -> list[Population]:
+        """What an adversarially trained population was after each epoch, the last included.
+
+        Raises:
+            StoreError: the store does not have it.
+        """
+        epochs = prepared.parameters["recipe"]["epochs"]
+        dataset, defense = prepared.dataset.name, prepared.defense
+        populations = [self._untrained(dataset, defense) for _ in range(epochs)]
+        if prepared.folder:
+            self.store.load_epochs(populations, prepared.folder)
+        return [one.to(memory_format=torch.channels_last) for one in populations]
+
+    def watch_training(self, dataset: str, defense: str, observe: BeforeStep) -> Population:
+        """Train a population once more, as it was trained, and keep nothing.
+
+        Args:
+            observe: called with (submodels, members, epoch, step) before each step; what it
+                raises ends the training.
+
+        Returns:
+            The population, in evaluation mode; the same as from `prepare`.
+
+        Raises:
+            As `prepare`.
+        """
+        data = self.dataset(dataset)
+        population = self._untrained(dataset, defense)
+
+        def load(other: str) -> Population:
+            return self.prepare(dataset, other).population
+
+        recipe = self.experiment(dataset).recipe(defense)
+        task = self._task(data, population, load, recipe, observe=observe)
+        DEFENSES[defense].run_training(population, task, self._arguments(dataset, defense))
+        return population.eval()
+
+    def plan(self, population: Population, images: Tensor) -> Plan:
+        """How to compute with a population on such images."""
+        return self.options.plan or fastest_plan(population, images)
+
+    def _prepared(
+        self,
+        population: Population,
+        data: datasets.Dataset,
+        defense: str,
+        parameters: dict[str, Any],
+        folder: Path | None,
+        sha256: str,
+        seconds: float,
+        *,
+        trained: bool = False,
+    ) -> Prepared:
+        # Convolutions are faster with the channels last, on CPUs and on GPUs.
+        population = population.to(memory_format=torch.channels_last)
+        return Prepared(population, data, defense, parameters, folder, sha256, seconds, trained)
+
+    def _arguments(self, dataset: str, defense: str) -> dict[str, Any]:
+        """The keyword arguments that a defense is made with."""
+        return DEFENSES[defense].parameters(
+            dict(self.experiment(dataset).defenses.get(defense, {}))
+        )
+
+    def _untrained(self, dataset: str, defense: str) -> Population:
+        chosen, data = DEFENSES[defense], datasets.DATASETS[dataset]
+        size = chosen.members or self.options.submodels or self.experiment(dataset).size(defense)
+        build = chosen.build or type(data).standard_network
+        built = initialise(lambda: build(data), size, seed=self.options.seed)
+        return self._population(dataset, chosen, built.submodels)
+
+    def _population(
+        self, dataset: str, defense: Defense, members: Iterable[nn.Module]
+    ) -> Population:
+        """Members under the law of their defense, on the device."""
+        draws = min(defense.draws, self.experiment(dataset).draws)
+        population = Population(members, probabilities=defense.probabilities, draws=draws)
+        return population.to(self.options.device)
+
+    def _task(
+        self,
+        data: datasets.Dataset,
+        population: Population,
+        load: Callable[[str], Population],
+        recipe: Recipe,
+        *,
+        checkpoint: FileCheckpoint | None = None,
+        observe: BeforeStep | None = None,
+    ) -> Task:
+        device = self.options.device
+        return Task(
+            images=data.train_images.to(device),
+            labels=data.train_labels.to(device),
+            recipe=recipe,
+            seed=self.options.seed,
+            load=load,
+            checkpoint=checkpoint,
+            plan=self.plan(population, data.train_images[:1].to(device)),
+            observe=observe,
+        )
+
+    def _check_contract(self, defense: str, population: Population, data: datasets.Dataset) -> None:
+        """Refuse what a defense must not build, and its training function not leave behind.
+
+        Raises:
+            DefenseError: changed data, or a population that cannot be scored.
+        """
+        population.eval()
+        if not data.unchanged():
+            self._dataset = None
+            raise DefenseError(
+                f"defense {defense!r} changed the training images or labels it was given; "
+                "let it work on a copy"
+            )
+        device = self.options.device
+        try:
+            check_answers(population, data.test_images.to(device), data.test_labels.to(device))
+        except ValueError as error:
+            raise DefenseError(f"defense {defense!r}: {error}") from error
+
+    def _clean_accuracy(self, population: Population, data: datasets.Dataset) -> float:
+        """Expected accuracy on the first thousand clean test images."""
+        first, device = slice(1000), self.options.device
+        images, labels = data.test_images[first].to(device), data.test_labels[first].to(device)
+        seed, batch_size = self.options.seed, self.experiment(data.name).batch_size
+        correct = answers_of(population, images, labels, seed=seed, batch_size=batch_size)
+        return correct.float().mean().item()
+
+    def _still_valid(
+        self, dataset: str, start: Prepared | None
+    ) -> Callable[[dict[str, Any]], bool]:
+        """Whether a stored population may be used, by its card.
+
+        Not with `--retrain`, unless this run trained it; and not when a population it was trained
+        from has other weights by now.
+        """
+
+        def valid(card: dict[str, Any]) -> bool:
+            if self.options.retrain and card["run"] != self.options.run:
+                return False
+            now = {start.folder.name: start.sha256} if start and start.folder else {}
+            return all(
+                (now.get(parent) or self.prepare(dataset, parent).sha256) == sha256
+                for parent, sha256 in card["parents"].items()
+            )
+
+        return valid
