@@ -272,7 +272,7 @@ def test_epochs_that_were_not_kept_are_an_error_that_names_the_cure(options):
     path = prepared.folder / "epoch-1.safetensors"
     content = path.read_bytes()
     path.unlink()
-    with pytest.raises(StoreError, match=r"epoch-1.safetensors.*benchmarks.store prune"):
+    with pytest.raises(StoreError, match=r"epoch-1.safetensors.*benchmarks store prune"):
         session.after_epochs(prepared)
     path.write_bytes(content)
 
