@@ -93,8 +93,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--time-limit",
         type=_seconds,
         metavar="SECONDS",
-        help="fail a training or an attack that takes longer, and go on (default: by budget, from "
-        "ten minutes to a week)",
+        help="fail a case that takes longer, training included, and go on (default: by budget, "
+        "from ten minutes to a week)",
     )
     group.addoption(
         "--eps",

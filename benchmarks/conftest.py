@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from attacks import AttackError
+from benchmarks.budgets import TIME_LIMITS
 from benchmarks.datasets import DATASETS, DatasetError, DatasetMissingError
-from benchmarks.limits import TimeLimitError, time_limit
 from benchmarks.session import DefenseError, Options, Prepared, Session, resolve_device
 from benchmarks.store import StoreError
 from defenses import DEFENSES
@@ -29,6 +31,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         cases = [(dataset, defense) for dataset in DATASETS for defense in DEFENSES]
         ids = ["-".join(case) for case in cases]
         metafunc.parametrize("population", cases, ids=ids, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each case its time limit; without SIGALRM, on Windows, one would end the whole run."""
+    limit = pytest.mark.timeout(_time_limit(config), method="signal", func_only=False)
+    for item in items:
+        if hasattr(signal, "SIGALRM") and item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(limit)
+
+
+def _time_limit(config: pytest.Config) -> float:
+    seconds: float = config.option.time_limit or TIME_LIMITS[config.option.budget]
+    return seconds
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Say what took too long and how to allow more, where pytest-timeout says how long."""
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, pytest.fail.Exception) and str(error.msg).startswith("Timeout (>"):
+        # What is trained or loaded for a case is a fixture.
+        what = "training or loading for " if call.when == "setup" else ""
+        limit = f"{_time_limit(item.config):g} s"
+        error.msg = f"{what}{item.name} took longer than {limit}; --time-limit allows more"
+        error.pytrace = False
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +76,6 @@ def session(pytestconfig: pytest.Config) -> Session:
             submodels=option.submodels,
             images_per_draw=option.images_per_draw,
             clm_from_scratch=option.clm_from_scratch,
-            time_limit=option.time_limit,
             run=getattr(pytestconfig, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex,
         )
     )
@@ -75,7 +101,6 @@ def population(
     with (
         failures_told("the store cannot be used: {}; --store names another"),
         terminal(),
-        time_limit(session.time_limit, f"training {defense} on {dataset}"),
     ):
         return session.prepare(dataset, defense)
 
@@ -91,7 +116,7 @@ def failures_told(no_access: str) -> Iterator[None]:
         yield
     except DatasetMissingError as error:
         pytest.skip(str(error))
-    except (AttackError, DatasetError, DefenseError, StoreError, TimeLimitError) as error:
+    except (AttackError, DatasetError, DefenseError, StoreError) as error:
         pytest.fail(str(error), pytrace=False)
     except OSError as error:
         pytest.fail(no_access.format(error), pytrace=False)
@@ -111,8 +136,7 @@ def measure(
         def measure_all() -> list[tuple[Record, bool]]:
             found = []
             for attack, eps in cells:
-                with time_limit(session.time_limit, f"attack {attack} at eps {eps:g}"):
-                    found.append(session.measure(population, attack, eps, protocol))
+                found.append(session.measure(population, attack, eps, protocol))
             return found
 
         with (

@@ -48,7 +48,6 @@ class Options:
         submodels: n in place of the budget's (`single` stays single), or None.
         images_per_draw: consecutive images that share a drawn surrogate.
         clm_from_scratch: train `clm` from scratch instead of from `ulm`.
-        time_limit: seconds, in place of the budget's, or None.
         run: identifies the run, the same for all its processes.
         plan: how to compute; None: as is fastest on this machine.
     """
@@ -66,7 +65,6 @@ class Options:
     submodels: int | None = None
     images_per_draw: int = 1
     clm_from_scratch: bool = False
-    time_limit: float | None = None
     plan: Plan | None = None
 
 
@@ -124,11 +122,6 @@ class Session:
         self._dataset: datasets.Dataset | None = None
         self._missing: dict[str, datasets.DatasetMissingError] = {}
         self._measured: set[Path] = set()
-
-    @property
-    def time_limit(self) -> float | None:
-        """Seconds that one training or one attack may take; None: any."""
-        return self.options.time_limit or budgets.TIME_LIMITS[self.options.budget]
 
     def experiment(self, dataset: str) -> budgets.Experiment:
         """The budget's numbers for a dataset."""

@@ -10,7 +10,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.conftest import failures_told, summary
 from benchmarks.datasets import DATASETS
 from benchmarks.evidence import KINDS, gather
-from benchmarks.limits import time_limit
 from benchmarks.session import Session
 from leaderboard import evidence
 
@@ -37,7 +36,6 @@ def test_evidence(
     with (
         failures_told("the evidence cannot be kept: {}; --store and --results name other folders"),
         terminal(),
-        time_limit(session.time_limit, f"evidence {kind} on {dataset}"),
     ):
         found, reused = benchmark.pedantic(
             gather, args=(session, dataset, kind), rounds=1, iterations=1
