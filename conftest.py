@@ -139,7 +139,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     if not any("benchmarks" in str(argument) for argument in config.args):
         return []
-    from benchmarks.installation import problems
     from benchmarks.session import environment, resolve_device
 
     option = config.option
@@ -149,7 +148,6 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"randomized defense bench: budget {option.budget}, device {about['device']} "
         f"({about['threads']} threads), seed {option.seed}, {versions}",
         f"data: {option.data_root}  store: {option.store}  results: {option.results}",
-        *(f"WARNING: {problem}" for problem in problems()),
     ]
 
 
