@@ -136,8 +136,19 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--device: {error}") from error
 
 
+def _paths(config: pytest.Config) -> set[Path]:
+    """The files and folders that a run is asked for."""
+    folder = config.invocation_params.dir
+    return {(folder / str(argument).partition("::")[0]).resolve() for argument in config.args}
+
+
+def _asks_for_benchmarks(config: pytest.Config) -> bool:
+    cases = ROOT / "benchmarks"
+    return any(path.is_relative_to(cases) or cases.is_relative_to(path) for path in _paths(config))
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    if not any("benchmarks" in str(argument) for argument in config.args):
+    if not _asks_for_benchmarks(config):
         return []
     from benchmarks.session import environment, resolve_device
 
