@@ -136,6 +136,25 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--device: {error}") from error
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the tests on all cores, with pytest-xdist, unless something speaks against it."""
+    option = config.option
+    if (
+        config.pluginmanager.hasplugin("xdist")
+        and not hasattr(config, "workerinput")
+        and option.numprocesses is None
+        and option.dist == "no"
+        and not (option.usepdb or option.trace or option.collectonly or option.capture == "no")
+        and not (option.showfixtures or option.show_fixtures_per_test)
+        and not _asks_for_benchmarks(config)
+        and (len(_paths(config)) > 1 or any(path.is_dir() for path in _paths(config)))
+    ):
+        option.numprocesses, option.dist = "auto", "worksteal"
+        # It would warn that it does nothing in parallel runs; no test uses it.
+        option.benchmark_disable = True
+
+
 def _paths(config: pytest.Config) -> set[Path]:
     """The files and folders that a run is asked for."""
     folder = config.invocation_params.dir
