@@ -32,6 +32,17 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("evidence")
 
 
+@pytest.fixture(autouse=True)
+def few_images_and_steps(monkeypatch):
+    """The variants that are combined; the smoke budget runs all, at their full price."""
+    experiment = budgets.experiment("smoke", "digits")
+    pgd, auto_attack = experiment.figures.combined
+    variants = (replace(pgd, parameters={**pgd.parameters, "steps": 2}), auto_attack)
+    figures = replace(experiment.figures, images=20, variants=variants, combined=variants)
+    small = replace(experiment, figures=figures)
+    monkeypatch.setitem(budgets._EXPERIMENTS, ("smoke", "digits"), small)
+
+
 @pytest.fixture
 def options(folder):
     return Options(
@@ -204,7 +215,7 @@ def test_the_last_epoch_is_the_population_itself(options):
     assert weights_sha256(last) == prepared.sha256
     clean = found.arrays["ulm-adv s"][-1, 0]
     record, _ = session.measure(prepared, "none", 0.0)
-    assert (clean == record.correct.mean(axis=0)).all()
+    assert (clean == record.correct.mean(axis=0)[: len(clean)]).all()
 
 
 def test_a_population_is_trained_on_in_the_way_of_a_defense_and_itself_stays(options):
