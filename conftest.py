@@ -93,8 +93,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--time-limit",
         type=_seconds,
         metavar="SECONDS",
-        help="fail a case that takes longer, training included, and go on (default: by budget, from "
-        "ten minutes to a week)",
+        help="fail a case that takes longer, training included, and go on (default: by budget, "
+        "from ten minutes to a week)",
     )
     group.addoption(
         "--eps",
@@ -136,10 +136,39 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--device: {error}") from error
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the tests on all cores, with pytest-xdist, unless something speaks against it."""
+    option = config.option
+    if (
+        config.pluginmanager.hasplugin("xdist")
+        and not hasattr(config, "workerinput")
+        and option.numprocesses is None
+        and option.dist == "no"
+        and not (option.usepdb or option.trace or option.collectonly or option.capture == "no")
+        and not (option.showfixtures or option.show_fixtures_per_test)
+        and not _asks_for_benchmarks(config)
+        and (len(_paths(config)) > 1 or any(path.is_dir() for path in _paths(config)))
+    ):
+        option.numprocesses, option.dist = "auto", "worksteal"
+        # It would warn that it does nothing in parallel runs; no test uses it.
+        option.benchmark_disable = True
+
+
+def _paths(config: pytest.Config) -> set[Path]:
+    """The files and folders that a run is asked for."""
+    folder = config.invocation_params.dir
+    return {(folder / str(argument).partition("::")[0]).resolve() for argument in config.args}
+
+
+def _asks_for_benchmarks(config: pytest.Config) -> bool:
+    cases = ROOT / "benchmarks"
+    return any(path.is_relative_to(cases) or cases.is_relative_to(path) for path in _paths(config))
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    if not any("benchmarks" in str(argument) for argument in config.args):
+    if not _asks_for_benchmarks(config):
         return []
-    from benchmarks.installation import problems
     from benchmarks.session import environment, resolve_device
 
     option = config.option
@@ -149,7 +178,6 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"randomized defense bench: budget {option.budget}, device {about['device']} "
         f"({about['threads']} threads), seed {option.seed}, {versions}",
         f"data: {option.data_root}  store: {option.store}  results: {option.results}",
-        *(f"WARNING: {problem}" for problem in problems()),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,6 +21,13 @@ from benchmarks.session import DefenseError, Options, Prepared, Session, resolve
 from benchmarks.store import StoreError
 from defenses import DEFENSES
 from leaderboard.records import Record
+
+# What to do about a library that cannot be imported; torchattacks imports torchvision.
+CURES = {
+    "torchvision": "install torch and torchvision from one index in one command: "
+    "pip install --force-reinstall torch torchvision",
+    "torchattacks": "pip install --force-reinstall --no-deps torchattacks==3.5.1",
+}
 
 # (cells as (attack, eps), protocol) -> records
 Measure = Callable[..., list[Record]]
@@ -118,8 +126,24 @@ def failures_told(no_access: str) -> Iterator[None]:
         pytest.skip(str(error))
     except (AttackError, DatasetError, DefenseError, StoreError) as error:
         pytest.fail(str(error), pytrace=False)
-    except OSError as error:
-        pytest.fail(no_access.format(error), pytrace=False)
+    except Exception as error:
+        if library := not_imported(error):
+            message = f"{library} cannot be imported ({error}): {CURES[library]}"
+            pytest.fail(message, pytrace=False)
+        if isinstance(error, OSError):
+            pytest.fail(no_access.format(error), pytrace=False)
+        raise
+
+
+def not_imported(error: Exception) -> str | None:
+    """The library of `CURES` that is missing, or raised this when it was imported."""
+    raising = {
+        frame.f_globals.get("__name__", "").partition(".")[0]
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_name == "<module>"
+    }
+    missing = error.name if isinstance(error, ImportError) else None
+    return next((library for library in CURES if library in {*raising, missing}), None)
 
 
 @pytest.fixture

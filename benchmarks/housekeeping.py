@@ -1,12 +1,7 @@
-"""`python -m benchmarks.store`: see, check and clean what fills the disk.
-
-`ls` lists populations, unfinished work and what was set aside; `verify` reads everything and says
-what is damaged; `prune` removes what is no finished population, or the populations it is given.
-"""
+"""What a store holds, what of it is damaged, and how to remove it."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from tabulate import tabulate
 
-from benchmarks.paths import cache_folder
 from benchmarks.store import epoch_paths, inside, lock_of, read_card, read_tensors, read_weights
 
 
@@ -132,45 +125,3 @@ def _remove(path: Path, *, dry_run: bool) -> bool:
     except Timeout:
         return False
     return True
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Return 0, 1 when `verify` found damage, or 2 when there is nothing of that name."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.store", description=__doc__)
-    parser.add_argument(
-        "--store",
-        type=Path,
-        default=cache_folder() / "store",
-        help="the store's folder (default: %(default)s)",
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("ls", help="list what is there, with sizes")
-    commands.add_parser("verify", help="read everything; exit with 1 if something is damaged")
-    cleaning = commands.add_parser(
-        "prune",
-        help="remove unfinished work, what was set aside and leftovers, or what is named",
-    )
-    cleaning.add_argument("names", nargs="*", help="names or patterns, as ls prints them")
-    cleaning.add_argument("--dry-run", action="store_true", help="say what would be removed")
-    options = parser.parse_args(arguments)
-
-    if options.command == "prune":
-        found = prune(options.store, options.names, dry_run=options.dry_run)
-    else:
-        found = list(entries(options.store, thorough=options.command == "verify"))
-    rows = [
-        (e.name, e.state, e.details, f"{e.bytes / 2**20:.1f}") for e in found if e.path.exists()
-    ]
-    gone = [e for e in found if not e.path.exists()]
-    if rows:
-        print(tabulate(rows, ["name", "state", "details", "MiB"], disable_numparse=True))
-    for entry in gone:
-        print(f"removed {entry.name} ({entry.state})")
-    if not found:
-        matching = " matches" if options.command == "prune" and options.names else ""
-        print(f"nothing in {options.store}{matching}")
-        return 2 if options.command == "prune" and options.names else 0
-    damaged = [entry for entry in found if entry.state.startswith("damaged")]
-    if options.command == "verify":
-        print(f"{len(found) - len(damaged)} sound, {len(damaged)} damaged")
-    return 1 if options.command == "verify" and damaged else 0

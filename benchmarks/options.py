@@ -18,7 +18,6 @@ class Options:
         norm: that defenses are attacked in.
         eps: radii to rank at in place of the budget's, or empty.
         submodels: n in place of the budget's (a defense of one member stays one), or None.
-        time_limit: seconds, in place of the budget's, or None.
         run: identifies the run, the same for all its processes.
         plan: how to compute; None: as is fastest on this machine.
     """
@@ -35,5 +34,4 @@ class Options:
     norm: str = "Linf"
     eps: tuple[float, ...] = ()
     submodels: int | None = None
-    time_limit: float | None = None
     plan: Plan | None = None

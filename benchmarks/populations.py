@@ -14,7 +14,7 @@ from attacks.seeding import derive_seed
 from benchmarks import datasets
 from benchmarks.case import Subject
 from benchmarks.checks import check_answers
-from benchmarks.experiment import TIME_LIMITS, Experiment, Variation, experiment
+from benchmarks.experiment import Experiment, Variation, experiment
 from benchmarks.measure import answers_of
 from benchmarks.options import Options
 from benchmarks.paths import RELEASED
@@ -62,11 +62,6 @@ class Populations:
         self.trained: list[str] = []
         self._dataset: datasets.Dataset | None = None
         self._missing: dict[str, datasets.DatasetMissingError] = {}
-
-    @property
-    def time_limit(self) -> float | None:
-        """Seconds that one training or one attack may take; None: any."""
-        return self.options.time_limit or TIME_LIMITS[self.options.budget]
 
     def experiment(self, dataset: str) -> Experiment:
         """The budget's numbers for a dataset."""

@@ -205,7 +205,7 @@ class Store:
         except (OSError, ValueError) as error:
             raise StoreError(
                 f"the epochs of {folder.name} are not all there ({error}); after "
-                f"`python -m benchmarks.store prune {folder.name}` it is made again with them"
+                f"`python -m benchmarks store prune {folder.name}` it is made again with them"
             ) from error
 
     def _copy_released(self, folder: Path) -> None:
@@ -490,9 +490,3 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
-
-
-if __name__ == "__main__":
-    from benchmarks.housekeeping import main
-
-    raise SystemExit(main())

@@ -11,7 +11,6 @@ import pytest
 from benchmarks.conftest import failures_told
 from benchmarks.datasets import DATASETS
 from benchmarks.experiment import REPRODUCED
-from benchmarks.limits import time_limit
 from benchmarks.reproduction import all_seeds, candidates, deviation, measured_again
 from benchmarks.session import Session, environment
 from leaderboard import records
@@ -37,11 +36,10 @@ def test_reproduction(
         )
     deviations = {}
     for record in random.sample(found, min(REPRODUCED, len(found))):
-        key = record.cell.key
+        key = record.case.key
         with (
             failures_told("the store cannot be used: {}; --store names another"),
             terminal(),
-            time_limit(session.time_limit, f"measuring {key} again"),
         ):
             print(f"\nmeasuring again: {key}")
             again = measured_again(record, session, tmp_path)

@@ -1,7 +1,13 @@
 """Tests keep to themselves."""
 
+import os
+
 import pytest
 import torch
+
+# Networks this small gain nothing from threads, and tests run beside each other.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -9,6 +15,8 @@ def cache_of_their_own(tmp_path_factory):
     """Nothing is read from or written to the user's cache folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        # A pytest that a test starts is no worker of this one.
+        patch.delenv("PYTEST_XDIST_WORKER", raising=False)
         yield
 
 

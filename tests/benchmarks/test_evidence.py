@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 from torch import nn
 
 from attacks import ThreatModel
@@ -30,6 +31,17 @@ from leaderboard import evidence
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("evidence")
+
+
+@pytest.fixture(autouse=True)
+def few_images_and_steps(monkeypatch):
+    """The variants that are combined; the smoke budget runs all, at their full price."""
+    experiment = budgets.experiment("smoke", "digits")
+    pgd, auto_attack = experiment.figures.combined
+    variants = (replace(pgd, parameters={**pgd.parameters, "steps": 2}), auto_attack)
+    figures = replace(experiment.figures, images=20, variants=variants, combined=variants)
+    small = replace(experiment, figures=figures)
+    monkeypatch.setitem(budgets._EXPERIMENTS, ("smoke", "digits"), small)
 
 
 @pytest.fixture
@@ -94,7 +106,7 @@ def test_networks_are_told_apart_as_attacked_and_answering(options):
 
 def test_what_was_measured_on_other_weights_is_measured_again(options):
     found, _ = gather(Session(options), "digits", "masks")
-    other = replace(found, populations={**found.populations, "clm": "f" * 64})
+    other = structs.replace(found, populations={**found.populations, "clm": "f" * 64})
     evidence.write(other, options.results)
     again, reused = gather(Session(replace(options, run="second")), "digits", "masks")
     assert not reused
@@ -205,7 +217,7 @@ def test_the_last_epoch_is_the_population_itself(options):
     assert weights_sha256(last) == prepared.sha256
     clean = found.arrays["ulm-adv s"][-1, 0]
     record, _ = session.measure(prepared, "none", 0.0)
-    assert (clean == record.correct.mean(axis=0)).all()
+    assert (clean == record.correct.mean(axis=0)[: len(clean)]).all()
 
 
 def test_a_population_is_trained_on_in_the_way_of_a_defense_and_itself_stays(options):
@@ -273,7 +285,7 @@ def test_epochs_that_were_not_kept_are_an_error_that_names_the_cure(options):
     path = prepared.folder / "epoch-1.safetensors"
     content = path.read_bytes()
     path.unlink()
-    with pytest.raises(StoreError, match=r"epoch-1.safetensors.*benchmarks.store prune"):
+    with pytest.raises(StoreError, match=r"epoch-1.safetensors.*benchmarks store prune"):
         session.after_epochs(prepared)
     path.write_bytes(content)
 

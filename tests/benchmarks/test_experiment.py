@@ -55,7 +55,7 @@ def test_a_dataset_of_one_file_in_another_package_is_trained_on_and_attacked(tmp
     assert prepared.dataset.test_images.shape == (16, 3, 32, 32)
     record, _ = session.measure(prepared, "pgd", 8 / 255)
     assert record.headline
-    assert record.cell.classes == 7
+    assert record.case.classes == 7
 
 
 def test_a_dataset_lacks_no_budget():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.housekeeping import main
+from benchmarks.__main__ import main
 from benchmarks.store import FileCheckpoint, Store, StoreError, weights_sha256
 from defenses import Population
 
@@ -158,7 +158,7 @@ def test_a_damaged_released_population_is_refused_like_one_of_the_store(kept, tm
 
 
 def listed(store, capsys, *arguments):
-    code = main(["--store", str(store.root), *arguments])
+    code = main(["store", "--store", str(store.root), *arguments])
     return code, capsys.readouterr().out
 
 

@@ -76,6 +76,12 @@ CASES = [
 ]
 
 
+def random_images(build, *batch):
+    """(*batch, H, W); small for the large network, which takes any size."""
+    size = 16 if build is cifar_resnet18 else 32
+    return torch.rand(*batch, size, size)
+
+
 def experienced(build, channels, n=3):
     """Submodels whose batch norms have seen something."""
     torch.manual_seed(0)
@@ -83,7 +89,7 @@ def experienced(build, channels, n=3):
     for submodel in submodels:
         submodel.train()
         for _ in range(3):
-            submodel(torch.rand(8, channels, 32, 32))
+            submodel(random_images(build, 8, channels))
     return [submodel.eval() for submodel in submodels]
 
 
@@ -99,7 +105,7 @@ def gradient(model, images):
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_frozen_stack_is_the_loop(build, channels, shared):
     submodels = experienced(build, channels)
-    images = torch.rand(*(() if shared else (3,)), 5, channels, 32, 32)
+    images = random_images(build, *(() if shared else (3,)), 5, channels)
 
     def loop(batch):
         blocks = [batch] * 3 if shared else batch
@@ -121,7 +127,7 @@ def test_a_training_stack_has_the_loop_s_gradients_and_statistics(build, channel
     submodels = [submodel.double().train() for submodel in experienced(build, channels)]
     alone = copy.deepcopy(submodels)
     stack = Stack(submodels)
-    images, labels = torch.rand(3, 8, channels, 32, 32).double(), torch.arange(8)
+    images, labels = random_images(build, 3, 8, channels).double(), torch.arange(8)
     for models in (stack(images), [one(own) for one, own in zip(alone, images, strict=True)]):
         sum(F.cross_entropy(logits, labels) for logits in models).backward()
     before = [one.state_dict() for one in alone]

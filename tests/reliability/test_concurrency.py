@@ -1,6 +1,5 @@
 """Several processes on one store: each population trained once, no record lost, one valid page."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,17 +30,16 @@ def test_two_processes_train_each_population_once_and_lose_nothing(tmp_path):
 
 
 def test_parallel_workers_share_a_store_and_write_one_page(tmp_path):
-    command = [sys.executable, "-m", "pytest", "benchmarks/", "-n", "4", "-q"]
-    command += ["-k", "digits and (ulm or single) and not adv and (none or fgsm or pgd)"]
+    command = [sys.executable, "-m", "pytest", "benchmarks/", "-n", "2", "-q"]
+    command += ["-k", "digits and (ulm or single) and not adv and (none or fgsm)"]
     command += ["--budget", "smoke", f"--results={tmp_path / 'results'}"]
     command += [f"--store={tmp_path / 'store'}", "--benchmark-disable", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "populations trained: 2" in done.stdout
     numbers = experiment("smoke", "digits")
     radii = sorted({*numbers.radii["Linf"], *numbers.sweep_radii["Linf"]})
-    expected = {(attack, eps) for attack in ("fgsm", "pgd") for eps in radii} | {("none", 0.0)}
+    expected = {(attack, eps) for attack in ("fgsm",) for eps in radii} | {("none", 0.0)}
     for defense in ("ulm", "single"):
         mine = [r for r in records.read_all(tmp_path / "results") if r.case.defense == defense]
         drawn = {(r.case.attack, r.case.eps) for r in mine if r.case.protocol == "draw"}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from workers import options, populations
 
-from benchmarks.housekeeping import main
+from benchmarks.__main__ import main
 from benchmarks.session import Session
 from benchmarks.store import FileBlocks, FileCheckpoint, Store, weights_sha256, write_tensors
 from defenses import Population
@@ -90,7 +90,7 @@ def test_a_damaged_population_is_set_aside(sound, tmp_path, tries, name):
         if not damaged(copy / name, number) or same_json(copy / name, content):
             continue
         done.append(number)
-        assert main(["--store", str(root), "verify"]) == 1
+        assert main(["store", "--store", str(root), "verify"]) == 1
         with pytest.warns(UserWarning, match=f"{original.name}.*[Ss]et aside"):
             assert Store(root).load_into(fresh, copy) is None
         left = sorted(path.name for path in copy.iterdir())

@@ -1,8 +1,6 @@
 """A full disk, a store that cannot be written: one clear error, and what was there is intact."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -96,14 +94,14 @@ def test_a_store_without_permission_is_one_clear_error(tmp_path, somebody):
     assert not list(entries(tmp_path / "store"))
 
 
-def test_the_command_line_names_what_cannot_be_written(tmp_path):
+def test_the_command_line_names_what_cannot_be_written(tmp_path, capfd):
     (tmp_path / "store").write_text("a file where a folder should be")
-    command = [sys.executable, "-m", "pytest", "benchmarks/", "-k", "digits-single-none"]
-    command += ["--budget", "smoke", f"--results={tmp_path / 'results'}"]
-    command += [f"--store={tmp_path / 'store'}", "-p", "no:cacheprovider", "-q"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "the store cannot be used" in done.stdout
-    assert "--store names another" in done.stdout
-    assert "Traceback" not in done.stdout
+    arguments = ["benchmarks/", "-k", "digits-single-none", "--budget", "smoke", "-q"]
+    arguments += [f"--rootdir={ROOT}", f"--results={tmp_path / 'results'}"]
+    code = pytest.main([*arguments, f"--store={tmp_path / 'store'}", "-p", "no:cacheprovider"])
+    assert code == pytest.ExitCode.TESTS_FAILED
+    printed = capfd.readouterr().out
+    assert "the store cannot be used" in printed
+    assert "--store names another" in printed
+    assert "Traceback" not in printed
     assert (tmp_path / "store").read_text() == "a file where a folder should be"

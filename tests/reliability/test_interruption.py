@@ -1,6 +1,5 @@
 """kill -9 at random moments: what was done stays done, and the end is the same to the last bit."""
 
-import os
 import random
 import signal
 import subprocess
@@ -81,11 +80,9 @@ def test_ctrl_c_leaves_a_page_and_says_how_to_go_on(tmp_path):
     command = [sys.executable, "-m", "pytest", "benchmarks/", "-k", "digits and single and not adv"]
     command += ["--budget", "smoke", f"--results={results}", f"--store={tmp_path / 'store'}"]
     command += ["--benchmark-disable", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=environment,
         stdout=subprocess.PIPE,
         text=True,
         # What a shell starts in the background inherits an ignored Ctrl-C.

@@ -41,7 +41,6 @@ def populations(store: Path) -> list[Path]:
 
 def work(folder: Path, trained=None) -> None:
     """Train a counter-linked population from an unlinked one, and attack it, in small steps."""
-    torch.set_num_threads(1)
     recipe = replace(SMOKE.recipes["default"], epochs=4)
     defenses = {**SMOKE.defenses, "clm": {**SMOKE.defenses["clm"], "epochs": 4}}
     smaller = replace(
@@ -64,7 +63,6 @@ def work(folder: Path, trained=None) -> None:
 
 def prepare_only(folder: Path, outcome, limit: int | None = None, user: int | None = None) -> None:
     """Train or load one small population under a limit on file sizes, or as another user."""
-    torch.set_num_threads(1)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     session = Session(options(folder))
