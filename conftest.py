@@ -102,33 +102,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="EPS",
-        help="rank at this Linf radius, such as 0.3 or 8/255, instead of the paper's; repeatable",
+        help="rank at this radius in the norm, such as 0.3 or 8/255, instead of the dataset's; "
+        "repeatable",
+    )
+    group.addoption(
+        "--norm",
+        choices=["Linf", "L2"],
+        default="Linf",
+        help="norm that defenses are attacked in; attacks that do not support it are left out "
+        "(default: Linf)",
     )
     group.addoption(
         "--submodels",
         type=_positive,
         metavar="N",
-        help="size of the populations, instead of the budget's; `single` stays one network",
-    )
-    group.addoption(
-        "--images-per-draw",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="perturb this many consecutive images with the same drawn submodel; the paper's "
-        "released code uses 100 (default: 1, the paper's Eq. 6)",
-    )
-    group.addoption(
-        "--clm-from-scratch",
-        action="store_true",
-        help="train clm from scratch with counter-linking, instead of retraining ulm",
+        help="size of the populations, instead of the budget's; a defense of one member stays one",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SUMMARY] = []
     if config.option.device in ("cuda", "mps"):
-        from benchmarks.session import resolve_device
+        from benchmarks.environment import resolve_device
 
         try:
             resolve_device(config.option.device)
@@ -169,7 +164,7 @@ def _asks_for_benchmarks(config: pytest.Config) -> bool:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     if not _asks_for_benchmarks(config):
         return []
-    from benchmarks.session import environment, resolve_device
+    from benchmarks.environment import environment, resolve_device
 
     option = config.option
     about = environment(resolve_device(option.device))
@@ -197,7 +192,7 @@ def explain_empty_selection(expression: str) -> str:
     """One line for a `-k` expression that matches no case."""
     from attacks import ATTACKS
     from benchmarks.datasets import DATASETS
-    from benchmarks.evidence import KINDS
+    from benchmarks.paper.evidence import KINDS
     from defenses import DEFENSES
 
     known = [*DATASETS, *DEFENSES, *ATTACKS, *KINDS]

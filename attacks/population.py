@@ -15,8 +15,8 @@ from attacks import gradient, square
 from attacks.arc import arc as run_arc
 from attacks.craft import PopulationLike
 from attacks.objectives import LOSSES, clipped_margin
-from attacks.registry import register_attack
 from attacks.problem import Incumbent, Problem
+from attacks.registry import register_attack
 from attacks.threat_model import ThreatModel
 
 BOTH = ("Linf", "L2")

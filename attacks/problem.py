@@ -13,7 +13,6 @@ from attacks.craft import PopulationLike
 from attacks.objectives import Loss, expected_correctness
 from attacks.threat_model import ThreatModel
 
-
 Confirm = Callable[[Tensor, Tensor], Tensor]
 
 

@@ -34,7 +34,7 @@ class _Float64Logits(nn.Module):
 
 
 def _reachable_step(parameters: Mapping[str, Any], threat_model: ThreatModel) -> dict[str, Any]:
-    """The step as it is asked for, where that lies between eps / steps and eps / 4; else the nearer.
+    """The step that is asked for if it lies between eps / steps and eps / 4; else the nearer end.
 
     Below eps / steps the edge of the ball is out of reach; above eps / 4 a sign attack jumps
     between the ball's corners.

@@ -50,11 +50,16 @@ class Subject:
     training_seconds: float
 
 
-def protocols(population: Population) -> tuple[str, ...]:
-    """The protocols beside the draw that mean anything for a population."""
-    if len(population) == 1:
+def protocols(*, several: bool, random: bool) -> tuple[str, ...]:
+    """The protocols beside the draw that mean anything.
+
+    Args:
+        several: whether there are two members or more.
+        random: whether members are random in themselves.
+    """
+    if not several:
         return ("doubled",)
-    return ("doubled", "alone", "transfer", *(() if population.random else ("average",)))
+    return ("alone", *(() if random else ("average",)), "transfer", "doubled")
 
 
 def build_case(

@@ -14,10 +14,14 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from attacks import AttackError
-from benchmarks.budgets import TIME_LIMITS
+from attacks import ATTACKS, AttackError, ThreatModel
+from benchmarks.case import protocols
 from benchmarks.datasets import DATASETS, DatasetError, DatasetMissingError
-from benchmarks.session import DefenseError, Options, Prepared, Session, resolve_device
+from benchmarks.environment import resolve_device
+from benchmarks.experiment import TIME_LIMITS
+from benchmarks.options import Options
+from benchmarks.populations import DefenseError, Prepared
+from benchmarks.session import NoRadiusError, Session
 from benchmarks.store import StoreError
 from defenses import DEFENSES
 from leaderboard.records import Record
@@ -29,24 +33,61 @@ CURES = {
     "torchattacks": "pip install --force-reinstall --no-deps torchattacks==3.5.1",
 }
 
-# (cells as (attack, eps), protocol) -> records
+PAPER = Path(__file__).parent / "paper"
+# (cases as (attack, threat model), protocol) -> records
 Measure = Callable[..., list[Record]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every registered defense on every dataset; ids start `dataset-defense`."""
+    """Every registered defense on every dataset that it is for; ids start `dataset-defense`."""
     if "population" in metafunc.fixturenames:
-        cases = [(dataset, defense) for dataset in DATASETS for defense in DEFENSES]
+        cases = [
+            (dataset, defense)
+            for dataset in DATASETS
+            for defense in DEFENSES
+            if DEFENSES[defense].datasets is None or dataset in DEFENSES[defense].datasets
+        ]
         ids = ["-".join(case) for case in cases]
         metafunc.parametrize("population", cases, ids=ids, indirect=True, scope="session")
+    attacks = [name for name in ATTACKS if metafunc.config.option.norm in ATTACKS[name].norms]
+    if "attack" in metafunc.fixturenames:
+        metafunc.parametrize("attack", attacks)
+    if "swept_attack" in metafunc.fixturenames:
+        metafunc.parametrize("swept_attack", [name for name in attacks if ATTACKS[name].swept])
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The paper's studies take longer than all the rest: they run when they are asked for."""
+    folder = config.invocation_params.dir
+    asked = [(folder / str(argument).partition("::")[0]).resolve() for argument in config.args]
+    named = any(path.is_relative_to(PAPER) for path in asked)
+    return True if collection_path == PAPER and not named else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each case its time limit; without SIGALRM, on Windows, one would end the whole run."""
+    """Leave out what means nothing, and give each case its time limit.
+
+    Without SIGALRM, on Windows, a limit would end the whole run.
+    """
     limit = pytest.mark.timeout(_time_limit(config), method="signal", func_only=False)
+    meant = [item for item in items if _means_something(item)]
+    if len(meant) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in meant])
+        items[:] = meant
     for item in items:
         if hasattr(signal, "SIGALRM") and item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(limit)
+
+
+def _means_something(item: pytest.Item) -> bool:
+    """Whether a protocol says something of a defense: of one member, alone, only "doubled" does."""
+    parameters = getattr(item, "callspec", None)
+    if parameters is None or "protocol" not in parameters.params:
+        return True
+    _, name = parameters.params["population"]
+    defense = DEFENSES[name]
+    several = (defense.members or item.config.option.submodels or 2) > 1
+    return parameters.params["protocol"] in protocols(several=several, random=defense.draws > 1)
 
 
 def _time_limit(config: pytest.Config) -> float:
@@ -80,10 +121,9 @@ def session(pytestconfig: pytest.Config) -> Session:
             results=option.results,
             rerun=option.rerun,
             retrain=option.retrain,
+            norm=option.norm,
             eps=tuple(option.eps),
             submodels=option.submodels,
-            images_per_draw=option.images_per_draw,
-            clm_from_scratch=option.clm_from_scratch,
             run=getattr(pytestconfig, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex,
         )
     )
@@ -124,7 +164,7 @@ def failures_told(no_access: str) -> Iterator[None]:
         yield
     except DatasetMissingError as error:
         pytest.skip(str(error))
-    except (AttackError, DatasetError, DefenseError, StoreError) as error:
+    except (AttackError, DatasetError, DefenseError, NoRadiusError, StoreError) as error:
         pytest.fail(str(error), pytrace=False)
     except Exception as error:
         if library := not_imported(error):
@@ -154,14 +194,11 @@ def measure(
     terminal: Callable[[], AbstractContextManager[Any]],
     record_property: Callable[[str, object], None],
 ) -> Measure:
-    """Attack the population: [(attack, eps), ...] -> records, timed by pytest-benchmark."""
+    """Attack it, [(attack, threat model), ...] -> records, timed by pytest-benchmark."""
 
-    def run(cells: Sequence[tuple[str, float]], protocol: str = "draw") -> list[Record]:
+    def run(cases: Sequence[tuple[str, ThreatModel]], protocol: str = "draw") -> list[Record]:
         def measure_all() -> list[tuple[Record, bool]]:
-            found = []
-            for attack, eps in cells:
-                found.append(session.measure(population, attack, eps, protocol))
-            return found
+            return [session.measure(population, *case, protocol) for case in cases]
 
         with (
             failures_told("the record cannot be written: {}; --results names another folder"),
@@ -172,7 +209,9 @@ def measure(
         records = [record for record, _ in measured]
         benchmark.extra_info["budget"] = session.options.budget
         benchmark.extra_info["protocol"] = protocol
-        benchmark.extra_info["mra"] = {f"{r.case.attack} {r.case.eps:g}": r.mra for r in records}
+        benchmark.extra_info["accuracy"] = {
+            f"{r.case.attack} {r.case.eps:g}": r.score.value for r in records
+        }
         benchmark.extra_info["reused"] = reused
         record_property("cells", summary(session, len(measured) - reused, reused))
         return records

@@ -8,22 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from attacks import ThreatModel
 from benchmarks.experiment import REPRODUCED_SECONDS
-from benchmarks.session import Session
+from benchmarks.session import SAME_BITS, Session
 from defenses.surrogate import Plan
 from leaderboard import metrics
 from leaderboard.records import Record
-
-# What bits depend on beside a record's own seeds and plan.
-SAME_BITS = (
-    "device",
-    "processor",
-    "instructions",
-    "threads",
-    "torch",
-    "torchattacks",
-    "arithmetic",
-)
 
 
 def candidates(
@@ -83,22 +73,21 @@ def measured_again(record: Record, session: Session, results: Path) -> Record:
     Raises:
         As `Session.prepare` and `Session.measure`.
     """
-    cell = record.case
+    case = record.case
     again = Session(
         replace(
             session.options,
             results=results,
-            seed=cell.seed,
-            eps=(cell.eps,) if cell.eps else (),
-            submodels=cell.submodels,
-            images_per_draw=cell.images_per_draw,
-            clm_from_scratch=bool(cell.defense_parameters.get("from_scratch")),
+            seed=case.seed,
+            norm=case.norm,
+            eps=(case.eps,) if case.eps else (),
+            submodels=case.submodels,
             plan=Plan.parse(record.environment["computation"]),
             rerun=True,
         )
     )
-    prepared = again.prepare(cell.dataset, cell.defense)
-    return again.measure(prepared, cell.attack, cell.eps, cell.protocol)[0]
+    prepared = again.prepare(case.dataset, case.defense)
+    return again.measure(prepared, case.attack, ThreatModel(case.norm, case.eps), case.protocol)[0]
 
 
 def deviation(record: Record, again: Record, seeds: Sequence[Record]) -> str:
@@ -119,14 +108,14 @@ def deviation(record: Record, again: Record, seeds: Sequence[Record]) -> str:
             return "training gave other weights"
         differing = int((again.correct != record.correct).sum())
         return f"{differing} of {record.correct.size} answers differ" if differing else ""
-    expected, of = metrics.score([record.correct]), "its interval over images"
+    expected, of = record.score, "its interval over images"
     low, high = expected.low, expected.high
     if not same_weights:
         if len(seeds) < 2:
             return "training gave other weights, and no other seed tells how much that may change"
-        another = metrics.another_mean(np.array([one.mra for one in seeds]), 1)
+        another = metrics.another_mean(np.array([one.score.value for one in seeds]), 1)
         low, high = metrics.hull(expected, another)
         of += f" and what {len(seeds)} training seeds let expect of one more"
-    if low <= again.mra <= high:
+    if low <= again.score.value <= high:
         return ""
-    return f"MRA {again.mra:.4f} is outside {low:.4f} to {high:.4f}, {of}"
+    return f"MRA {again.score.value:.4f} is outside {low:.4f} to {high:.4f}, {of}"

@@ -31,6 +31,10 @@ SAME_BITS = (
 )
 
 
+class NoRadiusError(LookupError):
+    """A dataset without a radius in the norm; the message says how to name one."""
+
+
 class Session(Populations):
     """Measures each case once, and decides which record may be re-used."""
 
@@ -44,12 +48,12 @@ class Session(Populations):
         """The threat models to rank at.
 
         Raises:
-            LookupError: the dataset has no radius in the norm, and none was asked for.
+            NoRadiusError: the dataset has none in the norm, and none was asked for.
         """
         norm = self.options.norm
         radii = self.options.eps or self.experiment(dataset).radii.get(norm, ())
         if not radii:
-            raise LookupError(f"{dataset} has no radius in {norm}: name one with --eps")
+            raise NoRadiusError(f"{dataset} has no radius in {norm}: name one with --eps")
         return tuple(ThreatModel(norm, eps) for eps in radii)
 
     def sweep(self, dataset: str) -> tuple[ThreatModel, ...]:

@@ -10,9 +10,10 @@ import pytest
 
 from benchmarks.conftest import failures_told
 from benchmarks.datasets import DATASETS
+from benchmarks.environment import environment
 from benchmarks.experiment import REPRODUCED
 from benchmarks.reproduction import all_seeds, candidates, deviation, measured_again
-from benchmarks.session import Session, environment
+from benchmarks.session import Session
 from leaderboard import records
 
 

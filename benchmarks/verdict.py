@@ -129,7 +129,7 @@ def judge(
             for share in CURVE_SHARES:
                 run(attack, share=share)
         for protocol in entry.protocols:
-            if protocol in protocols(population):
+            if protocol in protocols(several=len(population) > 1, random=population.random):
                 run(attack, protocol)
     (row,) = rows.rows(measured, threat_model.norm, threat_model.eps)
     assert worst is not None

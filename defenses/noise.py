@@ -12,7 +12,7 @@ from defenses.training import Task
 
 
 class Noise(nn.Module):
-    """The network on images with fresh noise of standard deviation sigma: (N, C, H, W)."""
+    """The network on images with fresh noise of standard deviation sigma."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -20,6 +20,7 @@ class Noise(nn.Module):
         self.register_buffer("sigma", torch.zeros(()))
 
     def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, K)."""
         noisy = images + self.sigma * torch.randn_like(images)
         return self.network(noisy)  # type: ignore[no-any-return]
 

@@ -13,13 +13,14 @@ from defenses.training import Task
 
 
 class ResizePad(nn.Module):
-    """The network on the image shrunk to a random size at a random place: (N, C, S, S)."""
+    """The network on the image, shrunk to a random size, at a random place."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
+        """(N, C, S, S) -> (N, K)."""
         side = images.shape[-1]
         size = int(torch.randint(round(side * 299 / 331), side + 1, ()))
         left, top = torch.randint(side - size + 1, (2,)).tolist()

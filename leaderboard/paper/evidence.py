@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from leaderboard.files import Name, Sealed, read_sealed, write_sealed
-from leaderboard.records import RecordError, read_each
 from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS
+from leaderboard.records import RecordError, read_each
 
 Array = npt.NDArray[Any]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from leaderboard.paper import figures as paper_figures
 from leaderboard.curves import Curve, curves
+from leaderboard.paper import figures as paper_figures
 from leaderboard.paper.evidence import COMPARED, Evidence
 from leaderboard.paper.figures import TransferTables, transfer_tables
 from leaderboard.paper.findings import SIGNIFICANT, parities, size_scores

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from attacks.search import Incumbent, Problem, apgd_checkpoints
 from torch import nn
 
 from attacks import ATTACKS, ThreatModel, adaptive, craft, search, square
 from attacks.arc import arc
 from attacks.objectives import CLIP, LOSSES, expected_correctness, margins
-from attacks.search import Incumbent, Problem, apgd_checkpoints
 from defenses import Population
 
 # Two submodels, one image, three classes, label 0.

@@ -8,8 +8,8 @@ from samples import gated, record, row
 from leaderboard import baselines, plots
 from leaderboard.markdown import escape
 from leaderboard.render import FIRST_LINE, render
-from leaderboard.speed import Timing
 from leaderboard.rows import Setting
+from leaderboard.speed import Timing
 
 GOLDEN = Path(__file__).parent / "golden.md"
 

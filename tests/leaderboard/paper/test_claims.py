@@ -7,6 +7,7 @@ import samples
 from samples import record
 
 from leaderboard import baselines
+from leaderboard.metrics import Score
 from leaderboard.paper.claims import (
     FAILS,
     HOLDS,
@@ -17,7 +18,6 @@ from leaderboard.paper.claims import (
     decide,
     judge_claims,
 )
-from leaderboard.metrics import Score
 from leaderboard.paper.studies import studies
 
 MANY = {"images": 1000, "submodels": 1, "budget": "paper"}

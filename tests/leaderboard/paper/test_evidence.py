@@ -7,8 +7,8 @@ import samples
 from msgspec.structs import asdict, replace
 
 from leaderboard import evidence
-from leaderboard.paper.evidence import KINDS
 from leaderboard.files import write_sealed
+from leaderboard.paper.evidence import KINDS
 from leaderboard.records import RecordError
 
 

@@ -10,8 +10,8 @@ from samples import gated, record
 from leaderboard import paper_figures
 from leaderboard.drawing import FOREGROUND
 from leaderboard.paper.evidence import KINDS
-from leaderboard.paper.gallery import gallery
 from leaderboard.paper.figures import transfer_tables
+from leaderboard.paper.gallery import gallery
 from leaderboard.paper.studies import studies
 
 

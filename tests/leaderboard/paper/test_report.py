@@ -9,10 +9,10 @@ from msgspec import structs
 from samples import gated, record
 
 from leaderboard import baselines
+from leaderboard.metrics import Score
 from leaderboard.paper.comparison import compare
 from leaderboard.paper.evidence import KINDS
 from leaderboard.paper.explanations import explain
-from leaderboard.metrics import Score
 from leaderboard.paper.report import FIRST_LINE, render_paper, result
 from leaderboard.paper.studies import studies
 

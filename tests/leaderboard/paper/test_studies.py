@@ -1,7 +1,6 @@
 import samples
 from samples import record, row
 
-from leaderboard.paper.names import RADII, SUBMODELS
 from leaderboard.paper.studies import studies
 
 

@@ -19,15 +19,19 @@ from torch.nn import functional as F
 from attacks import ATTACKS, Attack, ThreatModel, craft
 from attacks.freezing import frozen
 from attacks.seeding import derive_seed
+from benchmarks.environment import environment
 from benchmarks.evaluation import evaluate
 from benchmarks.experiment import Figures, Variant, Variation
-from benchmarks.session import Prepared, Session, environment
+from benchmarks.measure import answers_of
+from benchmarks.populations import Prepared
+from benchmarks.session import Session
 from defenses import Population
 from defenses.counter_linking import draw_mask, first_weight
 from defenses.surrogate import Plan
-from leaderboard import evidence, metrics
+from leaderboard import metrics
 from leaderboard.files import set_aside
-from leaderboard.metrics import Correct
+from leaderboard.metrics import Answers, Correct
+from leaderboard.paper import evidence
 from leaderboard.paper.evidence import (
     ADVERSARIAL,
     AT_LARGEST_RADIUS,
@@ -57,7 +61,7 @@ class Scene:
 
     def __init__(self, session: Session, dataset: str, kind: str) -> None:
         self.session, self.dataset = session, dataset
-        radii = session.radii(dataset)
+        radii = [threat_model.eps for threat_model in session.radii(dataset)]
         self.eps = max(radii) if kind in AT_LARGEST_RADIUS else min(radii)
         self.prepared: dict[str, Prepared] = {
             defense: session.prepare(dataset, defense) for defense in KINDS[kind].defenses
@@ -213,9 +217,11 @@ def size(scene: Scene) -> Arrays:
         claimed, worst = [], []
         for k in sizes:
             part = Population(population.submodels[:k])
-            found = [scene.perturb(part, attack, scene.eps)[1] for attack in (CLAIMED, CASCADE)]
-            claimed.append(metrics.expected_correctness(found[0]))
-            worst.append(metrics.expected_correctness(metrics.worst_case(found)))
+            both = [
+                Answers(scene.perturb(part, attack, scene.eps)[1]) for attack in (CLAIMED, CASCADE)
+            ]
+            claimed.append(both[0].s)
+            worst.append(metrics.worst_case(both).s)
         arrays[f"{name} claimed s"] = np.asarray(claimed, np.float32)
         arrays[f"{name} worst s"] = np.asarray(worst, np.float32)
     return arrays
@@ -244,7 +250,9 @@ def _in_variants(scene: Scene, population: Population, chosen: Sequence[Variant]
             batch_size=scene.batch_size,
             images_per_draw=variant.images_per_draw,
         )
-        correct = population.correct(made.images, scene.labels, batch_size=scene.batch_size)
+        correct = answers_of(
+            population, made.images, scene.labels, seed=0, batch_size=scene.batch_size
+        )
         rows.append(metrics.expected_correctness(correct.numpy()))
     return np.asarray(rows, np.float32)
 
@@ -272,7 +280,9 @@ def as_published(variant: Variant) -> Attack:
         perturbed: Tensor = attack(images.contiguous(), labels).detach()
         return torch.where(perturbed.isfinite(), perturbed, images)
 
-    return Attack(variant.attack, run, "submodel", ("Linf",), gradient_only=False, version=1)
+    return Attack(
+        variant.attack, run, "authors", "submodel", ("Linf",), gradient_only=False, version=1
+    )
 
 
 def retraining(scene: Scene) -> Arrays:
@@ -323,10 +333,9 @@ def _measured(scene: Scene, prefix: str, populations: Iterable[Population]) -> A
 def _left(scene: Scene, population: Population) -> Array:
     """What is left of each image clean, under each attack, and in the worst case: (shown, N)."""
     _, clean = scene.perturb(population, "none", 0.0)
-    attacked = [scene.perturb(population, attack, scene.eps)[1] for attack in SHOWN[1:]]
-    found = [clean, *attacked[:-1], metrics.worst_case(attacked)]
-    rows = [metrics.expected_correctness(correct) for correct in found]
-    return np.asarray(rows, np.float32)
+    attacked = [Answers(scene.perturb(population, attack, scene.eps)[1]) for attack in SHOWN[1:]]
+    shown = [Answers(clean), *attacked[:-1], metrics.worst_case(attacked)]
+    return np.asarray([answers.s for answers in shown], np.float32)
 
 
 def conformity(scene: Scene) -> Arrays:
@@ -334,7 +343,7 @@ def conformity(scene: Scene) -> Arrays:
     accuracies: dict[str, list[Array]] = {"clean": [], "claimed": []}
     for session, prepared in scene.conforming().values():
         for name, attack, eps in (("clean", "none", 0.0), ("claimed", CLAIMED, scene.eps)):
-            record, _ = session.measure(prepared, attack, eps)
+            record, _ = session.measure(prepared, attack, ThreatModel("Linf", eps))
             accuracies[name].append(metrics.submodel_accuracies(record.correct))
     return {
         "seeds": np.asarray(list(scene.conforming()), np.float32),
@@ -382,9 +391,10 @@ def diversity(scene: Scene) -> Arrays:
             pair = Population([population.submodels[a], population.submodels[b]])
             _, informed = scene.perturb(pair, INFORMED, eps, count=images)
             through = [carried[source][[a, b]] for source in (a, b)]
-            outcomes["transfer"].append(metrics.mra(np.stack([carried[a, b], carried[b, a]])))
-            outcomes["claimed"].append(metrics.mra(np.stack(through)))
-            outcomes["worst"].append(metrics.mra(metrics.worst_case([informed, *through])))
+            outcomes["transfer"].append(float(np.mean([carried[a, b], carried[b, a]])))
+            outcomes["claimed"].append(float(np.mean(through)))
+            worst = metrics.worst_case([Answers(one) for one in (informed, *through)])
+            outcomes["worst"].append(float(worst.s.mean()))
         for outcome, values in outcomes.items():
             arrays[f"{name} {outcome}"] = np.asarray(values, np.float32)
         arrays[f"{name} measures"] = _differences(scene, population)

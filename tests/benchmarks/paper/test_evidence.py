@@ -6,11 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from msgspec import structs
-from torch import nn
-
-from attacks import ThreatModel
-from benchmarks.datasets import DATASETS
 from benchmarks.evidence import (
     KINDS,
     Scene,
@@ -20,6 +15,11 @@ from benchmarks.evidence import (
     pairwise_cosines,
     saliency_maps,
 )
+from msgspec import structs
+from torch import nn
+
+from attacks import ThreatModel
+from benchmarks.datasets import DATASETS
 from benchmarks.experiment import Variant, Variation, variants
 from benchmarks.session import Options, Session
 from benchmarks.store import StoreError, weights_sha256

@@ -9,9 +9,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import failures_told, summary
 from benchmarks.datasets import DATASETS
-from benchmarks.evidence import KINDS, gather
+from benchmarks.paper.evidence import KINDS, gather
 from benchmarks.session import Session
-from leaderboard import evidence
+from leaderboard.paper import evidence
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -31,8 +31,8 @@ def test_evidence(
         pytest.skip(f"the {session.options.budget} budget retrains {dataset}'s CLM in one way only")
     if kind == "epochs" and not session.experiment(dataset).every_epoch:
         pytest.skip(f"the {session.options.budget} budget keeps {dataset}'s last epochs only")
-    if kind == "retraining" and session.options.clm_from_scratch:
-        pytest.skip("with --clm-from-scratch there is no retraining to vary")
+    if session.options.norm != "Linf":
+        pytest.skip("the paper attacks in Linf: --norm must be Linf")
     with (
         failures_told("the evidence cannot be kept: {}; --store and --results name other folders"),
         terminal(),

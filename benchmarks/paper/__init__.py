@@ -1,0 +1,1 @@
+"""Studies that only the paper needs: pytest benchmarks/paper."""
