@@ -85,6 +85,7 @@ def keyword_defaults(function: Callable[..., object]) -> dict[str, Any]:
 
 Surrogate = Literal["submodel", "population"]
 AttackKind = Literal["authors", "population", "queries", "cascade", "control"]
+Protocol = Literal["alone", "average", "transfer", "doubled"]
 Effective = Callable[[Mapping[str, Any], ThreatModel], dict[str, Any]]
 
 
@@ -123,7 +124,7 @@ class Attack:
     version: int
     effective: Effective | None = None
     swept: bool = False
-    protocols: tuple[str, ...] = ()
+    protocols: tuple[Protocol, ...] = ()
     doubles: tuple[str, ...] = ()
 
     def parameters(
@@ -153,7 +154,7 @@ def register_attack(
     version: int = 1,
     effective: Effective | None = None,
     swept: bool = False,
-    protocols: tuple[str, ...] = (),
+    protocols: tuple[Protocol, ...] = (),
     doubles: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Decorator that registers an attack; see `Attack` for the meaning of the arguments.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-NORMS = ("Linf", "L2")
+Norm = Literal["Linf", "L2"]
+NORMS: tuple[Norm, ...] = ("Linf", "L2")
 # Float32 pixels differ from exact arithmetic by about 1e-7; anything beyond this is a defect.
 TOLERANCE = 1e-5
 
@@ -41,7 +43,7 @@ class ThreatModel:
         ValueError: unknown norm, or eps not a finite number >= 0.
     """
 
-    norm: str
+    norm: Norm
     eps: float
 
     def __post_init__(self) -> None:

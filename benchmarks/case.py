@@ -11,7 +11,7 @@ from torch import Tensor
 from attacks import ATTACKS, Attack, ThreatModel
 from benchmarks.experiment import Experiment
 from defenses import Population
-from leaderboard.records import Case, Facts
+from leaderboard.records import Case, Facts, Protocol
 
 # Into how many clusters images are divided where a draw is shared: an interval needs some forty.
 CLUSTERS = 40
@@ -50,7 +50,7 @@ class Subject:
     training_seconds: float
 
 
-def protocols(*, several: bool, random: bool) -> tuple[str, ...]:
+def protocols(*, several: bool, random: bool) -> tuple[Protocol, ...]:
     """The protocols beside the draw that mean anything.
 
     Args:
@@ -68,7 +68,7 @@ def build_case(
     threat_model: ThreatModel,
     experiment: Experiment,
     *,
-    protocol: str = "draw",
+    protocol: Protocol = "draw",
     budget: str,
     seed: int,
 ) -> Case:

@@ -24,7 +24,7 @@ from benchmarks.populations import DefenseError, Prepared
 from benchmarks.session import NoRadiusError, Session
 from benchmarks.store import StoreError
 from defenses import DEFENSES
-from leaderboard.records import Record
+from leaderboard.records import Protocol, Record
 
 # What to do about a library that cannot be imported; torchattacks imports torchvision.
 CURES = {
@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             (dataset, defense)
             for dataset in DATASETS
             for defense in DEFENSES
-            if DEFENSES[defense].datasets is None or dataset in DEFENSES[defense].datasets
+            if dataset in (DEFENSES[defense].datasets or DATASETS)
         ]
         ids = ["-".join(case) for case in cases]
         metafunc.parametrize("population", cases, ids=ids, indirect=True, scope="session")
@@ -196,7 +196,7 @@ def measure(
 ) -> Measure:
     """Attack it, [(attack, threat model), ...] -> records, timed by pytest-benchmark."""
 
-    def run(cases: Sequence[tuple[str, ThreatModel]], protocol: str = "draw") -> list[Record]:
+    def run(cases: Sequence[tuple[str, ThreatModel]], protocol: Protocol = "draw") -> list[Record]:
         def measure_all() -> list[tuple[Record, bool]]:
             return [session.measure(population, *case, protocol) for case in cases]
 

@@ -19,7 +19,7 @@ from benchmarks.store import FileBlocks, digest_of, weights_sha256
 from defenses import Population
 from defenses.surrogate import Plan
 from leaderboard import metrics
-from leaderboard.records import Record
+from leaderboard.records import Protocol, Record
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def evaluate(
     seed: int = 0,
     images_per_draw: int = 1,
     batch_size: int = 250,
-    protocol: str = "draw",
+    protocol: Protocol = "draw",
     plan: Plan | None = None,
     blocks: FileBlocks | None = None,
 ) -> Evaluation:

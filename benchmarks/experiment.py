@@ -223,10 +223,10 @@ def standard(
     All others are described by `Experiment`, `Figures` and `_attacks`.
     """
     eps = radii["Linf"][0]
-    sweeps = {
-        norm: tuple(share * at[0] for share in SWEEP_SHARES if share * at[0] not in at)
-        for norm, at in radii.items()
-    } | dict(sweep_radii or {})
+    shares = {
+        norm: tuple(share * ranked[0] for share in SWEEP_SHARES if share * ranked[0] not in ranked)
+        for norm, ranked in radii.items()
+    }
     counter_linking = {"alpha": 0.5, "delta": 0.1, "period": 10, **(clm or {})}
     counter_linking_adv = {"alpha": 0.1, "delta": 0.05, "period": 10, **(clm_adv or {})}
 
@@ -237,10 +237,8 @@ def standard(
         adversary = {**pgd, "steps": adversary_steps[k]}
         # The smallest epoch has two steps: counter-linking must happen in it.
         period = {"period": 1} if k == 0 else {}
-        retraining = {
-            "learning_rate": plain.learning_rate / 10,
-            "epochs": clm_epochs[k] or math.ceil(plain.epochs / 2),
-        }
+        rate = plain.learning_rate / 10
+        retraining = {"learning_rate": rate, "epochs": clm_epochs[k] or math.ceil(plain.epochs / 2)}
         return Experiment(
             train_images=train_images[k],
             test_images=test_images[k],
@@ -266,7 +264,7 @@ def standard(
                 square_queries=square_queries[k],
             ),
             radii=radii,
-            sweep_radii=sweeps,
+            sweep_radii={**shares, **(sweep_radii or {})},
             batch_size=batch_size,
             every_epoch=every_epoch[k],
             figures=Figures(
@@ -280,7 +278,7 @@ def standard(
                 variants=variants(step_size),
                 combined=tuple(v for v in variants(step_size) if v.name in _COMBINED),
                 retrainings=(*_RETRAININGS[k], *retrainings[k]),
-                continued=(*_continued(plain.learning_rate / 10, continued_images), *continued[k]),
+                continued=(*going_on(rate, continued_images), *continued[k]),
             ),
         )
 
@@ -351,19 +349,16 @@ def variants(step_size: float) -> tuple[Variant, ...]:
     pgd = {"alpha": step_size, "steps": 40}
     tools = {"pgd": "PGD", "mifgsm": "MIFGSM", "autoattack": "AutoAttack", "pgd-eot": "EOTPGD"}
 
-    def run(attack: str, name: str, parameters: Parameters, **others: Any) -> Variant:
-        return Variant(
-            name=name, attack=attack, tool=tools[attack], parameters=parameters, **others
-        )
+    def run(attack: str, name: str, numbers: Parameters, **others: Any) -> Variant:
+        return Variant(name=name, attack=attack, tool=tools[attack], parameters=numbers, **others)
 
     by_batch = "the same, one draw for every 100 images, as in the released code"
-    small = "steps of 2/255"
-    smaller = (run("pgd", small, {**pgd, "alpha": 2 / 255}),) if step_size != 2 / 255 else ()
+    smaller = run("pgd", "steps of 2/255", {**pgd, "alpha": 2 / 255})
     return (
         run("pgd", "40 steps, a random start, one draw an image", pgd, ours=True),
         run("pgd", by_batch, pgd, images_per_draw=100),
         run("pgd", "without a random start", {**pgd, "random_start": False}),
-        *smaller,
+        *([smaller] if step_size != 2 / 255 else []),
         run("pgd", "100 steps", {**pgd, "steps": 100}),
         run("mifgsm", "10 steps of 2/255, the tool's own setting", own),
         run("mifgsm", "10 steps of eps / 10", {"steps": 10}, ours=True),
@@ -388,7 +383,7 @@ _THREE_WAYS = (
 _RETRAININGS: ByBudget[tuple[Variation, ...]] = (_THREE_WAYS, (), _THREE_WAYS)
 
 
-def _continued(learning_rate: float, images: int | None) -> tuple[Variation, ...]:
+def going_on(learning_rate: float, images: int | None) -> tuple[Variation, ...]:
     """ULM-Adv after one more epoch at the learning rate of CLM's retraining."""
     trained_on = Variation(
         name="trained on",

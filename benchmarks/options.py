@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from attacks.threat_model import Norm
 from defenses.surrogate import Plan
 
 
@@ -31,7 +32,7 @@ class Options:
     seed: int = 0
     rerun: bool = False
     retrain: bool = False
-    norm: str = "Linf"
+    norm: Norm = "Linf"
     eps: tuple[float, ...] = ()
     submodels: int | None = None
     plan: Plan | None = None

@@ -17,7 +17,7 @@ from benchmarks.options import Options
 from benchmarks.populations import Populations, Prepared
 from leaderboard import records
 from leaderboard.files import set_aside
-from leaderboard.records import Record, RecordError
+from leaderboard.records import Protocol, Record, RecordError
 
 # What bits depend on beside a record's own seeds and the way it was computed.
 SAME_BITS = (
@@ -68,7 +68,7 @@ class Session(Populations):
         prepared: Prepared,
         attack: str,
         threat_model: ThreatModel,
-        protocol: str = "draw",
+        protocol: Protocol = "draw",
     ) -> tuple[Record, bool]:
         """Attack a population; return its record, and whether it was on disk already.
 

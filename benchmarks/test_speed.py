@@ -24,8 +24,10 @@ from torch.nn import functional as F
 
 from attacks import ATTACKS, ThreatModel, craft
 from benchmarks import timing
-from benchmarks.evaluation import evaluate, surrogate_of
-from benchmarks.session import Session, environment
+from benchmarks.environment import environment
+from benchmarks.evaluation import evaluate
+from benchmarks.measure import surrogate_of
+from benchmarks.session import Session
 from benchmarks.speed_numbers import SPEED_TESTS, SpeedTest
 from benchmarks.tuning import fastest_plan
 from defenses import AveragedEnsemble, Population, Recipe, Task, train
@@ -341,18 +343,17 @@ def test_low_precision_loses_nothing(session: Session, report: Report) -> None:
             ThreatModel("Linf", 0.1),
             parameters={"steps": 40, "step_size": 0.01},
             plan=replace(plan, dtype=dtype),
-        ).correct
+        ).record.answers
         for dtype in ("bfloat16", "float32")
     )
-    s = metrics.expected_correctness(exact)
-    standard_error = float(s.std(ddof=1)) / len(s) ** 0.5
-    assert metrics.mra(rough) <= metrics.mra(exact) + standard_error
+    standard_error = metrics.standard_error(exact)
+    assert rough.s.mean() <= exact.s.mean() + standard_error
     report(
         name="low-precision",
         work="What PGD-40 at 0.1 leaves of ulm on digits, crafted in bfloat16",
         unit="MRA",
-        ours=metrics.mra(rough),
-        others={f"in float32, standard error {standard_error:.3f}": metrics.mra(exact)},
+        ours=float(rough.s.mean()),
+        others={f"in float32, standard error {standard_error:.3f}": float(exact.s.mean())},
         note="scored in float32 in either case",
     )
 

@@ -17,7 +17,7 @@ from benchmarks.measure import measure
 from defenses import Population
 from leaderboard import gates, metrics, records, rows
 from leaderboard.gates import Gate
-from leaderboard.records import Record
+from leaderboard.records import Protocol, Record
 
 # The curve against eps that the gates look at, in shares of the eps judged at.
 CURVE_SHARES = (0.5, 2.0, 8.0)
@@ -99,7 +99,7 @@ def judge(
         raise ValueError(f"attacks must name an attack (known: {', '.join(ATTACKS)}), got {chosen}")
     measured: list[Record] = []
 
-    def run(attack: str, protocol: str = "draw", share: float = 1.0) -> tuple[Record, Tensor]:
+    def run(attack: str, protocol: Protocol = "draw", share: float = 1.0) -> tuple[Record, Tensor]:
         """Attack at a share of eps, and keep the record."""
         at = ThreatModel(threat_model.norm, share * threat_model.eps)
         case = build_case(subject, attack, at, numbers, protocol=protocol, budget=budget, seed=seed)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from defenses.population import Population
 from defenses.registry import register_defense
-from defenses.training import Task
+from defenses.training import Task, load_inside
 
 
 class Noise(nn.Module):
@@ -21,7 +21,7 @@ class Noise(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K)."""
-        noisy = images + self.sigma * torch.randn_like(images)
+        noisy = images + self.get_buffer("sigma") * torch.randn_like(images)
         return self.network(noisy)  # type: ignore[no-any-return]
 
 
@@ -35,6 +35,5 @@ class Noise(nn.Module):
 )
 def noise(population: Population, task: Task, *, sigma: float = 0.25) -> None:
     """Take over the plainly trained network; nothing is trained."""
-    (member,) = population.submodels
-    member.network.load_state_dict(task.load("single").submodels[0].state_dict())
-    member.sigma.fill_(sigma)
+    load_inside(population, task.load("single"))
+    population.submodels[0].get_buffer("sigma").fill_(sigma)

@@ -49,8 +49,10 @@ class Population(nn.Module):
                     f"got {law}"
                 )
             # The same law, whatever rounding its digits had.
-            probabilities = None if max(law) == min(law) else tuple(p / sum(law) for p in law)
-        self.probabilities: Sequence[float] | None = probabilities
+            exact = None if max(law) == min(law) else tuple(p / sum(law) for p in law)
+        else:
+            exact = None
+        self.probabilities: tuple[float, ...] | None = exact
         self.draws = draws
         self.chunk = chunk
         self.blocks: nn.Module | None = None

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from defenses.population import Population
 from defenses.registry import register_defense
-from defenses.training import Task
+from defenses.training import Task, load_inside
 
 
 class ResizePad(nn.Module):
@@ -25,8 +25,8 @@ class ResizePad(nn.Module):
         size = int(torch.randint(round(side * 299 / 331), side + 1, ()))
         left, top = torch.randint(side - size + 1, (2,)).tolist()
         small = F.interpolate(images, (size, size), mode="nearest")
-        padding = (left, side - size - left, top, side - size - top)
-        return self.network(F.pad(small, padding))  # type: ignore[no-any-return]
+        padded = F.pad(small, (left, side - size - left, top, side - size - top))
+        return self.network(padded)  # type: ignore[no-any-return]
 
 
 @register_defense(
@@ -39,5 +39,4 @@ class ResizePad(nn.Module):
 )
 def resize_pad(population: Population, task: Task) -> None:
     """Take over the plainly trained network; nothing is trained."""
-    (member,) = population.submodels
-    member.network.load_state_dict(task.load("single").submodels[0].state_dict())
+    load_inside(population, task.load("single"))

@@ -184,6 +184,12 @@ def initialise(build: Callable[[], nn.Module], submodels: int, *, seed: int) -> 
     return Population(built)
 
 
+def load_inside(population: Population, trained: Population) -> None:
+    """Copy trained members into the `network` of members that wrap one each."""
+    for member, source in zip(population.submodels, trained.submodels, strict=True):
+        member.get_submodule("network").load_state_dict(source.state_dict())
+
+
 def make_optimizer(groups: Sequence[_Group], recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer over all parameters; each is updated by itself, whatever the group."""
     parameters = [weight for group in groups for weight in group.network.parameters()]

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from leaderboard import gates, metrics
 from leaderboard.formats import format_percent, format_points, format_score
-from leaderboard.gates import Gate
+from leaderboard.gates import Gate, Outcome
 from leaderboard.markdown import escape, markdown_table
 from leaderboard.rows import Row
 
 Checked = Sequence[tuple[Row, list[Gate]]]
-OUTCOMES = ("passed", "undecided", "failed", "not run")
+OUTCOMES: tuple[Outcome, ...] = ("passed", "undecided", "failed", "not run")
 
 
 def ranking(rows: Checked) -> str:
@@ -28,7 +28,7 @@ def ranking(rows: Checked) -> str:
         if row in ranked:
             place = ranks[ranked.index(row)]
             rank = f"{place}{'=' * (ranks.count(place) > 1)}"
-        counts = Counter(gate.outcome for gate in checks if gate.outcome != "not applicable")
+        counts: Counter[Outcome] = Counter(gate.outcome for gate in checks)
         gain = row.gain
         mark = " †" if gain is not None and gain.low <= 0 else ""
         so_far = "" if row.complete else "≤ "

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from leaderboard import metrics
-from leaderboard.files import read_sealed, write_sealed
+from leaderboard.files import Name, read_sealed, write_sealed
 
 SCHEMA_VERSION = 2
 
@@ -32,8 +32,9 @@ PROTOCOLS = {
 }
 KINDS = ("authors", "population", "queries", "cascade", "control")
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Norm = Literal["Linf", "L2"]
+Protocol = Literal["draw", "doubled", "alone", "average", "transfer"]
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -81,11 +82,11 @@ class Case:
     attack: Name
     attack_version: int
     attack_parameters: Mapping[str, Any]
-    norm: Literal["Linf", "L2"]
+    norm: Norm
     eps: Amount
     images_per_draw: Count
     batch_size: Count
-    protocol: Literal["draw", "doubled", "alone", "average", "transfer"]
+    protocol: Protocol
     budget: Name
     seed: int
 

@@ -104,10 +104,6 @@ def torchvision_or_folder(name: str, kind: Any, root: Path, files: str) -> Raw:
         name: of the registered dataset, and of the folder of images.
         kind: torchvision's class, which takes `train` and `download`.
         files: where it keeps its files under `root`.
-
-    Raises:
-        DatasetMissingError: none of the three.
-        DatasetError: corrupt.
     """
     try:
         return _torchvision(name, kind, root, download=False)
@@ -137,13 +133,9 @@ def _torchvision(name: str, kind: Any, root: Path, *, download: bool) -> Raw:
         raise DatasetError(f"{name} under {root} is corrupt: {message}") from error
     except (ValueError, AssertionError, EOFError, IndexError, KeyError) as error:
         raise DatasetError(f"{name} under {root} is corrupt: {error!r}") from error
-    return Raw(
-        np.asarray(train.data),
-        np.asarray(train.targets),
-        np.asarray(test.data),
-        np.asarray(test.targets),
-        f"torchvision {kind.__name__}",
-    )
+    images, labels = np.asarray(train.data), np.asarray(train.targets)
+    source = f"torchvision {kind.__name__}"
+    return Raw(images, labels, np.asarray(test.data), np.asarray(test.targets), source)
 
 
 def _image_folder(name: str, folder: Path) -> Raw:
@@ -215,8 +207,6 @@ def _subset(
     pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
     tensor = pixels.float() / 255
     if tensor.shape[-1] != IMAGE_SIZE:
-        tensor = F.interpolate(
-            tensor, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True
-        )
-        tensor = tensor.clamp(0, 1)
+        size = (IMAGE_SIZE, IMAGE_SIZE)
+        tensor = F.interpolate(tensor, size, mode="bilinear", antialias=True).clamp(0, 1)
     return tensor.contiguous(), torch.from_numpy(labels[order]).long()

@@ -7,27 +7,17 @@ from pathlib import Path
 
 from benchmarks.datasets.data import torchvision_or_folder
 from benchmarks.datasets.registry import Raw, register_dataset
-from benchmarks.experiment import Variation, standard
+from benchmarks.experiment import Variation, going_on, standard
 from defenses import Recipe
 from defenses.architectures import lenet5
 
-# ULM-Adv trained for longer, and then retrained, also with weights examined less often.
-_BY_3 = Variation(
-    name="trained on for 3 epochs",
-    defense="ulm-adv",
-    recipe={"epochs": 3},
-    start=Variation(defense="ulm-adv"),
-)
-_BY_6 = replace(_BY_3, name="trained on for 6 epochs", start=_BY_3)
 # One epoch of 20,000 images instead of five of 60,000.
 _IMAGES = 20_000
-_LINKED = Variation(
-    name=f"retrained from ULM-Adv {_BY_6.name}",
-    defense="clm-adv",
-    recipe={"epochs": 1, "learning_rate": 1e-4},
-    images=_IMAGES,
-    start=_BY_6,
-)
+# ULM-Adv trained for longer, and then retrained, also with weights examined less often.
+_ON, _LINKED, _ = going_on(1e-4, _IMAGES)
+_BY_3 = replace(_ON, name="trained on for 3 epochs", recipe={"epochs": 3}, images=None)
+_BY_6 = replace(_BY_3, name="trained on for 6 epochs", start=_BY_3)
+_LINKED = replace(_LINKED, name=f"{_LINKED.name} {_BY_6.name}", start=_BY_6)
 _RARELY = replace(_LINKED, name=f"{_LINKED.name}, examined every 10 steps", changes={"period": 10})
 _LONGER = (_BY_3, _BY_6, _LINKED, _RARELY)
 _RETRAININGS = (

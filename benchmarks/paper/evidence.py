@@ -42,7 +42,7 @@ from leaderboard.paper.evidence import (
     Evidence,
 )
 from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS
-from leaderboard.records import RecordError
+from leaderboard.records import Protocol, RecordError
 
 Arrays = dict[str, Array]
 # The paper's attacker, and one who knows the population at the same price.
@@ -122,7 +122,7 @@ class Scene:
         attack: str,
         eps: float,
         *,
-        protocol: str = "draw",
+        protocol: Protocol = "draw",
         count: int | None = None,
     ) -> tuple[Tensor, Correct]:
         """The first `count` images perturbed, and which submodels answer them correctly."""
@@ -428,7 +428,7 @@ def saliency_maps(population: Population, images: Tensor, labels: Tensor) -> Ten
 
 
 def pairwise_cosines(maps: Tensor) -> Tensor:
-    """Eq. 7 for all pairs: (n, N, D) -> (pairs, N), ordered as `leaderboard.paper.evidence.pairs`."""
+    """Eq. 7 for all pairs: (n, N, D) -> (pairs, N), ordered as `evidence.pairs`."""
     first, second = evidence.pairs(len(maps))
     return F.cosine_similarity(maps[first], maps[second], dim=-1)
 

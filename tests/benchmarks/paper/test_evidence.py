@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def few_images_and_steps(monkeypatch):
     """The variants that are combined; the smoke budget runs all, at their full price."""
-    experiment = budgets.experiment("smoke", "digits")
+    experiment = experiment_of("smoke", "digits")
     pgd, auto_attack = experiment.figures.combined
     variants = (replace(pgd, parameters={**pgd.parameters, "steps": 2}), auto_attack)
     figures = replace(experiment.figures, images=20, variants=variants, combined=variants)
