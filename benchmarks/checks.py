@@ -41,8 +41,13 @@ def check_images(images: Tensor, labels: Tensor) -> None:
 
 
 @torch.no_grad()
-def check_answers(population: Population, images: Tensor, labels: Tensor) -> None:
+def check_answers(
+    population: Population, images: Tensor, labels: Tensor, *, finished: bool = True
+) -> None:
     """Refuse a population that cannot be scored, by its answers to the first two images.
+
+    Args:
+        finished: whether it is trained; what is random may be so only then.
 
     Raises:
         ValueError: logits that are not finite floats of shape (N, K), labels that are not below K,
@@ -75,7 +80,7 @@ def check_answers(population: Population, images: Tensor, labels: Tensor) -> Non
             f"{random[0]} gives another answer in every pass: it is random in itself, and needs "
             "draws=16, say, over which expectations are taken"
         )
-    if population.random and not random:
+    if finished and population.random and not random:
         raise ValueError(
             f"draws={population.draws}, but no member is random: two passes give the same logits "
             "(in evaluation mode dropout is off); use draws=1"

@@ -162,17 +162,20 @@ def failures_told(no_access: str) -> Iterator[None]:
     """
     try:
         yield
+        return
     except DatasetMissingError as error:
         pytest.skip(str(error))
     except (AttackError, DatasetError, DefenseError, NoRadiusError, StoreError) as error:
-        pytest.fail(str(error), pytrace=False)
+        message = str(error)
     except Exception as error:
         if library := not_imported(error):
             message = f"{library} cannot be imported ({error}): {CURES[library]}"
-            pytest.fail(message, pytrace=False)
-        if isinstance(error, OSError):
-            pytest.fail(no_access.format(error), pytrace=False)
-        raise
+        elif isinstance(error, OSError):
+            message = no_access.format(error)
+        else:
+            raise
+    # Out here, where it does not bring the whole chain of errors along.
+    pytest.fail(message, pytrace=False)
 
 
 def not_imported(error: Exception) -> str | None:

@@ -191,7 +191,7 @@ class Populations:
         """Train a population in place and store it; return its card."""
         defense = variation.defense
         # Before hours are spent on it as well as after.
-        self._check_contract(defense, population, data)
+        self._check_contract(defense, population, data, finished=False)
         parents: dict[str, str] = {}
         every_epoch = self.experiment(data.name).keeps_every_epoch(defense)
         checkpoint = FileCheckpoint(folder, parents, every_epoch=every_epoch)
@@ -328,7 +328,14 @@ class Populations:
             observe=observe,
         )
 
-    def _check_contract(self, defense: str, population: Population, data: datasets.Dataset) -> None:
+    def _check_contract(
+        self,
+        defense: str,
+        population: Population,
+        data: datasets.Dataset,
+        *,
+        finished: bool = True,
+    ) -> None:
         """Refuse what a defense must not build, and its training function not leave behind.
 
         Raises:
@@ -343,7 +350,8 @@ class Populations:
             )
         device = self.options.device
         try:
-            check_answers(population, data.test_images.to(device), data.test_labels.to(device))
+            images, labels = data.test_images.to(device), data.test_labels.to(device)
+            check_answers(population, images, labels, finished=finished)
         except ValueError as error:
             raise DefenseError(f"defense {defense!r}: {error}") from error
 

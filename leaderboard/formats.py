@@ -12,10 +12,9 @@ from leaderboard.rows import Setting
 
 def describe(setting: Setting) -> str:
     """A setting in words."""
-    drawn = "" if setting.images_per_draw == 1 else f", one draw per {setting.images_per_draw}"
     return (
         f"{escape(setting.dataset)}, {escape(setting.budget)} budget, "
-        f"{setting.images:,} test images{drawn} "
+        f"{setting.images:,} test images "
         f"({escape(setting.source)}, sha256 {setting.sha256[:8]})"
     )
 

@@ -17,9 +17,7 @@ COLUMNS = 3
 
 def sweep_file_name(setting: Setting) -> str:
     """Where a setting's sweep is drawn, under `figures/`."""
-    drawn = f"-d{setting.images_per_draw}" if setting.images_per_draw > 1 else ""
-    name = f"sweep-{setting.dataset}-{setting.budget}-{setting.sha256[:8]}-{setting.images}"
-    return f"{name}{drawn}.svg"
+    return f"sweep-{setting.dataset}-{setting.budget}-{setting.sha256[:8]}-{setting.images}.svg"
 
 
 def figures(records: Iterable[Record]) -> dict[str, str]:

@@ -33,7 +33,6 @@ class Setting:
     source: str
     sha256: str
     images: int
-    images_per_draw: int
 
 
 BySeed = Mapping[int, Record]
@@ -217,14 +216,13 @@ def settings(records: Iterable[Record]) -> dict[Setting, list[Record]]:
     """Records by setting: the largest budget first, then by dataset."""
     grouped: dict[Setting, list[Record]] = {}
     for record in records:
-        cell = record.case
+        case = record.case
         setting = Setting(
-            cell.dataset,
-            cell.budget,
-            cell.source,
-            cell.sha256,
-            cell.test_images,
-            cell.images_per_draw,
+            case.dataset,
+            case.budget,
+            case.source,
+            case.sha256,
+            case.test_images,
         )
         grouped.setdefault(setting, []).append(record)
     return dict(sorted(grouped.items(), key=lambda item: (-budget_rank(item[0].budget), item[0])))
@@ -238,7 +236,7 @@ def budget_rank(budget: str) -> int:
 def headline_radii(records: Iterable[Record]) -> list[tuple[str, float]]:
     """The (norm, eps) at which defenses are ranked."""
     attacked = (r.case for r in records if r.headline and r.case.attack != "none")
-    return sorted({(cell.norm, cell.eps) for cell in attacked})
+    return sorted({(case.norm, case.eps) for case in attacked})
 
 
 def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
@@ -257,15 +255,15 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
         here: dict[tuple[str, str], dict[int, Record]] = {}
         sweep: dict[str, dict[float, dict[int, Record]]] = {}
         for record in sorted(mine, key=lambda r: r.measured_at):
-            cell = record.case
-            clean = cell.attack == "none"
-            if not clean and cell.norm != norm:
+            case = record.case
+            clean = case.attack == "none"
+            if not clean and case.norm != norm:
                 continue
-            if cell.protocol == "draw":
-                at_eps = sweep.setdefault(cell.attack, {}).setdefault(cell.eps, {})
-                at_eps[cell.seed] = record
-            if clean or cell.eps == eps:
-                here.setdefault((cell.protocol, cell.attack), {})[cell.seed] = record
+            if case.protocol == "draw":
+                at_eps = sweep.setdefault(case.attack, {}).setdefault(case.eps, {})
+                at_eps[case.seed] = record
+            if clean or case.eps == eps:
+                here.setdefault((case.protocol, case.attack), {})[case.seed] = record
         drawn = {attack: by for (protocol, attack), by in here.items() if protocol == "draw"}
         counted = _counted_seeds(drawn)
         for by_seed in (
@@ -281,8 +279,8 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
                 for (protocol, attack), by in here.items()
                 if protocol != "draw" and (kept := _of_same_version(by, drawn.get(attack, {})))
             }
-            cell = mine[0].case
-            found.append(Row(names[identity], cell.defense, cell.submodels, drawn, others, sweep))
+            case = mine[0].case
+            found.append(Row(names[identity], case.defense, case.submodels, drawn, others, sweep))
     return sorted(
         found, key=lambda r: (not r.complete, -(r.worst.value if r.worst else 0), r.label)
     )
@@ -319,13 +317,13 @@ def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:
     newest: dict[tuple[str, int], Record] = {}
     grouped: dict[str, list[Record]] = {}
     for record in records:
-        cell = record.case
+        case = record.case
         identity = json.dumps(
-            [cell.defense, cell.submodels, cell.defense_version, dict(cell.defense_parameters)],
+            [case.defense, case.submodels, case.defense_version, dict(case.defense_parameters)],
             sort_keys=True,
         )
         grouped.setdefault(identity, []).append(record)
-        key = (identity, cell.seed)
+        key = (identity, case.seed)
         if key not in newest or newest[key].measured_at < record.measured_at:
             newest[key] = record
     return {
@@ -342,9 +340,9 @@ def _labels(populations: Mapping[str, Sequence[Record]]) -> dict[str, str]:
     """A label for each population, by identity: the name, and what tells namesakes apart."""
     named: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for identity, mine in populations.items():
-        cell = mine[0].case
-        settings = {"version": cell.defense_version, **_flat(cell.defense_parameters)}
-        named.setdefault((cell.defense, cell.submodels), {})[identity] = settings
+        case = mine[0].case
+        settings = {"version": case.defense_version, **_flat(case.defense_parameters)}
+        named.setdefault((case.defense, case.submodels), {})[identity] = settings
     labels = {}
     for (defense, _), namesakes in named.items():
         keys = dict.fromkeys(key for settings in namesakes.values() for key in settings)

@@ -57,11 +57,9 @@ class Study:
 
 
 def studies(records: Iterable[Record], evidence: Iterable[Evidence]) -> dict[str, Study]:
-    """The study of each dataset: the largest budget, then the most images, drawn for each image."""
+    """The study of each dataset: the largest budget, then the most images."""
     by_dataset: dict[str, tuple[Setting, list[Record]]] = {}
     for setting, measured in settings(records).items():
-        if setting.images_per_draw > 1:
-            continue
         kept = by_dataset.get(setting.dataset)
         if kept is None or _thoroughness(setting) > _thoroughness(kept[0]):
             by_dataset[setting.dataset] = (setting, measured)
