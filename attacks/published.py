@@ -15,21 +15,32 @@ from attacks.registry import register_attack
 from attacks.threat_model import ThreatModel
 
 
-class _Float64Logits(nn.Module):
+class _Model(nn.Module):
+    """A network as torchattacks takes it: with a parameter, or it complains of the device."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.none = nn.Parameter(torch.empty(0), requires_grad=False)
+        # torchattacks puts a model back into the mode it was in.
+        self.training = model.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, K)."""
+        logits: Tensor = self.model(images)
+        return logits
+
+
+class _Float64Logits(_Model):
     """The same network with logits in double precision.
 
     On a confident network float32 cross-entropy rounds its gradient to zero and a sign attack
     stands still; the last layer in float64 keeps the direction at no measurable cost.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        # torchattacks puts a model back into the mode it was in.
-        self.training = model.training
-
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(images)
+        """(N, C, H, W) -> (N, K)."""
+        logits = super().forward(images)
         return logits.double() if logits.device.type != "mps" else logits
 
 
@@ -169,6 +180,7 @@ def autoattack(
         classes = model(images[:1]).shape[1]
     if classes < 4:
         raise ValueError(f"autoattack needs at least 4 classes, got {classes}")
+    model = _Model(model)
     shared: dict[str, Any] = {"norm": threat_model.norm, "eps": threat_model.eps}
     targeted = {"n_classes": classes, "steps": steps, **shared}
     attack = torchattacks.MultiAttack(

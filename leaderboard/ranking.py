@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from leaderboard import gates, metrics
 from leaderboard.formats import format_percent, format_points, format_score
@@ -15,56 +16,167 @@ Checked = Sequence[tuple[Row, list[Gate]]]
 OUTCOMES: tuple[Outcome, ...] = ("passed", "undecided", "failed", "not run")
 
 
-def ranking(rows: Checked) -> str:
-    """The ranked table."""
-    headers = ["rank", "defense", "n", "clean", "claimed", "**worst case**", "illusion"]
-    headers += ["best member", "gain", "averaged", "gates", "training (s)", "attacks (s)", "seeds"]
+@dataclass(frozen=True)
+class Line:
+    """One row of the table.
+
+    Attributes:
+        rank: as shown, or a dash.
+        most_images: the most that any row of the table was measured on.
+    """
+
+    row: Row
+    gates: Sequence[Gate]
+    rank: str
+    most_images: int
+
+    @property
+    def bound(self) -> str:
+        """What stands before a figure that more attacks may lower."""
+        return "" if self.row.complete else "≤ "
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: to add one, add it to `COLUMNS`.
+
+    Attributes:
+        header: above it.
+        meaning: for the legend; empty where the header says it all.
+        cell: what it shows of a line.
+    """
+
+    header: str
+    meaning: str
+    cell: Callable[[Line], str]
+
+
+def _worst(line: Line) -> str:
+    row = line.row
+    if row.worst is None:
+        return "–"
+    images = f" on {row.worst_images:,}" if row.worst_images < line.most_images else ""
+    return f"**{line.bound}{format_score(row.worst)}**{images}"
+
+
+def _gain(line: Line) -> str:
+    gain = line.row.gain
+    if gain is None or line.row.submodels == 1:
+        return "–"
+    return format_points(gain.value) + (" †" if gain.low <= 0 else "")
+
+
+def _gates(line: Line) -> str:
+    counts = Counter(gate.outcome for gate in line.gates)
+    return ", ".join(f"{counts[word]} {word}" for word in OUTCOMES if counts[word])
+
+
+COLUMNS = (
+    Column(
+        "rank",
+        "one more than the number of rows that are significantly better, image by image; = marks a "
+        "shared one",
+        lambda line: line.rank,
+    ),
+    Column("defense", "", lambda line: escape(line.row.label)),
+    Column("n", "how many networks", lambda line: str(line.row.submodels)),
+    Column("random", "what is random in an answer", lambda line: escape(line.row.facts.random)),
+    Column(
+        "clean",
+        "the probability that an image as it is is classified correctly",
+        lambda line: format_score(line.row.score("none")),
+    ),
+    Column(
+        "claimed",
+        "robust accuracy under the attacks of the defense's authors, on one draw (for the paper: "
+        "MRA, Eq. 6); the lowest of them",
+        lambda line: line.bound + format_score(s) if (s := line.row.claimed) else "–",
+    ),
+    Column(
+        "**worst case**",
+        "robust accuracy under an attacker who knows everything but the draw and has, for each "
+        "image, the strongest of all attacks run. Rows are ranked by it; count on this number",
+        _worst,
+    ),
+    Column(
+        "illusion",
+        "claimed minus worst case",
+        lambda line: format_points(line.row.illusion if line.row.complete else None),
+    ),
+    Column(
+        "best member",
+        "robust accuracy of the most robust network deployed by itself, chosen on one half of the "
+        "images and scored on the other",
+        lambda line: format_percent(
+            s.value if line.row.submodels > 1 and (s := line.row.best_own) else None
+        ),
+    ),
+    Column(
+        "gain",
+        "robust accuracy of the population minus that of its best member under the same cascade: "
+        "what drawing at random buys; † where it is not significant",
+        _gain,
+    ),
+    Column(
+        "averaged",
+        "robust accuracy of the same networks as one ensemble that averages probabilities, which "
+        "costs n times the queries",
+        lambda line: format_score(
+            line.row.protocol_score("average") if line.row.submodels > 1 else None
+        ),
+    ),
+    Column(
+        "gates",
+        "checks that must be run and not fail before a row is ranked; undecided where too few "
+        "images were used to tell",
+        _gates,
+    ),
+    Column(
+        "training (s)",
+        "of one seed, without a population it was initialised from",
+        lambda line: f"{line.row.training_seconds:.0f}",
+    ),
+    Column("attacks (s)", "of one seed", lambda line: f"{line.row.attack_seconds:.0f}"),
+    Column("seeds", "of training", lambda line: ", ".join(map(str, line.row.seeds))),
+)
+
+
+def legend() -> str:
+    """What the columns mean, as a list."""
+    named = (column for column in COLUMNS if column.meaning)
+    return "\n".join(f"- *{column.header.strip('*')}*: {column.meaning}." for column in named)
+
+
+def ranking(rows: Checked, headers: Sequence[str] = ()) -> str:
+    """The ranked table.
+
+    Args:
+        headers: of the columns to show; default: all.
+    """
     ranked = [row for row, checks in rows if row.complete and gates.passed(checks)]
-    most_images = max((record.case.images for row, _ in rows for record in row.records), default=0)
     ranks = [1 + sum(better(other, row) for other in ranked) for row in ranked]
-    body = []
-    for row, checks in rows:
-        rank = "–"
-        if row in ranked:
-            place = ranks[ranked.index(row)]
-            rank = f"{place}{'=' * (ranks.count(place) > 1)}"
-        counts: Counter[Outcome] = Counter(gate.outcome for gate in checks)
-        gain = row.gain
-        mark = " †" if gain is not None and gain.low <= 0 else ""
-        so_far = "" if row.complete else "≤ "
-        worst = f"**{so_far}{format_score(row.worst)}**" if row.worst else "–"
-        if 0 < row.worst_images < most_images:
-            worst += f" on {row.worst_images:,}"
-        body.append(
-            [
-                rank,
-                escape(row.label),
-                str(row.submodels),
-                format_score(row.score("none")),
-                f"{so_far}{format_score(row.claimed)}" if row.claimed else "–",
-                worst,
-                format_points(row.illusion if row.complete else None),
-                format_percent(row.best_own.value if row.best_own else None),
-                format_points(gain.value if gain else None) + mark if row.submodels > 1 else "–",
-                format_score(row.protocol_score("average") if row.submodels > 1 else None),
-                ", ".join(f"{counts[word]} {word}" for word in OUTCOMES if counts[word]),
-                f"{row.training_seconds:.0f}",
-                f"{row.attack_seconds:.0f}",
-                ", ".join(map(str, row.seeds)),
-            ]
-        )
-    notes = _notes(rows, ranked)
-    return markdown_table(headers, body) + "".join(f"\n{note}\n" for note in notes)
+    places = {
+        id(row): f"{rank}{'=' * (ranks.count(rank) > 1)}"
+        for row, rank in zip(ranked, ranks, strict=True)
+    }
+    most_images = max((record.case.images for row, _ in rows for record in row.records), default=0)
+    columns = [column for column in COLUMNS if not headers or column.header in headers]
+    lines = [Line(row, checks, places.get(id(row), "–"), most_images) for row, checks in rows]
+    body = [[column.cell(line) for column in columns] for line in lines]
+    return markdown_table([column.header for column in columns], body)
 
 
-def _notes(rows: Checked, ranked: Sequence[Row]) -> list[str]:
+def notes(rows: Checked) -> str:
     """What the table leaves out: why a row has no rank, and what is not of all its seeds."""
+    return "".join(f"\n{note}\n" for note in _notes(rows))
+
+
+def _notes(rows: Checked) -> list[str]:
     notes = []
-    if any(row not in ranked for row, _ in rows):
+    if any(not (row.complete and gates.passed(checks)) for row, checks in rows):
         notes.append(
-            "– as a rank: an attack or a check that a rank needs was not run, or failed; "
-            "elsewhere: not measured, without meaning for one network, or kept back where attacks "
-            "that a rank needs were not run."
+            "A dash in the rank column means a required attack or check is missing or failed. "
+            "Elsewhere it means not measured or not applicable."
         )
     for row, checks in rows:
         failures = "; ".join(
@@ -78,8 +190,8 @@ def _notes(rows: Checked, ranked: Sequence[Row]) -> list[str]:
                 partly.setdefault(tuple(sorted(by_seed)), []).append(f"`{name}`")
         for seeds, names in partly.items():
             notes.append(
-                f"{escape(row.label)}: {', '.join(names)} and what is computed from them are of "
-                f"seed {', '.join(map(str, seeds))} alone."
+                f"{escape(row.label)}: {', '.join(names)}, and all figures computed from them, are "
+                f"of seed {', '.join(map(str, seeds))} only."
             )
     return notes
 

@@ -385,8 +385,8 @@ def _networks(evidence: Evidence, baselines: Baselines) -> str:
         f"first {evidence.parameters['images']:,} images, eps "
         f"{format_radius(evidence.dataset, eps)}, seed {evidence.seed}. After the mean, in "
         f"brackets, where 95 in 100 means of {n} other networks trained alike would lie, by what "
-        "each of these leaves when attacked and answers when another is, if networks are independent and "
-        "what they leave is normally distributed. Where such an interval is wide, one population "
+        "each of these leaves when attacked and answers when another is, if networks are "
+        "independent and what they leave is normally distributed. Where such an interval is wide, one population "
         "of so few networks settles nothing.\n\n" + markdown_table(headers, body)
     )
 

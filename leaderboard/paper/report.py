@@ -41,6 +41,7 @@ from leaderboard.paper.gallery import Figure, gallery
 from leaderboard.paper.gates import PAPER_IMAGES, check_paper
 from leaderboard.paper.names import NAMES, RADII, SUBMODELS, format_radius
 from leaderboard.paper.studies import Study
+from leaderboard.ranking import ranking
 from leaderboard.render import FIRST_LINE
 from leaderboard.rows import Row
 
@@ -378,24 +379,13 @@ def result(found: Mapping[str, Study]) -> str:
     if not study.radii:
         return "Nothing has been attacked yet.\n"
     eps = format_radius(study.setting.dataset, study.radii[0])
-    body = [
-        [
-            escape(NAMES[name]),
-            str(row.submodels),
-            format_score(row.score("none")),
-            format_score(row.claimed if row.complete else None),
-            f"**{format_score(row.worst)}** on {row.worst_images:,}" if row.complete else "–",
-            gates.outcome(gates.check(row)),
-            str(len(row.seeds)),
-        ]
-        for name, row in _rows(study).items()
-    ]
-    headers = ["defense", "n", "clean", "claimed", "**worst case**", "gates", "trainings"]
+    checked = [(row, gates.check(row)) for row in _rows(study).values()]
+    table = ranking(checked, ("defense", "n", "clean", "claimed", "**worst case**", "gates"))
     drawn = [figure for figure in gallery(study) if figure.kind == "curves"]
     parts = [
         "" if study.obstacle else _sentences(study),
         f"**{describe(study.setting)}, Linf, eps = {eps}**",
-        markdown_table(headers, body),
+        table,
         *(f"{_picture(figure, 'leaderboard/figures')}\n\n{figure.caption}" for figure in drawn),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
