@@ -10,10 +10,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from attacks import ATTACKS, ThreatModel, craft
 from attacks.freezing import frozen
-from attacks.objectives import mean_cross_entropy
 from attacks.seeding import derive_seed, global_seed
 from benchmarks.case import Subject, facts
 from benchmarks.checks import check_answers, check_images
@@ -77,7 +77,9 @@ def measure(
         if case.attack == "none":
             first = slice(case.batch_size)
             with global_seed(derive_seed(seed, "gradient"), images.device):
-                zero_gradients = zero_gradient_share(population, images[first], labels[first])
+                zero_gradients = zero_gradient_share(
+                    population, images[first], labels[first], chunk=plan.chunk
+                )
         if repeat:
             few = images[:REPEATED], labels[:REPEATED]
             pair = [_crafted(case, population, *few, seed, plan)[0] for _ in range(2)]
@@ -254,14 +256,25 @@ def surrogate_of(population: Population, plan: Plan, *, low_precision: bool) -> 
     return built[key]
 
 
-def zero_gradient_share(population: Population, images: Tensor, labels: Tensor) -> float:
-    """The share of images at which the population's mean cross-entropy has no gradient at all."""
+def zero_gradient_share(
+    population: Population, images: Tensor, labels: Tensor, *, chunk: int
+) -> float:
+    """The share of images at which the population's mean cross-entropy has no gradient at all.
+
+    The gradient of a mean is summed member by member, `chunk` images at once: all members' graphs
+    together would take many times the memory of an attack.
+    """
+    law = population.probabilities or [1 / len(population)] * len(population)
+    zero = 0
     with frozen(population):
-        images = images.clone().requires_grad_()
-        logits = population.logits(images)
-        logits = logits if logits.device.type == "mps" else logits.double()
-        weights = population.weights
-        weights = None if weights is None else weights.to(logits)
-        loss = mean_cross_entropy(logits, labels, weights, logits.new_ones(len(logits)), None)
-        (gradient,) = torch.autograd.grad(loss.sum(), images)
-    return (gradient == 0).flatten(1).all(dim=1).float().mean().item()
+        for some, right in zip(images.split(chunk), labels.split(chunk), strict=True):
+            total = torch.zeros_like(some)
+            for member, probability in zip(population.submodels, law, strict=True):
+                for _ in range(population.draws):
+                    leaf = some.clone().requires_grad_()
+                    logits = member(leaf)
+                    logits = logits if logits.device.type == "mps" else logits.double()
+                    loss = F.cross_entropy(logits, right, reduction="sum") * probability
+                    total += torch.autograd.grad(loss, leaf)[0]
+            zero += int((total == 0).flatten(1).all(dim=1).sum())
+    return zero / len(images)
