@@ -237,7 +237,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         lines += [f"ERROR: nothing was measured. {reason}" for reason in sorted(reasons)]
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         return
-    from leaderboard.publish import publish
+    from leaderboard.publish import fresh, page_path, publish
     from leaderboard.records import RecordError
 
     properties = [value for r in reports for name, value in r.user_properties if name == "cells"]
@@ -251,7 +251,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if not config.option.results.is_dir():
         return
     try:
-        lines.append(f"leaderboard: {publish(config.option.results)}")
+        results = config.option.results
+        page = page_path(results) if not measured and fresh(results) else publish(results)
+        lines.append(f"leaderboard: {page}")
     except (RecordError, OSError) as error:
         lines.append(f"ERROR: the leaderboard was not rebuilt: {error}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

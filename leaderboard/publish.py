@@ -39,6 +39,16 @@ def publish(results: Path) -> Path:
         return _publish(results)
 
 
+def fresh(results: Path) -> bool:
+    """Whether the page was written after every record, so that nothing need be rendered."""
+    page = page_path(results)
+    if not page.exists():
+        return False
+    newest = max((path.stat().st_mtime for path in results.rglob("*.json")), default=0.0)
+    # A record that was removed leaves its folder changed.
+    return page.stat().st_mtime > max(newest, results.stat().st_mtime)
+
+
 def paper_path(results: Path) -> Path:
     """The report on the paper: `PAPER.md` beside the page."""
     return results.parent / "PAPER.md"
