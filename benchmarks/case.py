@@ -13,8 +13,8 @@ from benchmarks.experiment import Experiment
 from defenses import Population
 from leaderboard.records import Case, Facts, Protocol
 
-# Into how many clusters images are divided where a draw is shared: an interval needs some forty.
-CLUSTERS = 40
+# Into how many clusters images are divided where a draw is shared: enough for an interval.
+CLUSTERS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
