@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -514,7 +515,7 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
                 return kept, True
         except RecordError as error:
             warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=2)
-    found = replace(found, arrays=chosen.measure(scene))
+    found = msgspec.structs.replace(found, arrays=chosen.measure(scene))
     evidence.write(found, options.results)
     return found, False
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from leaderboard.files import read_sealed, write_sealed
-from leaderboard.records import NAME, RecordError, check_types, read_each
+from leaderboard.files import Name, Sealed, read_sealed, write_sealed
+from leaderboard.records import RecordError, read_each
 from leaderboard.table import CASCADE, CLAIM_ATTACKS
-
-SCHEMA_VERSION = 1
 
 Array = npt.NDArray[Any]
 
@@ -94,15 +91,43 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "diversity": _of_each(measures=("measures", "pairs"), **dict.fromkeys(OUTCOMES, ("pairs",))),
 }
-# What says how a population was trained.
-_VARIATION = {"name", "defense", "changes", "recipe", "images", "in_turn", "start"}
-_DTYPES = ("float32", "uint8", "bool")
 # More than any figure shows.
 _MOST_BYTES = 2**28
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Evidence:
+class _Variant(msgspec.Struct):
+    name: str
+    attack: str
+    ours: bool
+
+
+class _Variation(msgspec.Struct):
+    name: str
+    defense: str
+    changes: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    images: int | None
+    in_turn: bool
+    start: Mapping[str, Any] | None
+
+
+# The parameters that arrays are ordered by: ways to run an attack, and to train a population.
+class _Parameters(msgspec.Struct):
+    variants: list[_Variant] = []
+    combined: list[_Variant] = []
+    retrainings: list[_Variation] = []
+    continued: list[_Variation] = []
+
+
+# An array in JSON, where msgspec writes bytes in base64.
+class _Packed(msgspec.Struct, forbid_unknown_fields=True):
+    shape: list[int]
+    dtype: Literal["float32", "uint8", "bool"]
+    encoding: str
+    data: bytes
+
+
+class Evidence(Sealed, frozen=True, kw_only=True, eq=False):
     """What one figure is drawn from.
 
     Attributes:
@@ -119,10 +144,10 @@ class Evidence:
     """
 
     kind: str
-    dataset: str
+    dataset: Name
     source: str
     sha256: str
-    budget: str
+    budget: Name
     seed: int
     parameters: Mapping[str, Any]
     populations: Mapping[str, str]
@@ -151,9 +176,10 @@ def write(evidence: Evidence, results: Path) -> Path:
     """
     _check(evidence)
     path = folder_of(results) / f"{evidence.key}.json"
-    others = {f.name: getattr(evidence, f.name) for f in fields(evidence) if f.name != "arrays"}
-    arrays = {name: _encode(array) for name, array in evidence.arrays.items()}
-    write_sealed(path, {"schema_version": SCHEMA_VERSION, **others, "arrays": arrays})
+    content = msgspec.to_builtins(evidence, enc_hook=_encode)
+    content["arrays"] = content.pop("arrays")
+    _parse(content)
+    write_sealed(path, content)
     return path
 
 
@@ -164,18 +190,17 @@ def read(path: Path) -> Evidence:
         RecordError: it is no evidence, or not of this version.
     """
     try:
-        data = read_sealed(path)
-        version = data.pop("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"schema version {version}, this version reads {SCHEMA_VERSION}")
-        arrays = {name: _decode(packed) for name, packed in data.pop("arrays").items()}
-        evidence = Evidence(**data, arrays=arrays)
+        evidence = _parse(read_sealed(path))
         _check(evidence)
         if path.stem != evidence.key:
             raise ValueError(f"it holds {evidence.key}")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
+    except (OSError, ValueError, zlib.error) as error:
         raise RecordError(f"{path}: not usable evidence ({error})") from error
     return evidence
+
+
+def _parse(content: Mapping[str, Any]) -> Evidence:
+    return msgspec.convert(content, Evidence, dec_hook=_decode)
 
 
 def read_all(results: Path) -> list[Evidence]:
@@ -199,38 +224,26 @@ def _encode(array: Array) -> dict[str, Any]:
         "shape": list(array.shape),
         "dtype": array.dtype.name,
         "encoding": "base64(zlib(little endian))",
-        "data": base64.b64encode(zlib.compress(raw, 9)).decode(),
+        "data": zlib.compress(raw, 9),
     }
 
 
-def _decode(packed: Mapping[str, Any]) -> Array:
-    if packed["dtype"] not in _DTYPES:
-        raise ValueError(f"an array of {packed['dtype']!r}")
-    dtype = np.dtype(packed["dtype"]).newbyteorder("<")
-    size = math.prod(packed["shape"]) * dtype.itemsize
+def _decode(_array: type, content: Any) -> Array:
+    packed = msgspec.convert(content, _Packed)
+    dtype = np.dtype(packed.dtype).newbyteorder("<")
+    size = math.prod(packed.shape) * dtype.itemsize
     if not 0 <= size <= _MOST_BYTES:
         raise ValueError(f"an array of {size:,} bytes")
-    data = base64.b64decode(packed["data"], validate=True)
-    raw = zlib.decompressobj().decompress(data, size + 1)
+    raw = zlib.decompressobj().decompress(packed.data, size + 1)
     if len(raw) != size:
         raise ValueError(f"an array that does not hold {size:,} bytes")
-    return np.frombuffer(raw, dtype).reshape(packed["shape"])
+    return np.frombuffer(raw, dtype).reshape(packed.shape)
 
 
 def _check(evidence: Evidence) -> None:
-    check_types(evidence)
     if evidence.kind not in KINDS:
         raise ValueError(f"kind {evidence.kind!r}, known: {', '.join(KINDS)}")
-    for name in (evidence.dataset, evidence.budget):
-        if not NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
-    variants = [v for name in ("variants", "combined") for v in evidence.parameters.get(name, ())]
-    if not all({"name", "attack", "ours"} <= variant.keys() for variant in variants):
-        raise ValueError("a variant lacks name, attack or ours")
-    for name in ("retrainings", "continued"):
-        for variation in evidence.parameters.get(name, ()):
-            if missing := _VARIATION - variation.keys():
-                raise ValueError(f"one of {name} lacks {', '.join(sorted(missing))}")
+    parameters = msgspec.convert(evidence.parameters, _Parameters)
     expected = KINDS[evidence.kind]
     if evidence.arrays.keys() != expected.keys():
         raise ValueError(f"arrays {sorted(evidence.arrays)}, expected {sorted(expected)}")
@@ -238,17 +251,14 @@ def _check(evidence: Evidence) -> None:
         "measures": len(DIVERSITY),
         "quantiles": len(QUANTILES),
         "attacks": len(CLAIM_ATTACKS),
-        **{
-            name: len(evidence.parameters.get(name, ()))
-            for name in ("variants", "combined", "retrainings", "continued")
-        },
+        **{name: len(rows) for name, rows in msgspec.structs.asdict(parameters).items()},
         "shown": len(SHOWN),
     }
     for name, axes in expected.items():
         array = evidence.arrays[name]
         shape = array.shape
-        if array.dtype.name not in _DTYPES:
-            raise ValueError(f"{name} is of {array.dtype}, expected one of {', '.join(_DTYPES)}")
+        if array.dtype.name not in ("float32", "uint8", "bool"):
+            raise ValueError(f"{name} is of {array.dtype}, expected float32, uint8 or bool")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has a value that is no finite number")
         if len(shape) != len(axes) or 0 in shape:

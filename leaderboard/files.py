@@ -9,10 +9,20 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
+
+import msgspec
 
 # More than any file of ours holds, and little enough to read into memory.
 MOST_BYTES = 64 * 2**20
+
+Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9]+(-[a-z0-9]+)*\Z")]
+
+
+class Sealed(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="schema_version", tag=1
+):
+    """What a sealed file holds, all of it, beside the version of its schema."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:

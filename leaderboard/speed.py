@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from leaderboard.files import read_sealed, write_sealed
-from leaderboard.records import NAME, RecordError, check_types, read_each
+import msgspec
 
-SCHEMA_VERSION = 1
+from leaderboard.files import Name, Sealed, read_sealed, write_sealed
+from leaderboard.records import RecordError, read_each
+
+# Files hold no infinity and nothing that is no number.
+Figure = Annotated[float, msgspec.Meta(ge=0)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Timing:
+class Timing(Sealed, frozen=True, kw_only=True):
     """One piece of work, timed in turn with others' ways to do it.
 
     Attributes:
@@ -31,16 +32,20 @@ class Timing:
         environment: versions, device, commit.
     """
 
-    name: str
-    budget: str
+    name: Name
+    budget: Name
     work: str
     unit: str
-    ours: float
-    others: Mapping[str, float] = field(default_factory=dict)
-    growth: Mapping[str, float] = field(default_factory=dict)
+    ours: Figure
+    others: Mapping[str, Figure] = {}
+    growth: Mapping[str, Figure] = {}
     note: str = ""
     measured_at: str
     environment: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if missing := {"device", "processor", "threads", "torch"} - self.environment.keys():
+            raise ValueError(f"its environment lacks {', '.join(sorted(missing))}")
 
 
 def folder_of(results: Path) -> Path:
@@ -52,7 +57,7 @@ def write(timing: Timing, results: Path) -> Path:
     """Write a timing, in place of an older one from the same device, and return the file's path."""
     device = re.sub(r"[^a-z0-9]+", "-", timing.environment["device"].lower()).strip("-")
     path = folder_of(results) / f"{timing.name}-{timing.budget}-{device}.json"
-    write_sealed(path, {"schema_version": SCHEMA_VERSION, **asdict(timing)})
+    write_sealed(path, msgspec.to_builtins(timing))
     return path
 
 
@@ -67,20 +72,6 @@ def read_all(results: Path) -> list[Timing]:
 
 def _read(path: Path) -> Timing:
     try:
-        data = read_sealed(path)
-        version = data.pop("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"schema version {version}, this version reads {SCHEMA_VERSION}")
-        timing = Timing(**data)
-        check_types(timing)
-        if missing := {"device", "processor", "threads", "torch"} - timing.environment.keys():
-            raise ValueError(f"its environment lacks {', '.join(sorted(missing))}")
-        for name in (timing.name, timing.budget):
-            if not NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no name: a-z, 0-9 and hyphens")
-        figures = [timing.ours, *timing.others.values(), *timing.growth.values()]
-        if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
-            raise ValueError(f"figures must be numbers of 0 or more, got {figures}")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return msgspec.convert(read_sealed(path), Timing)
+    except (OSError, ValueError) as error:
         raise RecordError(f"{path}: not a usable timing ({error})") from error
-    return timing

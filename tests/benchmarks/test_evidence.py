@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 from torch import nn
 
 from attacks import ThreatModel
@@ -105,7 +106,7 @@ def test_networks_are_told_apart_as_attacked_and_answering(options):
 
 def test_what_was_measured_on_other_weights_is_measured_again(options):
     found, _ = gather(Session(options), "digits", "masks")
-    other = replace(found, populations={**found.populations, "clm": "f" * 64})
+    other = structs.replace(found, populations={**found.populations, "clm": "f" * 64})
     evidence.write(other, options.results)
     again, reused = gather(Session(replace(options, run="second")), "digits", "masks")
     assert not reused

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import samples
+from msgspec import structs
 from samples import gated, record
 
 from leaderboard import baselines
@@ -163,7 +164,7 @@ def test_an_experiment_says_nothing_of_another_radius_nor_of_what_is_as_ours():
         {"name": "as we", "attack": "pgd", "ours": True},
     ]
     evidence = seen("variants-adv", arrays=arrays, parameters={**at, "variants": variants})
-    evidence = replace(evidence, populations=weights)
+    evidence = structs.replace(evidence, populations=weights)
     second, fourth = (
         next(
             line.split("|")[-2].strip()

@@ -1,7 +1,7 @@
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from leaderboard import speed
 from leaderboard.files import write_sealed
@@ -42,14 +42,14 @@ def test_no_folder_no_timings(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("schema_version", 2, "schema version 2, this version reads 1"),
-        ("name", "../x", "'../x' is no name"),
-        ("ours", -1.0, "0 or more"),
-        ("others", {"x": -1.0}, "0 or more"),
+        ("schema_version", 2, "Invalid value 2 - at `$.schema_version`"),
+        ("name", "../x", "`$.name`"),
+        ("ours", -1.0, ">= 0.0 - at `$.ours`"),
+        ("others", {"x": -1.0}, ">= 0.0 - at `$.others[...]`"),
         ("surprise", 1, "surprise"),
         ("environment", {"device": "cpu"}, "lacks processor, threads, torch"),
-        ("environment", [], "expected Mapping"),
-        ("growth", {"n": "x"}, "expected Mapping"),
+        ("environment", [], "Expected `object`, got `array` - at `$.environment`"),
+        ("growth", {"n": "x"}, "Expected `float`, got `str` - at `$.growth[...]`"),
     ],
 )
 def test_what_is_no_timing_is_refused_by_name(tmp_path, field, value, words):
