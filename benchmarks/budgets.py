@@ -14,7 +14,7 @@ from typing import Any
 from defenses.training import Recipe
 from leaderboard.table import BUDGETS, CASCADE
 
-# Seconds that one training or one attack may take, so that code that hangs does not stop a run.
+# Seconds that one case may take, training included, so that code that hangs does not stop a run.
 TIME_LIMITS = {"smoke": 600.0, "quick": 4 * 3600.0, "paper": 7 * 24 * 3600.0}
 # The attacks whose curves against eps are drawn.
 SWEEP_ATTACKS = ("fgsm", "pgd", "pgd-clipped-margin")
