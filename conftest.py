@@ -146,6 +146,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         and (len(_paths(config)) > 1 or any(path.is_dir() for path in _paths(config)))
     ):
         option.numprocesses, option.dist = "auto", "worksteal"
+        # Each imports torch, in seconds and half a gigabyte.
+        option.maxprocesses = option.maxprocesses or 8
         # It would warn that it does nothing in parallel runs; no test uses it.
         option.benchmark_disable = True
 

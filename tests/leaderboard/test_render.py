@@ -243,7 +243,8 @@ def test_figures_are_named_by_what_they_show_and_are_the_same_every_time():
 
 
 def test_a_device_has_a_block_of_its_own_and_zero_has_no_ratio():
-    gpu = timed_by_hand(others={"nothing": 0.0}, environment={"device": "NVIDIA X", "torch": "2.9"})
+    machine = {"device": "NVIDIA X", "processor": "X", "threads": "2", "torch": "2.9"}
+    gpu = timed_by_hand(others={"nothing": 0.0}, environment=machine)
     text = page([], [timed_by_hand(), gpu])
     assert text.count("### On ") == 2
     assert "| 3.00 " in text

@@ -23,7 +23,7 @@ settings.load_profile("soak" if SOAK else "slice")
 
 TRIES = {
     # Kills a piece of work survives, times the number of seeded schedules.
-    "kills": 10 if SOAK else 4,
+    "kills": 10 if SOAK else 3,
     "schedules": 10 if SOAK else 1,
     # Damaged copies of each kind of file.
     "damages": 260 if SOAK else 12,

@@ -24,9 +24,9 @@ def outcome(folder):
     return cards, measured
 
 
-def run_for(folder, seconds):
+def run_for(folder, seconds, do=work):
     """Start the work and kill it after `seconds`; None: let it finish. Whether it was killed."""
-    process = CONTEXT.Process(target=work, args=(folder,))
+    process = CONTEXT.Process(target=do, args=(folder,))
     process.start()
     process.join(seconds)
     killed = process.is_alive()
@@ -41,6 +41,8 @@ def run_for(folder, seconds):
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
+    # The first process waits for what all others find imported.
+    run_for(folder, None, do=Path.exists)
     start = time.monotonic()
     run_for(folder, None)
     return folder, time.monotonic() - start

@@ -47,7 +47,7 @@ def work(folder: Path, trained=None) -> None:
         SMOKE,
         recipes={**SMOKE.recipes, "default": recipe},
         defenses=defenses,
-        train_images=1000,
+        train_images=600,
         batch_size=6,
         attacks={**SMOKE.attacks, "pgd-clipped-margin": {"steps": 20, "restarts": 2}},
     )

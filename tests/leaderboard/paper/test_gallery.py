@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import samples
+from msgspec import structs
 from samples import gated, record
 
 from leaderboard import paper_figures
@@ -52,7 +53,9 @@ def test_all_evidence_but_a_table_has_a_figure(drawn):
 
 def test_one_clm_conforms_to_nothing():
     several = samples.evidence("conformity")
-    one = replace(several, arrays={name: array[:1] for name, array in several.arrays.items()})
+    one = structs.replace(
+        several, arrays={name: array[:1] for name, array in several.arrays.items()}
+    )
     shown = gallery(studies(gated("clm", 5), [one])["mnist"])
     assert "conformity" not in {figure.kind for figure in shown}
 
