@@ -13,7 +13,9 @@ def test_duplicate_names_are_refused():
         names.add("pgd", 2)
 
 
-@pytest.mark.parametrize("name", ["PGD", "a b", "../x", "", "a--b", "-a", "a_b"])
+@pytest.mark.parametrize(
+    "name", ["PGD", "a b", "../x", "/x", "..", "x\n", "<b>", "", "a--b", "a_b"]
+)
 def test_names_that_would_break_ids_or_files_are_refused(name):
     with pytest.raises(ValueError, match="lower-case"):
         Registry("attack").add(name, 1)

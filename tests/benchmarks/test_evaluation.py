@@ -44,24 +44,6 @@ def test_unperturbed_images_are_counted():
 IMAGES, LABELS = torch.rand(4, 1, 1, 2), torch.zeros(4, dtype=torch.int64)
 
 
-@pytest.mark.parametrize(
-    ("images", "labels", "words"),
-    [
-        (IMAGES * 255, LABELS, r"must lie in \[0, 1\].*normalisation"),
-        (IMAGES - 1, LABELS, r"must lie in \[0, 1\]"),
-        (IMAGES * torch.nan, LABELS, r"must lie in \[0, 1\]"),
-        (IMAGES.byte(), LABELS, "must be floats.*uint8"),
-        (IMAGES[0], LABELS, r"\(N, C, H, W\), got .*\(1, 1, 2\)"),
-        (IMAGES[:0], LABELS[:0], r"\(0, 1, 1, 2\)"),
-        (IMAGES, LABELS[:2], r"labels must be int64 of shape \(4,\)"),
-        (IMAGES, LABELS.float(), "labels must be int64.*float32"),
-    ],
-)
-def test_input_that_would_give_a_wrong_number_is_refused(images, labels, words):
-    with pytest.raises(ValueError, match=words):
-        evaluate(Population([linear(1.0, 1.0)]), images, labels, "fgsm", ThreatModel("Linf", 0.1))
-
-
 def test_a_plain_list_is_refused_with_what_would_do():
     with pytest.raises(TypeError, match=r"Population\(modules\), got list"):
         evaluate([linear(1.0, 1.0)], IMAGES, LABELS, "fgsm", ThreatModel("Linf", 0.1))

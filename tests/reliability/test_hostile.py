@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from workers import options, populations
 
-from attacks import AttackError, ThreatModel, parse_eps
+from attacks import AttackError, ThreatModel
 from attacks.registry import ATTACKS, Attack
 from benchmarks.datasets import DATASETS, DatasetError, Raw
 from benchmarks.datasets import load as load_dataset
@@ -68,14 +68,6 @@ def test_a_pickle_that_calls_itself_safetensors_does_nothing(tmp_path):
     assert not target.exists()
 
 
-@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "a/b", "..", "x\n", "<b>", "", "A"])
-def test_names_that_would_leave_their_folder_are_refused(name):
-    with pytest.raises(ValueError, match="lower-case letters and digits"):
-        DEFENSES.add(name, DEFENSES["ulm"])
-    with pytest.raises(ValueError, match="lower-case letters and digits"):
-        ATTACKS.add(name, ATTACKS["pgd"])
-
-
 def test_a_link_out_of_the_store_is_not_followed(tmp_path):
     session = Session(options(tmp_path / "other"))
     session.prepare("digits", "single")
@@ -121,7 +113,7 @@ LABELS = torch.tensor([0, 1])
 @pytest.mark.parametrize(
     ("images", "labels", "words"),
     [
-        (GOOD + 1, LABELS, r"must lie in \[0, 1\]"),
+        (GOOD + 1, LABELS, r"must lie in \[0, 1\].*normalisation"),
         (GOOD - 1, LABELS, r"must lie in \[0, 1\]"),
         (GOOD * torch.nan, LABELS, r"must lie in \[0, 1\]"),
         ((GOOD * 255).to(torch.uint8), LABELS, "must be floats"),
@@ -136,12 +128,6 @@ LABELS = torch.tensor([0, 1])
 def test_bad_images_and_labels_are_named(images, labels, words):
     with pytest.raises(ValueError, match=words):
         evaluate(linear(), images, labels, "fgsm", LINF)
-
-
-@pytest.mark.parametrize("eps", ["inf", "nan", "-1", "x", "1/0", "", "1e999"])
-def test_a_radius_that_is_none_is_named(eps):
-    with pytest.raises(ValueError, match=f"such as 0.3 or 8/255, got {eps!r}"):
-        parse_eps(eps)
 
 
 def test_a_radius_of_zero_changes_nothing():
