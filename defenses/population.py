@@ -43,7 +43,9 @@ class Population(nn.Module):
             raise ValueError(f"draws must be 1 or more, got {draws}")
         if probabilities is not None:
             law = [float(p) for p in probabilities]
-            if len(law) != len(listed) or min(law) < 0 or abs(sum(law) - 1) > 1e-6:
+            # Of NaN no comparison holds.
+            whole = all(p >= 0 for p in law) and abs(sum(law) - 1) <= 1e-6
+            if len(law) != len(listed) or not whole:
                 raise ValueError(
                     f"probabilities must be {len(listed)} numbers of 0 or more with sum 1, "
                     f"got {law}"

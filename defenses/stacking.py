@@ -267,6 +267,8 @@ def _side_by_side(
 ) -> nn.Module:
     """One layer in place of n; its weights are for the caller to fill.
 
+    It draws nothing: a copy may be built in the midst of what is seeded.
+
     Args:
         grouped: each submodel has an input of its own; else they share one.
         first: a convolution of images, with constant weights.
@@ -274,25 +276,26 @@ def _side_by_side(
     """
     n, layer = len(layers), layers[0]
     inputs = n if grouped else 1
-    built: nn.Module
-    if isinstance(layer, nn.Conv2d):
-        built = (_FirstConv if first else _Conv)(
-            inputs * layer.in_channels,
-            n * layer.out_channels,
-            *(layer.kernel_size, layer.stride, layer.padding, layer.dilation),  # type: ignore[arg-type]
-            groups=inputs * layer.groups,
-            bias=bias or layer.bias is not None,
-        )
-    elif isinstance(layer, nn.BatchNorm2d):
-        built = nn.BatchNorm2d(n * layer.num_features, layer.eps, layer.momentum)
-        # Each submodel counts its own steps.
-        built.num_batches_tracked = torch.zeros(n, dtype=torch.long)
-    elif isinstance(layer, nn.Linear):
-        built = _Linear(
-            layer.in_features, n * layer.out_features, bias=layer.bias is not None, groups=n
-        )
-    else:
+    if not isinstance(layer, (nn.Conv2d, nn.BatchNorm2d, nn.Linear)):
         return copy.deepcopy(layer)
+    built: nn.Module
+    with torch.random.fork_rng(devices=[]):
+        if isinstance(layer, nn.Conv2d):
+            built = (_FirstConv if first else _Conv)(
+                inputs * layer.in_channels,
+                n * layer.out_channels,
+                *(layer.kernel_size, layer.stride, layer.padding, layer.dilation),  # type: ignore[arg-type]
+                groups=inputs * layer.groups,
+                bias=bias or layer.bias is not None,
+            )
+        elif isinstance(layer, nn.BatchNorm2d):
+            built = nn.BatchNorm2d(n * layer.num_features, layer.eps, layer.momentum)
+            # Each submodel counts its own steps.
+            built.num_batches_tracked = torch.zeros(n, dtype=torch.long)
+        else:
+            built = _Linear(
+                layer.in_features, n * layer.out_features, bias=layer.bias is not None, groups=n
+            )
     return built.to(next(layer.parameters()))
 
 

@@ -162,7 +162,7 @@ def ranking(rows: Checked, headers: Sequence[str] = ()) -> str:
     most_images = max((record.case.images for row, _ in rows for record in row.records), default=0)
     columns = [column for column in COLUMNS if not headers or column.header in headers]
     lines = [Line(row, checks, places.get(id(row), "–"), most_images) for row, checks in rows]
-    body = [[column.case(line) for column in columns] for line in lines]
+    body = [[column.cell(line) for column in columns] for line in lines]
     return markdown_table([column.header for column in columns], body)
 
 

@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from defenses import Population
+from defenses import AveragedEnsemble, Population
+
+IMAGES = torch.zeros(4, 1, 2, 2)
 
 
 class Constant(nn.Module):
@@ -11,18 +13,32 @@ class Constant(nn.Module):
     def __init__(self, vote):
         super().__init__()
         self.vote = vote
-        self.was_training = None
 
     def forward(self, images):
-        self.was_training = self.training
         logits = torch.zeros(len(images), 3)
         logits[:, self.vote] = 1
         return logits
 
 
-def test_it_needs_a_submodel():
-    with pytest.raises(ValueError, match="at least 1 submodel, got 0"):
-        Population([])
+class Noise(nn.Module):
+    def forward(self, images):
+        return torch.randn(len(images), 3)
+
+
+@pytest.mark.parametrize(
+    ("law", "words"),
+    [
+        ({"members": []}, "at least 1 submodel, got 0"),
+        ({"draws": 0}, "draws must be 1 or more, got 0"),
+        ({"probabilities": (0.5, 0.4)}, r"2 numbers of 0 or more with sum 1, got \[0.5, 0.4\]"),
+        ({"probabilities": (1.5, -0.5)}, r"sum 1, got \[1.5, -0.5\]"),
+        ({"probabilities": (0.3, 0.3, 0.4)}, "must be 2 numbers"),
+        ({"probabilities": (float("nan"), 1.0)}, "must be 2 numbers"),
+    ],
+)
+def test_what_is_no_law_is_refused(law, words):
+    with pytest.raises(ValueError, match=words):
+        Population(**{"members": [Constant(0), Constant(1)], **law})
 
 
 def test_it_refuses_what_is_no_module():
@@ -30,27 +46,41 @@ def test_it_refuses_what_is_no_module():
         Population([lambda x: x])
 
 
-def test_logits_of_all_submodels():
-    population = Population([Constant(0), Constant(2)])
-    logits = population.logits(torch.zeros(5, 1, 2, 2))
-    assert logits.shape == (2, 5, 3)
+def test_logits_have_a_row_for_each_member_or_draw_of_it():
+    logits = Population([Constant(0), Constant(2)]).logits(IMAGES)
+    assert logits.shape == (2, 4, 3)
     assert logits.argmax(-1)[:, 0].tolist() == [0, 2]
+    drawn = Population([Constant(1), Noise()], draws=3).logits(IMAGES)
+    assert drawn.shape == (6, 4, 3)
+    assert drawn[:3].argmax(-1).unique().tolist() == [1]
+    assert len(drawn[3:].unique(dim=0)) == 3
 
 
-def test_a_call_is_answered_by_one_submodel_drawn_uniformly():
-    population = Population([Constant(0), Constant(1), Constant(2)])
+def test_weights_are_the_rows_probabilities():
+    members = [Constant(0), Constant(1)]
+    assert Population(members, draws=4).weights is None
+    assert Population(members, probabilities=(0.5, 0.5)).weights is None
+    weights = Population(members, probabilities=(0.9, 0.1), draws=2).weights
+    assert weights.tolist() == pytest.approx([0.45, 0.45, 0.05, 0.05])
+
+
+@pytest.mark.parametrize("probabilities", [None, (0.6, 0.3, 0.1)])
+def test_a_call_is_answered_by_one_member_drawn_by_its_probability(probabilities):
+    population = Population([Constant(k) for k in range(3)], probabilities=probabilities)
     torch.manual_seed(0)
-    answers = [population(torch.zeros(4, 1, 2, 2)).argmax(-1) for _ in range(600)]
+    answers = [population(IMAGES).argmax(-1) for _ in range(600)]
     assert all(len(answer.unique()) == 1 for answer in answers)
     counts = torch.stack(answers)[:, 0].bincount(minlength=3)
-    # Three standard deviations of a binomial(600, 1/3) are 35.
-    assert (counts - 200).abs().max() < 35
+    expected = 600 * torch.tensor(probabilities or [1 / 3] * 3)
+    # Three standard deviations of a binomial(600, 1/2) are 37.
+    assert (counts - expected).abs().max() < 37
+    many = population.drawn(600, torch.Generator().manual_seed(0)).bincount(minlength=3)
+    assert (many - expected).abs().max() < 37
 
 
-def test_correct_is_by_submodel_and_image_in_evaluation_mode():
-    population = Population([Constant(0), Constant(1)])
-    population.train()
-    correct = population.correct(torch.zeros(3, 1, 2, 2), torch.tensor([0, 1, 2]), batch_size=2)
-    assert correct.tolist() == [[True, False, False], [False, True, False]]
-    assert population.submodels[0].was_training is False
-    assert population.training
+def test_an_averaged_ensemble_weighs_by_probability():
+    """The likelier member's vote wins, though two others agree on another class."""
+    members = [Constant(0), Constant(2), Constant(2)]
+    law = Population(members, probabilities=(0.8, 0.1, 0.1))
+    assert AveragedEnsemble(law)(IMAGES).argmax(-1).unique().tolist() == [0]
+    assert AveragedEnsemble(Population(members))(IMAGES).argmax(-1).unique().tolist() == [2]

@@ -162,6 +162,15 @@ def test_a_frozen_stack_is_a_copy_until_refreshed():
         assert torch.allclose(frozen(images)[0], submodels[0](images), atol=1e-5)
 
 
+def test_building_a_stack_draws_no_random_number():
+    """It may happen within an attack, whose numbers are seeded, and only in the first of several."""
+    submodels = experienced(lenet5, 1)
+    before = torch.get_rng_state()
+    FrozenStack(submodels, shared=True)
+    Stack(submodels)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_whatever_the_strides_of_images_the_layers_work_with_channels_last(channels):
     stack = FrozenStack(experienced(lenet5, channels), shared=True)

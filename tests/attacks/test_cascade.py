@@ -1,0 +1,69 @@
+import pytest
+import torch
+from networks import PARAMETERS, Linear, inconsistent, left, problem_of
+from torch import nn
+
+from attacks import ThreatModel
+from attacks.problem import Problem
+from defenses import Population
+
+
+def test_the_cascade_finds_what_mean_losses_miss_whatever_the_seed():
+    assert [left("worst-case", inconsistent(), seed) for seed in range(5)] == [[0.5]] * 5
+
+
+class Misleading(nn.Module):
+    """Fooled only by the left half that squares find beside the right half that gradients find.
+
+    Of an image 1 x 16 x 16 around 1/2, u is the left half's mean and v the right half's alignment
+    with a checkerboard, in units of eps. The margin g(u) + v - 6.25, with g falling from 1 at -1 to
+    -1/4 at 1/4 and rising to 5.75 at 1, is positive only where u is near 1 and v above 1/2.
+    Gradients lead from a random point to u = -1; few squares align with a checkerboard.
+    """
+
+    def __init__(self, eps):
+        super().__init__()
+        self.eps = eps
+        self.checkerboard = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 4)
+
+    def forward(self, images):
+        offset = (images[:, 0] - 0.5) / self.eps
+        u = offset[:, :, :8].mean((1, 2))
+        v = (offset[:, :, 8:] * self.checkerboard).mean((1, 2))
+        margin = torch.where(u < 0.25, -u, 8 * (u - 0.25) - 0.25) + v - 6.25
+        return torch.stack([torch.zeros_like(margin), margin], dim=1)
+
+
+def test_queries_lead_gradients_to_where_neither_gets_alone():
+    images = torch.full((16, 1, 16, 16), 0.5)
+    labels = torch.zeros(16, dtype=torch.int64)
+    problem = Problem(Population([Misleading(0.1)]), images, labels, ThreatModel("Linf", 0.1))
+    for attack in ("pgd-mean-ce", "apgd-population", "square-population"):
+        assert sum(left(attack, problem)) == 16
+    assert sum(left("worst-case", problem)) < 0.9 * 16
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.05), ("L2", 0.3)])
+def test_the_cascade_is_no_weaker_than_any_part(norm, eps):
+    torch.manual_seed(0)
+    members = [
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 5))
+        for _ in range(4)
+    ]
+    images = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels = members[0](images).argmax(-1)
+    problem = Problem(Population(members), images, labels, ThreatModel(norm, eps))
+    accuracy = {attack: sum(left(attack, problem)) / 32 for attack in PARAMETERS}
+    assert accuracy["worst-case"] <= min(accuracy.values()) + 0.01
+    assert accuracy["worst-case"] < problem.correctness(images, torch.arange(32)).mean()
+
+
+def test_the_cascade_ends_where_no_image_is_left():
+    """Many networks reshape with -1, which an empty batch leaves undefined."""
+
+    class Reshaping(Linear):
+        def forward(self, images):
+            return super().forward(images.view(images.size(0), -1, 1, 2))
+
+    problem = problem_of([Reshaping([1.0, 1.0], 0.01)], 8, "Linf", eps=0.3)
+    assert left("worst-case", problem) == [0.0] * 8

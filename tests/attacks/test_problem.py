@@ -1,0 +1,79 @@
+"""Incumbents: by s_j where it is exact, and by other draws where members are random."""
+
+import pytest
+import torch
+from networks import Coin, problem_of
+
+from attacks import gradient
+from attacks.objectives import LOSSES
+from attacks.problem import Incumbent
+from attacks.seeding import global_seed
+
+CPU = torch.device("cpu")
+
+
+def test_the_incumbent_keeps_the_lowest_correctness_then_the_highest_loss():
+    images = torch.zeros(2, 1, 1, 1)
+    incumbent = Incumbent(images)
+    both = torch.tensor([0, 1])
+
+    def offer(value, correctness, loss):
+        incumbent.offer(
+            both, torch.full_like(images, value), torch.tensor(correctness), torch.tensor(loss)
+        )
+
+    offer(1.0, [0.5, 0.5], [0.0, 0.0])
+    offer(2.0, [1.0, 0.0], [9.0, -9.0])
+    offer(3.0, [0.5, 0.0], [1.0, -9.5])
+    assert incumbent.images.flatten().tolist() == [3.0, 2.0]
+    assert incumbent.alive.tolist() == [0]
+
+
+def test_incumbents_are_compared_by_confirming_draws():
+    """Both points look perfect by the draws of the search; other draws say 0.8 and 0.3."""
+    images = torch.zeros(1, 1, 1, 1)
+    by_other_draws = {1.0: 0.8, 2.0: 0.3, 3.0: 0.9}
+
+    def confirm(offered, at):
+        assert at.tolist() == [0]
+        return torch.tensor([by_other_draws[offered.item()]])
+
+    incumbent = Incumbent(images, confirm)
+    for value, kept in ((1.0, 1.0), (2.0, 2.0), (3.0, 2.0)):
+        incumbent.offer(
+            torch.tensor([0]), torch.full_like(images, value), torch.zeros(1), torch.zeros(1)
+        )
+        assert incumbent.images.item() == kept
+    assert incumbent.correctness.item() == pytest.approx(0.3)
+    assert incumbent.alive.tolist() == [0]
+
+
+def test_one_lucky_draw_does_not_finish_an_image():
+    """Four coins are all wrong in one pass of sixteen: after 21 passes in most images once."""
+    coin = Coin()
+    problem = problem_of([coin], 200, "Linf", eps=0.1, draws=4)
+    with global_seed(0, CPU):
+        incumbent = problem.incumbent()
+        before = coin.passes
+        gradient.pgd(problem, incumbent, LOSSES["mean-ce"], steps=20)
+    # An incumbent is at 0 only where confirming draws were all wrong too: by a lucky pass that
+    # another one confirms, 1 - (1 - 1 / 256) ** 21 = 8%, and somewhat more as s_j falls by and by.
+    assert len(incumbent.alive) > 100
+    # The scale, 21 steps, and confirming passes beyond them, each of four draws.
+    assert coin.passes - before > 4 * (1 + 21 + 15)
+
+
+def test_deterministic_members_are_not_asked_twice():
+    member = Coin(right=2.0)
+    problem = problem_of([member], 3, "Linf", eps=0.1)
+    incumbent = problem.incumbent()
+    gradient.pgd(problem, incumbent, LOSSES["mean-ce"], steps=5)
+    # The clean images, the scale, and six points.
+    assert member.passes == 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_and_images_of_either_precision_meet(dtype):
+    problem = problem_of([Coin(2.0), Coin(-1.0)], 3, "Linf", eps=0.1, probabilities=(0.75, 0.25))
+    images = problem.images.to(dtype)
+    assert problem.correctness(images, torch.arange(3)).tolist() == [0.75] * 3
