@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from attacks import ATTACKS, ThreatModel
+from attacks.freezing import frozen
+from attacks.seeding import global_seed
 from benchmarks.case import Subject, build_case
-from benchmarks.checks import check_images
+from benchmarks.checks import check_answers, check_images
 from benchmarks.datasets import DATASETS
 from benchmarks.experiment import Experiment, attack_numbers, experiment
 from benchmarks.measure import measure
@@ -61,15 +63,14 @@ def subject_of(
 
     Raises:
         TypeError: not a Population.
-        ValueError: images or labels that are not what they should be.
+        ValueError: images, labels or answers that are not what they should be.
     """
     if not isinstance(population, Population):
         raise TypeError(f"expected a Population(modules), got {type(population).__name__}")
     check_images(images, labels)
-    with torch.no_grad():
-        logits = population(images[:1])
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise ValueError("members must return logits of shape (N, K)")
+    check_answers(population, images, labels)
+    with torch.no_grad(), frozen(population), global_seed(0, images.device):
+        classes = population.submodels[0](images[:1]).shape[1]
     one = len(population) == 1
     own = "the network's own" if one else "which network answers, and the network's own"
     exact = "nothing" if one else "which network answers"
@@ -80,7 +81,7 @@ def subject_of(
         dataset=dataset,
         source="own tensors",
         sha256=digest_of({"images": images, "labels": labels}),
-        classes=logits.shape[1],
+        classes=classes,
         eps_unit=DATASETS[dataset].eps_unit if dataset in DATASETS else 1.0,
         defense=name,
         defense_version=1,
