@@ -21,9 +21,17 @@ Loss = Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor | None], Tensor]
 CLIP = 0.1
 
 
+def correct_answers(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which rows classify which images correctly: (rows, N, K), (N,) -> (rows, N) bool.
+
+    Logits that are not finite are no answer: torch would take the first of them for the class.
+    """
+    return (logits.argmax(-1) == labels) & logits.isfinite().all(-1)
+
+
 def expected_correctness(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """s_j: the probability that image j is classified correctly; (rows, N, K), (N,) -> (N,)."""
-    return _expected((logits.argmax(-1) == labels).float(), weights)
+    return _expected(correct_answers(logits, labels).float(), weights)
 
 
 def _expected(rows: Tensor, weights: Tensor | None) -> Tensor:

@@ -138,6 +138,8 @@ class Problem:
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Steepest ascent under the norm, of norm 1 for each image."""
+        # Where a network answers nothing finite, there is no direction.
+        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         if self.threat_model.norm == "Linf":
             return gradient.sign()
         # Squares of tiny gradients underflow: bring the largest entry to 1 first.

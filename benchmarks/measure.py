@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from attacks import ATTACKS, ThreatModel, craft
 from attacks.freezing import frozen
+from attacks.objectives import correct_answers
 from attacks.seeding import derive_seed, global_seed
 from benchmarks.case import Subject, facts
 from benchmarks.checks import check_answers, check_images
@@ -132,7 +133,7 @@ def answers_of(
         global_seed(seed, images.device),
         full_precision(),
     ):
-        rows = [(population.logits(batch).argmax(-1) == right).cpu() for batch, right in batches]
+        rows = [correct_answers(population.logits(b), right).cpu() for b, right in batches]
     return torch.cat(rows, dim=1)
 
 
