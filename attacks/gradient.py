@@ -102,8 +102,8 @@ def apgd(
         "best_x": x,
         "best_gradient": gradient,
         "best_value": values,
-        "step": torch.full((count,), 2 * problem.threat_model.eps, device=device),
-        "raised": torch.zeros(count, device=device),
+        "step": x.new_full((count,), 2 * problem.threat_model.eps),
+        "raised": x.new_zeros(count),
         "best_at_checkpoint": values,
         "halved": torch.ones(count, dtype=torch.bool, device=device),
     }

@@ -154,7 +154,7 @@ class Problem:
         noise = torch.rand_like(self.images[at]) * 2 - 1
         if self.threat_model.norm == "L2":
             noise = self.direction(torch.randn_like(noise))
-            noise *= torch.rand(len(at), 1, 1, 1, device=noise.device)
+            noise *= torch.rand(len(at), 1, 1, 1, device=noise.device, dtype=noise.dtype)
         perturbed = self.images[at] + self.threat_model.eps * noise
         return self.threat_model.project(perturbed, self.images[at])
 

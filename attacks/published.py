@@ -5,7 +5,8 @@ torchattacks is imported when an attack runs, so that nothing else depends on it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class _Model(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K)."""
         logits: Tensor = self.model(images)
-        return logits
+        return logits.to(images.dtype)
 
 
 class _Float64Logits(_Model):
@@ -195,7 +196,8 @@ def autoattack(
     unperturbed = (perturbed == images).flatten(1).all(dim=1)
     if unperturbed.any():
         apgd = torchattacks.APGD(model, steps=steps, **shared)
-        _, best = apgd.perturb(images[unperturbed], labels[unperturbed], best_loss=True)
+        with _default_type_of(images):
+            _, best = apgd.perturb(images[unperturbed], labels[unperturbed], best_loss=True)
         perturbed[unperturbed] = best.detach()
     return perturbed
 
@@ -206,8 +208,20 @@ def _run(attack: Any, images: Tensor, labels: Tensor) -> Tensor:
     With the channels first: FAB cannot view the gradients of colour images that have them last.
     """
     attack.set_device(images.device)
-    perturbed: Tensor = attack(images.contiguous(), labels)
+    with _default_type_of(images):
+        perturbed: Tensor = attack(images.contiguous(), labels)
     return perturbed.detach()
+
+
+@contextmanager
+def _default_type_of(images: Tensor) -> Iterator[None]:
+    """torchattacks writes tensors of torch's default type among the images': here they are alike."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(images.dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
 
 
 def _fresh_seed() -> int:

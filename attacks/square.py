@@ -44,7 +44,7 @@ def propose(problem: Problem, images: Tensor, at: Tensor, side: int) -> Tensor:
     rows = torch.arange(height, device=device).view(1, 1, -1, 1)
     columns = torch.arange(width, device=device).view(1, 1, 1, -1)
     inside = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
-    signs = torch.rand(count, channels, 1, 1, device=device).sub(0.5).sign()
+    signs = torch.rand(count, channels, 1, 1, device=device, dtype=images.dtype).sub(0.5).sign()
     clean = problem.images[at]
     if problem.threat_model.norm == "Linf":
         changed = clean + problem.threat_model.eps * signs
@@ -84,7 +84,7 @@ def square_population(
         return incumbent.images
     height, width = problem.images.shape[-2:]
     images = stripes(problem, at) if start is None else start[at].clone()
-    values = torch.full((len(at),), -torch.inf, device=images.device)
+    values = images.new_full((len(at),), -torch.inf)
     proposal = images
     for step in range(queries):
         if step:
@@ -142,5 +142,6 @@ def _answer(problem: Problem, images: Tensor) -> Tensor:
     for submodel in draws.unique().tolist():
         mine = draws == submodel
         logits = problem.population.submodels[submodel](images[mine]).unsqueeze(0)
-        values[mine] = mean_margin(logits, problem.labels[mine], None, logits.new_ones(1), None)
+        margin = mean_margin(logits, problem.labels[mine], None, logits.new_ones(1), None)
+        values[mine] = margin.to(values.dtype)
     return values

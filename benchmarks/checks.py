@@ -7,12 +7,26 @@ from torch import Tensor
 
 from attacks.freezing import frozen
 from attacks.seeding import global_seed
+from attacks.threat_model import TOLERANCE, ThreatModel
 from defenses import Population
 
 # Passes differ by more than this where a network draws random numbers, not where a device rounds.
 ROUNDING = 1e-3
 # Two draws may be alike by chance, as of a few sizes that an image is resized to.
 PASSES = 6
+
+
+def check_radius(threat_model: ThreatModel) -> None:
+    """Refuse a radius that was meant in units of 0 to 255.
+
+    Raises:
+        ValueError: in Linf, above the range of pixels.
+    """
+    if threat_model.norm == "Linf" and threat_model.eps > 1:
+        raise ValueError(
+            f"eps {threat_model.eps:g} is larger than the range of pixels, which is 1: "
+            f"write {threat_model.eps:g}/255 if it is in units of 0 to 255"
+        )
 
 
 def check_images(images: Tensor, labels: Tensor) -> None:
@@ -28,7 +42,9 @@ def check_images(images: Tensor, labels: Tensor) -> None:
         )
     if images.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"images must be float32 or float64, got {images.dtype}: images.float()")
-    if not (images.isfinite().all() and images.min() >= 0 and images.max() <= 1):
+    if not (
+        images.isfinite().all() and images.min() >= -TOLERANCE and images.max() <= 1 + TOLERANCE
+    ):
         raise ValueError(
             f"images must lie in [0, 1], got [{images.min():.4g}, {images.max():.4g}]: "
             "put normalisation inside the module"

@@ -12,8 +12,9 @@ from torch import Tensor
 from attacks import ATTACKS, ThreatModel
 from attacks.freezing import frozen
 from attacks.seeding import global_seed
+from attacks.threat_model import TOLERANCE
 from benchmarks.case import Subject, build_case
-from benchmarks.checks import check_answers, check_images
+from benchmarks.checks import check_answers, check_images, check_radius
 from benchmarks.datasets import DATASETS
 from benchmarks.experiment import Experiment, attack_numbers, experiment
 from benchmarks.measure import measure
@@ -67,6 +68,7 @@ def subject_of(
     """
     if not isinstance(population, Population):
         raise TypeError(f"expected a Population(modules), got {type(population).__name__}")
+    images = _usable(population, images)
     check_images(images, labels)
     check_answers(population, images, labels)
     with torch.no_grad(), frozen(population), global_seed(0, images.device):
@@ -92,6 +94,22 @@ def subject_of(
         population_sha256=weights_sha256(population),
         training_seconds=0.0,
     )
+
+
+def _usable(population: Population, images: Tensor) -> Tensor:
+    """Images in the networks' own precision, that autograd may follow, without rounding errors.
+
+    Denormalised pixels may lie outside [0, 1] by a few 1e-8.
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        return images
+    own = next((w.dtype for w in population.parameters() if w.is_floating_point()), images.dtype)
+    if {own, images.dtype} == {torch.float32, torch.float64}:
+        images = images.to(own)
+    if len(images) and -TOLERANCE <= images.min() <= images.max() <= 1 + TOLERANCE:
+        images = images.clamp(0, 1)
+    with torch.inference_mode(False):
+        return images.clone() if images.is_inference() else images
 
 
 def numbers_for(
@@ -151,6 +169,7 @@ def evaluate(
         ValueError: images, labels or answers that are not what they should be.
         AttackError: the attack broke its contract.
     """
+    check_radius(threat_model)
     subject = subject_of(population, images, labels, dataset=dataset)
     numbers = numbers_for(dataset, budget, threat_model, batch_size)
     case = build_case(

@@ -66,7 +66,8 @@ def measure(
     check_answers(population, images, labels)
     plan = plan or fastest_plan(population, images)
     seed = derive_seed(case.seed, "attack", case.attack)
-    with subnormals_flushed():
+    # Whatever the caller switched off, attacks follow gradients.
+    with torch.inference_mode(False), torch.enable_grad(), subnormals_flushed():
         start = time.perf_counter()
         made = _crafted(case, population, images, labels, seed, plan, blocks)
         seconds = time.perf_counter() - start + (blocks.earlier_seconds if blocks else 0)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attacks import ATTACKS, ThreatModel
 from benchmarks.case import build_case, protocols
+from benchmarks.checks import check_radius
 from benchmarks.evaluation import numbers_for, subject_of
 from benchmarks.measure import measure
 from defenses import Population
@@ -84,6 +85,7 @@ def judge(
     Raises:
         LookupError, ValueError, AttackError: as `evaluate`.
     """
+    check_radius(threat_model)
     population = Population(modules, probabilities=probabilities, draws=draws)
     subject = subject_of(population, images, labels, dataset=dataset, name=name)
     numbers = numbers_for(dataset, budget, threat_model, batch_size)
@@ -101,7 +103,9 @@ def judge(
 
     def run(attack: str, protocol: Protocol = "draw", share: float = 1.0) -> tuple[Record, Tensor]:
         """Attack at a share of eps, and keep the record."""
-        at = ThreatModel(threat_model.norm, share * threat_model.eps)
+        eps = share * threat_model.eps
+        # All of the box is in reach of 1.
+        at = ThreatModel(threat_model.norm, min(eps, 1.0) if threat_model.norm == "Linf" else eps)
         case = build_case(subject, attack, at, numbers, protocol=protocol, budget=budget, seed=seed)
         entry = ATTACKS[attack]
         repeat = share == 1 and protocol == "draw" and entry.swept and entry.kind == "population"

@@ -39,6 +39,11 @@ class Gate:
     outcome: Outcome
     figure: str
 
+    @property
+    def passed(self) -> bool | None:
+        """True or False where that was decided; None where too little was measured to tell."""
+        return {"passed": True, "failed": False}.get(self.outcome)
+
 
 def check(row: Row) -> list[Gate]:
     """All gates of a row, each over all its seeds."""
