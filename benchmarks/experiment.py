@@ -246,7 +246,7 @@ def standard(
             # The adversarially trained populations that the authors released have 4.
             submodels={"default": submodels[k]}
             | ({"ulm-adv": 4, "clm-adv": 4} if submodels[k] > 4 else {}),
-            draws=(4, 16, 32)[k],
+            draws=(4, 16, 16)[k],
             recipes={"default": replace(plain, epochs=epochs[k] or plain.epochs)}
             | dict.fromkeys(("single-adv", "ulm-adv", "clm-adv"), adversarial),
             defenses={

@@ -33,7 +33,7 @@ class Noise(nn.Module):
     random="noise on the image",
     reference="arXiv:1902.02918",
 )
-def noise(population: Population, task: Task, *, sigma: float = 0.25) -> None:
+def noise(population: Population, task: Task, *, sigma: float = 0.1) -> None:
     """Take over the plainly trained network; nothing is trained."""
     load_inside(population, task.load("single"))
     population.submodels[0].get_buffer("sigma").fill_(sigma)
