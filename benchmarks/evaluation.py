@@ -15,8 +15,8 @@ from attacks.seeding import global_seed
 from attacks.threat_model import TOLERANCE
 from benchmarks.case import Subject, build_case
 from benchmarks.checks import check_answers, check_images, check_radius
-from benchmarks.datasets import DATASETS
-from benchmarks.experiment import Experiment, attack_numbers, experiment
+from benchmarks.datasets import DATASETS, experiment
+from benchmarks.experiment import Experiment, attack_numbers
 from benchmarks.measure import measure
 from benchmarks.store import FileBlocks, digest_of, weights_sha256
 from defenses import Population

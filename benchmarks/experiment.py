@@ -156,23 +156,6 @@ class Experiment:
         return self.recipes.get(defense, self.recipes["default"])
 
 
-def experiment(budget: str, dataset: str) -> Experiment:
-    """What a budget spends on a dataset.
-
-    Raises:
-        LookupError: unknown budget or dataset.
-    """
-    # Here, because datasets take their numbers from this module.
-    from benchmarks.datasets import DATASETS
-
-    experiments = DATASETS[dataset].experiments
-    if budget not in experiments:
-        raise LookupError(
-            f"no budget {budget!r} for dataset {dataset!r} (budgets: {', '.join(experiments)})"
-        )
-    return experiments[budget]
-
-
 def standard(
     *,
     radii: Radii,

@@ -14,7 +14,8 @@ from attacks.seeding import derive_seed
 from benchmarks import datasets
 from benchmarks.case import Subject
 from benchmarks.checks import check_answers
-from benchmarks.experiment import Experiment, Variation, experiment
+from benchmarks.datasets import experiment
+from benchmarks.experiment import Experiment, Variation
 from benchmarks.measure import answers_of
 from benchmarks.options import Options
 from benchmarks.paths import RELEASED

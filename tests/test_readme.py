@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from attacks import ThreatModel
-from benchmarks.experiment import experiment
+from benchmarks.datasets import experiment
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -8,7 +8,7 @@ from benchmarks.datasets import cifar10 as cifar10
 
 # isort: on
 from benchmarks.datasets.data import Dataset, DatasetError, DatasetMissingError, load
-from benchmarks.datasets.registry import DATASETS, DatasetEntry, Raw, register_dataset
+from benchmarks.datasets.registry import DATASETS, DatasetEntry, Raw, experiment, register_dataset
 
 DATASETS.load_plugins()
 
@@ -19,6 +19,7 @@ __all__ = [
     "DatasetError",
     "DatasetMissingError",
     "Raw",
+    "experiment",
     "load",
     "register_dataset",
 ]

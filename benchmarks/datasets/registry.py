@@ -91,3 +91,17 @@ def register_dataset(
         return read
 
     return register
+
+
+def experiment(budget: str, dataset: str) -> Experiment:
+    """What a budget spends on a dataset.
+
+    Raises:
+        LookupError: unknown budget or dataset.
+    """
+    experiments = DATASETS[dataset].experiments
+    if budget not in experiments:
+        raise LookupError(
+            f"no budget {budget!r} for dataset {dataset!r} (budgets: {', '.join(experiments)})"
+        )
+    return experiments[budget]

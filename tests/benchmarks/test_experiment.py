@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from attacks import ATTACKS, ThreatModel, registry
-from benchmarks.datasets import DATASETS, register_dataset
-from benchmarks.experiment import SWEEP_ATTACKS, experiment, standard
+from benchmarks.datasets import DATASETS, experiment, register_dataset
+from benchmarks.experiment import standard
 from benchmarks.session import Options, Session
 from defenses import DEFENSES, Recipe
 from defenses.architectures import lenet5

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from benchmarks import session
-from benchmarks.experiment import experiment
+from benchmarks.datasets import experiment
 from benchmarks.paths import RELEASED
 from benchmarks.session import Options, Session
 from benchmarks.store import Store, epoch_paths, read_card, read_tensors, read_weights

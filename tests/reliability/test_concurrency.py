@@ -6,7 +6,7 @@ from pathlib import Path
 
 from workers import ATTACKS, CONTEXT, options, work
 
-from benchmarks.experiment import experiment
+from benchmarks.datasets import experiment
 from benchmarks.housekeeping import entries
 from leaderboard import records
 
