@@ -142,8 +142,10 @@ class Problem:
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         if self.threat_model.norm == "Linf":
             return gradient.sign()
-        # Squares of tiny gradients underflow: bring the largest entry to 1 first.
-        largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-38)
+        # Squares of tiny gradients underflow: bring the largest entry to 1 first. A subnormal bound
+        # would be flushed to zero.
+        least = torch.finfo(gradient.dtype).smallest_normal
+        largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(least)
         scaled = gradient / largest
         length = torch.linalg.vector_norm(scaled.flatten(1), dim=1).clamp_min(1e-12)
         unit: Tensor = scaled / length.view(-1, 1, 1, 1)

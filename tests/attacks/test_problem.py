@@ -8,6 +8,7 @@ from attacks import gradient
 from attacks.objectives import LOSSES
 from attacks.problem import Incumbent
 from attacks.seeding import global_seed
+from benchmarks.environment import subnormals_flushed
 
 CPU = torch.device("cpu")
 
@@ -70,6 +71,12 @@ def test_deterministic_members_are_not_asked_twice():
     gradient.pgd(problem, incumbent, LOSSES["mean-ce"], steps=5)
     # The clean images, the scale, and six points.
     assert member.passes == 8
+
+
+def test_a_gradient_of_zero_leads_nowhere_even_where_subnormal_numbers_are_flushed():
+    with subnormals_flushed():
+        direction = problem_of([Coin()]).direction(torch.zeros(1, 1, 1, 2))
+    assert direction.tolist() == [[[[0.0, 0.0]]]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
