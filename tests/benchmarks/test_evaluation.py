@@ -1,77 +1,91 @@
 import pytest
 import torch
-from torch import nn
+from stand_ins import Chance, linear
 
 from attacks import ThreatModel
 from benchmarks.evaluation import evaluate
-from defenses import Population, of_draws
+from defenses import Population
+
+LINF = ThreatModel("Linf", 0.1)
+IMAGES, LABELS = torch.rand(4, 1, 1, 2), torch.zeros(4, dtype=torch.int64)
 
 
-def linear(*weights):
-    """Logits (w . x, 0, 0, 0) of a 1 x 1 x 2 image: class 0 while w . x > 0."""
-    module = nn.Sequential(nn.Flatten(), nn.Linear(2, 4, bias=False))
-    nn.init.zeros_(module[1].weight)
-    module[1].weight.data[0] = torch.tensor(weights)
-    return module
+def three():
+    return [linear(1.0, -1.0), linear(-1.0, 1.0), linear(1.0, 1.0)]
 
 
-def test_eq_6_by_hand():
+@pytest.mark.parametrize(
+    ("probabilities", "expected"), [(None, 2 / 3), ((0.5, 0.25, 0.25), (0.5, 0.75))]
+)
+def test_eq_6_by_hand(probabilities, expected):
     """Three submodels a: x0 - x1, b: x1 - x0, c: x0 + x1 > 0, one image (0.5, 0.6), label 0.
 
     FGSM with eps 0.2 on a moves to (0.3, 0.8): only b and c are right; on b to (0.7, 0.4): only a
-    and c; on c to (0.3, 0.4): b and c. Every surrogate leaves 2 of 3 right, on each image.
+    and c; on c to (0.3, 0.4): b and c. Every surrogate leaves 2 of 3 right, and under the law
+    (1/2, 1/4, 1/4) a half of the answers where a or c is the surrogate, three quarters where b is.
     """
-    population = Population([linear(1.0, -1.0), linear(-1.0, 1.0), linear(1.0, 1.0)])
-    images = torch.tensor([0.5, 0.6]).view(1, 1, 1, 2).repeat(30, 1, 1, 1)
-    labels = torch.zeros(30, dtype=torch.int64)
+    population = Population(three(), probabilities=probabilities)
+    images = torch.tensor([0.5, 0.6]).view(1, 1, 1, 2).repeat(200, 1, 1, 1)
+    labels = torch.zeros(200, dtype=torch.int64)
     result = evaluate(population, images, labels, "fgsm", ThreatModel("Linf", 0.2))
-    right_if_on = torch.tensor([[0, 1, 1], [1, 0, 1], [0, 1, 1]], dtype=torch.bool)
-    assert torch.equal(torch.from_numpy(result.correct), right_if_on[result.surrogates].T)
-    assert result.score.value == pytest.approx(2 / 3)
-    assert len(result.surrogates.unique()) == 3
-    assert result.unperturbed == 0
+    moved = result.images.flatten(1)
+    on_b = moved[:, 0] > 0.5
+    right = torch.where(on_b, torch.tensor([[1], [0], [1]]), torch.tensor([[0], [1], [1]])).bool()
+    assert torch.equal(torch.from_numpy(result.correct), right)
+    if probabilities is None:
+        assert result.score.value == pytest.approx(expected)
+    else:
+        share = on_b.double().mean().item()
+        assert result.score.value == pytest.approx(expected[0] * (1 - share) + expected[1] * share)
+        # How often b is drawn: three standard deviations of 200 draws are 0.09.
+        assert share == pytest.approx(0.25, abs=0.09)
+    assert len(moved.unique(dim=0)) == 3
+    assert result.record.unperturbed == 0
 
 
-def test_unperturbed_images_are_counted():
-    images, labels = torch.rand(4, 1, 1, 2), torch.zeros(4, dtype=torch.int64)
-    result = evaluate(
-        Population([linear(1.0, 1.0)]), images, labels, "none", ThreatModel("Linf", 0)
-    )
-    assert result.unperturbed == 1.0
-    assert torch.equal(result.images, images)
+def test_the_record_says_the_parameters_that_ran():
+    """PGD's step is asked for as 0.01; it must reach the edge, and not jump between corners."""
+    for eps, ran in ((0.5, 0.0125), (0.3, 0.01), (0.03, 0.0075)):
+        parameters = {"steps": 40, "step_size": 0.01}
+        model = ThreatModel("Linf", eps)
+        of = Population([linear(1.0, 1.0)])
+        result = evaluate(of, IMAGES, LABELS, "pgd", model, parameters=parameters)
+        assert result.record.case.attack_parameters == {"steps": 40, "step_size": ran}
+        assert result.record.case.eps == eps
 
 
-IMAGES, LABELS = torch.rand(4, 1, 1, 2), torch.zeros(4, dtype=torch.int64)
+@pytest.mark.parametrize("attack", ["fgsm", "pgd-clipped-margin", "worst-case"])
+def test_images_in_double_precision(attack):
+    members = [member.double() for member in three()]
+    result = evaluate(Population(members), IMAGES.double(), LABELS, attack, LINF, budget="smoke")
+    assert result.images.dtype == torch.float64
+    assert 0 <= result.score.value <= 1
+
+
+def test_images_are_checked():
+    with pytest.raises(ValueError, match=r"images\.float\(\)"):
+        evaluate(Population(three()), IMAGES.half(), LABELS, "fgsm", LINF)
 
 
 def test_a_plain_list_is_refused_with_what_would_do():
     with pytest.raises(TypeError, match=r"Population\(modules\), got list"):
-        evaluate([linear(1.0, 1.0)], IMAGES, LABELS, "fgsm", ThreatModel("Linf", 0.1))
+        evaluate([linear(1.0, 1.0)], IMAGES, LABELS, "fgsm", LINF)
 
 
-def test_an_unknown_attack_is_named():
+def test_unknown_names_are_explained():
     with pytest.raises(LookupError, match=r"unknown attack 'pdg'; did you mean 'pgd'"):
-        evaluate(Population([linear(1.0, 1.0)]), IMAGES, LABELS, "pdg", ThreatModel("Linf", 0.1))
+        evaluate(Population(three()), IMAGES, LABELS, "pdg", LINF)
+    with pytest.raises(LookupError, match="'quik'"):
+        evaluate(Population(three()), IMAGES, LABELS, "pgd", LINF, budget="quik")
 
 
-class CoinFlip(nn.Module):
-    """Right half of the time, whatever it is shown."""
-
-    def forward(self, batch):
-        first = torch.rand(len(batch)).sub(0.5).sign() + 0 * batch.flatten(1).sum(1)
-        return torch.stack([first, *torch.zeros(3, len(batch))], dim=1)
-
-
-def test_a_random_network_is_scored_on_other_draws_than_it_was_attacked_on():
+def test_an_attack_on_a_random_network_makes_nothing_of_luck():
     """An attack keeps its luckiest draws; fresh ones show that it found nothing."""
-    images, labels = torch.rand(200, 1, 1, 2), torch.zeros(200, dtype=torch.int64)
-    population = of_draws(CoinFlip(), 4)
-    parameters = {"steps": 20, "restarts": 1}
-    limits = ThreatModel("Linf", 0.1)
-    first, second = (
-        evaluate(population, images, labels, "pgd-mean-ce", limits, parameters=parameters)
-        for _ in range(2)
+    images = torch.full((200, 1, 1, 2), 0.5)
+    labels = torch.zeros(200, dtype=torch.int64)
+    population = Population([Chance()], draws=4)
+    found = evaluate(
+        population, images, labels, "pgd-mean-ce", ThreatModel("Linf", 0.001), budget="smoke"
     )
     # Four standard deviations of 800 coins are 0.07.
-    assert first.score.value == pytest.approx(0.5, abs=0.07)
-    assert (first.correct == second.correct).all()
+    assert found.score.value == pytest.approx(0.5, abs=0.07)

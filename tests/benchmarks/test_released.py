@@ -1,13 +1,13 @@
 """Populations that come with the suite are what it would train, and those of its records."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
-from benchmarks import session
+from benchmarks import populations
 from benchmarks.datasets import experiment
 from benchmarks.paths import RELEASED
-from benchmarks.session import Options, Session
+from benchmarks.populations import Populations
 from benchmarks.store import Store, epoch_paths, read_card, read_tensors, read_weights
 from defenses import DEFENSES
 from leaderboard import records
@@ -30,7 +30,7 @@ def test_a_released_population_is_what_the_suite_would_train(folder, tmp_path):
     numbers = experiment("paper", dataset)
     today = {
         "version": DEFENSES[defense].version,
-        "submodels": numbers.population_size(defense),
+        "submodels": DEFENSES[defense].members or numbers.size(defense),
         "recipe": asdict(numbers.recipe(defense)),
         **DEFENSES[defense].parameters(numbers.defenses.get(defense, {})),
     }
@@ -49,18 +49,12 @@ def test_a_released_population_is_sound_and_that_of_the_records(folder):
     assert measured[key] == card["weights_sha256"]
 
 
-def test_a_released_population_is_not_trained_unless_it_is_asked_for(tmp_path, monkeypatch):
-    def options(store, **changes):
-        return Options(
-            budget="smoke",
-            data_root=tmp_path / "data",
-            store=tmp_path / store,
-            results=tmp_path / "results",
-            run=store,
-            **changes,
-        )
+def test_a_released_population_is_trained_only_if_asked_for(options, monkeypatch, tmp_path):
+    def prepare(store, **changes):
+        changed = replace(options, store=tmp_path / store, run=store, **changes)
+        return Populations(changed).prepare("digits", "single")
 
-    first = Session(options("first")).prepare("digits", "single")
-    monkeypatch.setattr(session, "RELEASED", first.folder.parent)
-    assert not Session(options("second")).prepare("digits", "single").trained
-    assert Session(options("third", retrain=True)).prepare("digits", "single").trained
+    first = prepare("first")
+    monkeypatch.setattr(populations, "RELEASED", first.folder.parent)
+    assert not prepare("second").trained
+    assert prepare("third", retrain=True).trained

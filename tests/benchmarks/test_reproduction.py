@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from attacks import ThreatModel
+from benchmarks.environment import environment
+from benchmarks.options import Options
 from benchmarks.reproduction import all_seeds, candidates, deviation, measured_again
-from benchmarks.session import CPU, Options, Session, environment
+from benchmarks.session import Session
 from leaderboard.records import Record
 
 
@@ -26,7 +30,7 @@ def session(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def record(session) -> Record:
-    return session.measure(session.prepare("digits", "ulm"), "pgd", 0.25)[0]
+    return session.measure(session.prepare("digits", "ulm"), "pgd", ThreatModel("Linf", 0.25))[0]
 
 
 def test_a_record_is_measured_again_from_its_seed_in_another_store(session, record, tmp_path):
@@ -60,8 +64,8 @@ ELSEWHERE = {"processor": "another"}
 def with_mra(record, mra, seed):
     """A record like it, of another training seed, with that share of right answers."""
     correct = np.arange(record.correct.size).reshape(record.correct.shape) < mra * 100
-    cell = replace(record.case, seed=seed)
-    return replace(record, cell=cell, correct=correct, population_sha256=f"{seed:064}")
+    case = replace(record.case, seed=seed)
+    return replace(record, case=case, correct=correct, population_sha256=f"{seed:064}")
 
 
 def test_elsewhere_the_number_must_lie_in_its_interval(record):
@@ -97,12 +101,14 @@ def test_where_all_seeds_agree_other_weights_have_the_interval_over_images(recor
 
 
 def test_another_cell_is_no_reproduction(record):
-    other = replace(record, cell=replace(record.case, seed=4))
+    other = replace(record, case=replace(record.case, seed=4))
     assert "another cell" in deviation(record, other, [record])
 
 
 def found(records, dataset="digits", budget="smoke", trained=(), **here):
-    return candidates(records, dataset, budget, trained, {**environment(CPU), **here})
+    return candidates(
+        records, dataset, budget, trained, {**environment(torch.device("cpu")), **here}
+    )
 
 
 def test_candidates_are_of_the_budget_and_take_bearable_time(record):

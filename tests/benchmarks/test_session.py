@@ -2,23 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from stand_ins import attack_of
 
-from benchmarks.experiment import REPEATED_ATTACK
-from benchmarks.session import Options, Session
+from attacks import ATTACKS, ThreatModel
+from benchmarks.datasets import DATASETS
+from benchmarks.session import NoRadiusError, Session
 from leaderboard import records
 
-
-@pytest.fixture
-def options(tmp_path):
-    return Options(
-        budget="smoke",
-        data_root=tmp_path / "data",
-        store=tmp_path / "store",
-        results=tmp_path / "results",
-        run="first",
-    )
+AT = ThreatModel("Linf", 0.25)
+NEARER = ThreatModel("Linf", 0.1)
+REPEATED = "pgd-clipped-margin"
 
 
 def later(options, **changes):
@@ -30,32 +26,32 @@ def test_a_population_is_trained_once_and_a_first_run_measures_everything_once(o
     session = Session(options)
     prepared = session.prepare("digits", "single")
     assert prepared.trained
-    assert session.measure(prepared, "fgsm", 0.25)[1] is False
-    assert session.measure(prepared, "fgsm", 0.25)[1] is True
+    assert session.measure(prepared, "fgsm", AT)[1] is False
+    assert session.measure(prepared, "fgsm", AT)[1] is True
 
     second = later(options)
     loaded = second.prepare("digits", "single")
     assert not loaded.trained
     assert loaded.sha256 == prepared.sha256
-    assert second.measure(loaded, "fgsm", 0.25)[1] is True
-    assert second.measure(loaded, "fgsm", 0.1)[1] is False
+    assert second.measure(loaded, "fgsm", AT)[1] is True
+    assert second.measure(loaded, "fgsm", NEARER)[1] is False
 
 
 def test_a_record_of_other_weights_is_measured_again(options):
     session = Session(options)
-    record, _ = session.measure(session.prepare("digits", "single"), "fgsm", 0.25)
+    record, _ = session.measure(session.prepare("digits", "single"), "fgsm", AT)
     records.write(replace(record, population_sha256="0" * 64), options.results)
     second = later(options)
-    again, reused = second.measure(second.prepare("digits", "single"), "fgsm", 0.25)
+    again, reused = second.measure(second.prepare("digits", "single"), "fgsm", AT)
     assert not reused
     assert again.population_sha256 == record.population_sha256
 
 
 def test_retrain_trains_once_a_run_and_rerun_measures_again(options):
     first = Session(options)
-    first.measure(first.prepare("digits", "single"), "fgsm", 0.25)
+    first.measure(first.prepare("digits", "single"), "fgsm", AT)
     rerun = later(options, rerun=True)
-    assert rerun.measure(rerun.prepare("digits", "single"), "fgsm", 0.25)[1] is False
+    assert rerun.measure(rerun.prepare("digits", "single"), "fgsm", AT)[1] is False
     retrain = later(options, retrain=True)
     assert retrain.prepare("digits", "single").trained
     retrain.prepare("digits", "single")
@@ -87,33 +83,22 @@ def test_clm_is_trained_again_when_its_ulm_has_other_weights(options):
 
 def test_options_change_what_is_measured_and_the_key(options):
     plain = Session(options)
-    record, _ = plain.measure(plain.prepare("digits", "ulm"), "fgsm", 0.25)
-    for changes, expected in (
-        ({"submodels": 3}, lambda cell: cell.submodels == 3),
-        ({"images_per_draw": 10}, lambda cell: cell.images_per_draw == 10),
-        ({"seed": 1}, lambda cell: cell.seed == 1),
-    ):
-        session = later(options, **changes)
-        other, reused = session.measure(session.prepare("digits", "ulm"), "fgsm", 0.25)
-        assert expected(other.case)
+    record, _ = plain.measure(plain.prepare("digits", "ulm"), "fgsm", AT)
+    for name, value in (("submodels", 3), ("seed", 1)):
+        session = later(options, **{name: value})
+        other, reused = session.measure(session.prepare("digits", "ulm"), "fgsm", AT)
+        assert getattr(other.case, name) == value
         assert not reused
         assert other.case.key != record.case.key
     assert len(later(options, submodels=3).prepare("digits", "single").population) == 1
 
 
-def test_clm_from_scratch_needs_no_ulm(options):
-    session = later(options, clm_from_scratch=True)
-    prepared = session.prepare("digits", "clm")
-    assert prepared.parameters["from_scratch"] is True
-    assert [name.split("-s0")[0] for name in session.trained] == ["digits-clm"]
-
-
 def test_a_point_of_a_curve_becomes_a_headline_when_it_is_ranked_at(options):
     session = Session(options)
     prepared = session.prepare("digits", "single")
-    assert session.measure(prepared, "fgsm", 0.1)[0].headline is False
+    assert session.measure(prepared, "fgsm", NEARER)[0].headline is False
     ranked = later(options, eps=(0.1,))
-    record, reused = ranked.measure(ranked.prepare("digits", "single"), "fgsm", 0.1)
+    record, reused = ranked.measure(ranked.prepare("digits", "single"), "fgsm", NEARER)
     assert reused
     assert record.headline
     assert next(r for r in records.read_all(options.results) if r.case.eps == 0.1).headline
@@ -121,13 +106,13 @@ def test_a_point_of_a_curve_becomes_a_headline_when_it_is_ranked_at(options):
 
 def test_a_point_of_a_curve_is_measured_again_where_it_must_be_repeated(options):
     session = Session(options)
-    point, _ = session.measure(session.prepare("digits", "single"), REPEATED_ATTACK, 0.1)
+    point, _ = session.measure(session.prepare("digits", "single"), REPEATED, NEARER)
     assert (point.headline, point.repeatable) == (False, None)
     ranked = later(options, eps=(0.1,))
-    record, reused = ranked.measure(ranked.prepare("digits", "single"), REPEATED_ATTACK, 0.1)
+    record, reused = ranked.measure(ranked.prepare("digits", "single"), REPEATED, NEARER)
     assert (reused, record.headline, record.repeatable) == (False, True, True)
     again = later(options, eps=(0.1,))
-    assert again.measure(again.prepare("digits", "single"), REPEATED_ATTACK, 0.1)[1]
+    assert again.measure(again.prepare("digits", "single"), REPEATED, NEARER)[1]
 
 
 def test_other_protocols_have_their_shapes_and_checks(options):
@@ -139,14 +124,57 @@ def test_other_protocols_have_their_shapes_and_checks(options):
         ("transfer", "pgd", (2, 2, 50)),
         ("doubled", "worst-case", (2, 50)),
     ):
-        record, _ = session.measure(prepared, attack, 0.25, protocol)
+        record, _ = session.measure(prepared, attack, AT, protocol)
         assert record.correct.shape == shape
         assert records.read(options.results / f"{record.case.key}.json").case == record.case
     doubled = record.case.attack_parameters
     once = session.experiment("digits").attacks["worst-case"]
     assert doubled["apgd_steps"] == 2 * once["apgd_steps"]
     assert doubled["targets"] == once["targets"]
-    curve, _ = session.measure(prepared, "pgd-clipped-margin", 0.25)
+    curve, _ = session.measure(prepared, "pgd-clipped-margin", AT)
     assert curve.repeatable is True
-    clean, _ = session.measure(prepared, "none", 0.0)
+    clean, _ = session.measure(prepared, "none", ThreatModel("Linf", 0.0))
     assert clean.zero_gradients == 0.0
+
+
+@pytest.mark.parametrize("defense", ["noise", "resize-pad"])
+def test_a_random_defense_scores_the_same_bits_in_every_run(options, defense):
+    """Its network is the plainly trained one; what it draws follows from the seed."""
+    first, second = (later(options, results=options.results / str(k)) for k in (1, 2))
+    prepared = first.prepare("digits", defense)
+    torch.rand(3)
+    again = second.prepare("digits", defense)
+    assert again.sha256 == prepared.sha256
+    for attack in ("none", "pgd", "pgd-mean-ce"):
+        one, _ = first.measure(prepared, attack, AT)
+        two, _ = second.measure(again, attack, AT)
+        assert one.case == two.case
+        assert one.case.draws == 4
+        assert np.array_equal(one.correct, two.correct)
+        assert np.array_equal(one.selecting, two.selecting)
+
+
+def test_radii_are_of_the_norm(options, monkeypatch):
+    assert later(options, norm="L2").radii("digits") == (ThreatModel("L2", 1.0),)
+    assert later(options, norm="L2", eps=(0.5,)).radii("digits") == (ThreatModel("L2", 0.5),)
+    smoke = replace(DATASETS["digits"].experiments["smoke"], radii={"Linf": (0.25,)})
+    entry = replace(DATASETS["digits"], experiments={"smoke": smoke})
+    monkeypatch.setitem(DATASETS._entries, "digits", entry)
+    with pytest.raises(NoRadiusError, match="digits has no radius in L2: name one with --eps"):
+        later(options, norm="L2").radii("digits")
+
+
+def test_an_attack_is_measured_in_a_norm_that_it_supports(options, monkeypatch):
+    attack = attack_of(
+        lambda model, images, labels, *, threat_model: threat_model.project(images * 0.9, images),
+        name="darker",
+        norms=("L2",),
+    )
+    monkeypatch.setitem(ATTACKS._entries, "darker", attack)
+    session = later(options, norm="L2")
+    prepared = session.prepare("digits", "single")
+    record, _ = session.measure(prepared, "darker", ThreatModel("L2", 1.0))
+    assert (record.case.norm, record.headline) == ("L2", True)
+    assert 0 < record.largest_distance <= 1.0001
+    with pytest.raises(ValueError, match="'darker' supports L2, not Linf"):
+        session.measure(prepared, "darker", AT)

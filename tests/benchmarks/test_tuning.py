@@ -72,13 +72,14 @@ def test_the_fastest_is_chosen(monkeypatch):
     """By a clock of our own: a pass costs 100 and an image 1; a stack halves both."""
 
     def seconds(surrogate, images):
-        cost = 100 + len(images)
-        if surrogate._stack is not None:
-            return cost / 2
-        rough = next(surrogate.modules()).submodels[0].stack._dtype == torch.bfloat16
-        return cost / 3 if rough else cost
+        plan, rough = surrogate
+        return (100 + len(images)) / (2 if plan.stacked else 3 if rough else 1)
+
+    def surrogate(population, plan, *, low_precision=False):
+        return plan, low_precision
 
     monkeypatch.setattr(tuning, "_seconds", seconds)
+    monkeypatch.setattr(tuning, "Surrogate", surrogate)
     monkeypatch.setattr(tuning, "SLOW", 1e9)
     plan = measure_plan(population(), IMAGES)
     assert plan == Plan(stacked=True, chunk=800, dtype="bfloat16")

@@ -1,10 +1,14 @@
 import pytest
 import torch
+from stand_ins import Chance, linear
 from torch import nn
 
 from attacks import ThreatModel
+from benchmarks.measure import answers_of
 from benchmarks.verdict import judge
 from defenses import Population
+from leaderboard import records
+from leaderboard.__main__ import main
 
 FAST = ("fgsm", "pgd", "pgd-clipped-margin", "worst-case")
 
@@ -26,22 +30,66 @@ def data(modules, count=6):
 def test_one_call_gives_the_worst_case_the_scores_the_gates_and_the_images(norm, eps, attacks):
     modules = networks()
     images, labels = data(modules)
-    threat_model = ThreatModel(norm, eps)
-    verdict = judge(modules, images, labels, threat_model, attacks=attacks)
+    verdict = judge(modules, images, labels, ThreatModel(norm, eps), attacks=attacks)
     assert verdict.correct.shape == (3, 6)
     assert verdict.worst.value == pytest.approx(verdict.correct.mean())
-    again = Population(modules).correct(verdict.images, labels, batch_size=6).numpy()
+    again = answers_of(Population(modules), verdict.images, labels, seed=0, batch_size=6).numpy()
     assert again.mean(0).tolist() == verdict.correct.mean(0).tolist()
-    for attack in verdict.row.by_attack.keys() - {"none", "noise"}:
+    for attack in verdict.row.attacks():
         assert verdict.worst.value <= verdict.row.score(attack).value
-    checked = {gate.name: gate.passed for gate in verdict.gates}
-    assert checked["inside the ball and [0, 1]"] is True
-    # It needs all parts.
-    assert checked["cascade no weaker than its parts"] is (True if attacks is None else None)
+    assert verdict.worst == verdict.row.worst
     assert (verdict.claimed is not None) == (norm == "Linf" or attacks is None)
 
 
-def test_an_unknown_attack_is_named():
+def test_a_law_weighs_every_figure():
+    """Images (0.3, 0.6), label 0: x1 - x0 is right on all of them, x0 - x1 on none."""
+    modules = [linear(1.0, -1.0), linear(-1.0, 1.0)]
+    images = torch.tensor([0.3, 0.6]).view(1, 1, 1, 2).repeat(5, 1, 1, 1)
+    labels = torch.zeros(5, dtype=torch.int64)
+    verdict = judge(
+        modules,
+        images,
+        labels,
+        ThreatModel("Linf", 0.01),
+        probabilities=(0.2, 0.8),
+        attacks=["pgd-clipped-margin"],
+        budget="smoke",
+    )
+    assert verdict.worst.value == pytest.approx(0.8)
+    assert verdict.row.score("none").value == pytest.approx(0.8)
+    assert verdict.row.cascade == {}
+
+
+def test_a_folder_of_records_is_read_and_its_page_rendered(tmp_path, capsys):
+    images, labels = torch.full((5, 1, 8, 8), 0.5), torch.zeros(5, dtype=torch.int64)
+    results = tmp_path / "records"
+    verdict = judge(
+        [Chance()],
+        images,
+        labels,
+        ThreatModel("L2", 0.1),
+        draws=4,
+        budget="smoke",
+        dataset="mine",
+        name="coin",
+        results=results,
+    )
+    measured = records.read_all(results)
+    assert {(r.case.dataset, r.case.defense, r.case.draws) for r in measured} == {
+        ("mine", "coin", 4)
+    }
+    assert {r.case.attack for r in measured} >= {"none", *verdict.row.attacks()}
+    assert main(["--results", str(results)]) == 0
+    page = (tmp_path / "LEADERBOARD.md").read_text()
+    assert "mine, smoke budget" in page
+    assert "| coin" in page
+
+
+def test_wrong_words_are_explained():
     modules = networks()
     with pytest.raises(LookupError, match="'pdg'"):
         judge(modules, *data(modules), ThreatModel("Linf", 0.1), attacks=["pdg"])
+    with pytest.raises(ValueError, match=r"must name an attack .*got \['none'\]"):
+        judge(modules, *data(modules), ThreatModel("Linf", 0.1), attacks=["none"])
+    with pytest.raises(LookupError, match="'quik'"):
+        judge(modules, *data(modules), ThreatModel("Linf", 0.1), budget="quik")

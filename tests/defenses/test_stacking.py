@@ -163,7 +163,7 @@ def test_a_frozen_stack_is_a_copy_until_refreshed():
 
 
 def test_building_a_stack_draws_no_random_number():
-    """It may happen within an attack, whose numbers are seeded, and only in the first of several."""
+    """It may happen within an attack, whose numbers are seeded, in the first of several."""
     submodels = experienced(lenet5, 1)
     before = torch.get_rng_state()
     FrozenStack(submodels, shared=True)

@@ -1,0 +1,83 @@
+"""How a case becomes a record: what is drawn for what, and in what order."""
+
+import numpy as np
+import pytest
+import torch
+from stand_ins import Chance, linear
+
+from attacks import ThreatModel
+from benchmarks.evaluation import evaluate
+from benchmarks.measure import answers_of
+from defenses import Population
+
+IMAGES, LABELS = torch.full((30, 1, 1, 2), 0.5), torch.zeros(30, dtype=torch.int64)
+LINF = ThreatModel("Linf", 0.01)
+
+
+def measured(population, attack="pgd-mean-ce", seed=0, **options):
+    options = {"budget": "smoke", **options}
+    return evaluate(population, IMAGES, LABELS, attack, LINF, seed=seed, **options).record
+
+
+def test_a_random_population_is_selected_and_scored_on_draws_of_their_own():
+    record = measured(Population([Chance()], draws=8))
+    assert record.selecting.shape == (30,)
+    assert not np.array_equal(record.selecting, record.answers.s)
+    # Both are estimates of one half, from 240 coins each.
+    assert record.selecting.mean() == pytest.approx(0.5, abs=0.15)
+    assert record.answers.s.mean() == pytest.approx(0.5, abs=0.15)
+
+
+def test_draws_are_a_function_of_the_seed_whatever_was_drawn_or_measured_before():
+    first = measured(Population([Chance(), Chance()], draws=4))
+    torch.rand(3)
+    measured(Population([Chance()], draws=4), "fgsm")
+    again = measured(Population([Chance(), Chance()], draws=4))
+    assert np.array_equal(first.correct, again.correct)
+    assert np.array_equal(first.selecting, again.selecting)
+    other = measured(Population([Chance(), Chance()], draws=4), seed=1)
+    assert not np.array_equal(first.correct, other.correct)
+    assert not np.array_equal(first.selecting, other.selecting)
+
+
+def test_a_deterministic_population_selects_by_what_is_scored():
+    record = measured(Population([linear(1.0, -1.0), linear(-1.0, 1.0)]))
+    assert record.selecting is None
+    assert np.array_equal(record.answers.selected, record.answers.s)
+
+
+def test_what_ran_before_does_not_change_an_attack():
+    """A copy that one attack has built serves the next."""
+    images = torch.rand(12, 1, 1, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(12, dtype=torch.int64)
+
+    def perturbed(population, attack):
+        return evaluate(population, images, labels, attack, ThreatModel("Linf", 0.3)).images
+
+    fresh, used = (Population([linear(1.0, -2.0), linear(-1.0, 3.0)]) for _ in range(2))
+    perturbed(used, "pgd-clipped-margin")
+    for attack in ("pgd-mean-ce", "pgd"):
+        assert torch.equal(perturbed(fresh, attack), perturbed(used, attack))
+
+
+@pytest.mark.parametrize("draws", [1, 4])
+def test_protocols_have_their_shapes(draws):
+    def member(k):
+        return Chance() if draws > 1 else linear(1.0, float(k))
+
+    population = Population([member(0), member(1)], draws=draws)
+    for protocol in ("draw", "alone", "transfer", *(["average"] if draws == 1 else [])):
+        attack = "pgd" if protocol == "transfer" else "worst-case"
+        record = measured(population, attack, protocol=protocol)
+        assert record.correct.shape == record.case.shape
+        assert record.score.low <= record.score.value <= record.score.high
+
+
+def test_answers_are_by_row_and_image_in_evaluation_mode():
+    members = [linear(1.0, 1.0), torch.nn.Sequential(linear(-1.0, -1.0), torch.nn.Dropout(0.9))]
+    population = Population(members).train()
+    labels = torch.tensor([0, 1, 0])
+    correct = answers_of(population, IMAGES[:3], labels, seed=0, batch_size=2)
+    # The second's logits are (-1, 0, 0, 0): the first of the zeros is class 1.
+    assert correct.tolist() == [[True, False, True], [False, True, False]]
+    assert population.training
