@@ -215,7 +215,7 @@ def _run(attack: Any, images: Tensor, labels: Tensor) -> Tensor:
 
 @contextmanager
 def _default_type_of(images: Tensor) -> Iterator[None]:
-    """torchattacks writes tensors of torch's default type among the images': here they are alike."""
+    """torchattacks makes tensors of the default type: here it is that of the images."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(images.dtype)
     try:
