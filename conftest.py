@@ -196,8 +196,9 @@ def explain_empty_selection(expression: str) -> str:
     from benchmarks.datasets import DATASETS
     from benchmarks.paper.evidence import KINDS
     from defenses import DEFENSES
+    from leaderboard.paper.grids import GRIDS
 
-    known = [*DATASETS, *DEFENSES, *ATTACKS, *KINDS]
+    known = [*DATASETS, *DEFENSES, *ATTACKS, *KINDS, *GRIDS]
     words = [w for w in re.findall(r"[\w-]+", expression) if w not in ("and", "or", "not")]
     hints = []
     for word in words:

@@ -122,11 +122,11 @@ def build_case(
     )
 
 
-def facts(subject: Subject, attack: str, norm: str) -> Facts:
+def facts(subject: Subject, attack: Attack, norm: str) -> Facts:
     """What the registries know of a case in a norm."""
     claim = subject.claim or tuple(name for name in ATTACKS if _claims(ATTACKS[name]))
     return Facts(
-        attack_kind=ATTACKS[attack].kind,
+        attack_kind=attack.kind,
         claim=tuple(name for name in claim if norm in ATTACKS[name].norms),
         random=subject.random,
         reference=subject.reference,

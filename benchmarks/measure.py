@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attacks import ATTACKS, ThreatModel, craft
+from attacks import ATTACKS, Attack, ThreatModel, craft
 from attacks.freezing import frozen
 from attacks.objectives import correct_answers
 from attacks.seeding import derive_seed, global_seed
@@ -35,6 +35,7 @@ def measure(
     subject: Subject,
     *,
     headline: bool,
+    attack: Attack | None = None,
     repeat: bool = False,
     plan: Plan | None = None,
     blocks: FileBlocks | None = None,
@@ -47,6 +48,7 @@ def measure(
     Args:
         subject: its first `case.images` images are attacked.
         headline: whether defenses are ranked at this radius.
+        attack: the case's; None: the one registered under its name.
         repeat: run the attack twice on a few images, to see that the same seed gives the same.
         plan: how attacks compute; None: as is fastest on this machine.
         blocks: where the attack's work survives being killed.
@@ -60,7 +62,7 @@ def measure(
         ValueError: images, labels or answers that are not what they should be.
         AttackError: the attack broke its contract.
     """
-    population = subject.population
+    population, attack = subject.population, attack or ATTACKS[case.attack]
     images, labels = subject.images[: case.images], subject.labels[: case.images]
     check_images(images, labels)
     check_answers(population, images, labels)
@@ -69,7 +71,7 @@ def measure(
     # Whatever the caller switched off, attacks follow gradients.
     with torch.inference_mode(False), torch.enable_grad(), subnormals_flushed():
         start = time.perf_counter()
-        made = _crafted(case, population, images, labels, seed, plan, blocks)
+        made = _crafted(case, attack, population, images, labels, seed, plan, blocks)
         seconds = time.perf_counter() - start + (blocks.earlier_seconds if blocks else 0)
         answers = [
             _answers(case, population, perturbed, labels, seed, number)
@@ -84,7 +86,7 @@ def measure(
                 )
         if repeat:
             few = images[:REPEATED], labels[:REPEATED]
-            pair = [_crafted(case, population, *few, seed, plan)[0] for _ in range(2)]
+            pair = [_crafted(case, attack, population, *few, seed, plan)[0] for _ in range(2)]
             repeatable = _same(case, population, pair, few[1], seed)
     correct = torch.stack([scored for scored, _ in answers])
     # (targets, rows, N) is what "transfer" holds.
@@ -98,7 +100,7 @@ def measure(
         case=case,
         correct=correct.numpy(),
         selecting=selecting,
-        facts=facts(subject, case.attack, case.norm),
+        facts=facts(subject, attack, case.norm),
         population_sha256=subject.population_sha256,
         training_seconds=subject.training_seconds,
         attack_seconds=seconds,
@@ -140,6 +142,7 @@ def answers_of(
 
 def _crafted(
     case: Case,
+    attack: Attack,
     population: Population,
     images: Tensor,
     labels: Tensor,
@@ -148,7 +151,6 @@ def _crafted(
     blocks: FileBlocks | None = None,
 ) -> list[Tensor]:
     """The perturbed images for each target of the protocol, (N, C, H, W) each."""
-    attack = ATTACKS[case.attack]
     if case.eps == 0 or attack.kind == "control":
         attacked: Population = population
     else:

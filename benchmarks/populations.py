@@ -229,7 +229,7 @@ class Populations:
         self.trained.append(folder.name)
         return card
 
-    def after_epochs(self, prepared: Prepared) -> list[Population]:
+    def after_epochs(self, prepared: Prepared) -> list[Prepared]:
         """What an adversarially trained population was after each epoch, the last included.
 
         Raises:
@@ -240,7 +240,16 @@ class Populations:
         populations = [self._untrained(dataset, defense) for _ in range(epochs)]
         if prepared.folder:
             self.store.load_epochs(populations, prepared.folder)
-        return [one.to(memory_format=torch.channels_last) for one in populations]
+        # The last is the population itself.
+        return [
+            replace(
+                prepared,
+                population=population.to(memory_format=torch.channels_last),
+                parameters={**prepared.parameters, "after_epoch": epoch},
+                sha256=weights_sha256(population),
+            )
+            for epoch, population in enumerate(populations[:-1], start=1)
+        ] + [prepared]
 
     def watch_training(self, dataset: str, defense: str, observe: BeforeStep) -> Population:
         """Train a population once more, as it was trained, and keep nothing.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from attacks import ATTACKS, ThreatModel
+from attacks import ATTACKS, Attack, ThreatModel
 from benchmarks.case import build_case
 from benchmarks.environment import environment
 from benchmarks.measure import measure
@@ -17,7 +17,7 @@ from benchmarks.options import Options
 from benchmarks.populations import Populations, Prepared
 from leaderboard import records
 from leaderboard.files import set_aside
-from leaderboard.records import Protocol, Record, RecordError
+from leaderboard.records import Case, Protocol, Record, RecordError
 
 # What bits depend on beside a record's own seeds and the way it was computed.
 SAME_BITS = (
@@ -75,20 +75,50 @@ class Session(Populations):
         A record is re-used when it was measured on these very weights: by this run, or by an
         earlier one unless this run trained them (a first run measures everything itself).
         """
-        options, subject = self.options, self.subject(prepared)
-        case = build_case(
-            subject,
-            attack,
-            threat_model,
-            self.experiment(subject.dataset),
-            protocol=protocol,
-            budget=options.budget,
-            seed=options.seed,
-        )
-        headline = attack == "none" or threat_model in self.radii(subject.dataset)
+        case = self.case(prepared, attack, threat_model, protocol)
+        headline = attack == "none" or threat_model in self.radii(prepared.dataset.name)
         # One attack on the population, a strong and quick one.
         repeat = headline and ATTACKS[attack].swept and ATTACKS[attack].kind == "population"
-        path = options.results / f"{case.key}.json"
+        return self.measure_case(
+            prepared, case, folder=self.options.results, headline=headline, repeat=repeat
+        )
+
+    def case(
+        self,
+        prepared: Prepared,
+        attack: str,
+        threat_model: ThreatModel,
+        protocol: Protocol = "draw",
+    ) -> Case:
+        """The case of an attack under the budget's numbers; see `build_case`."""
+        return build_case(
+            self.subject(prepared),
+            attack,
+            threat_model,
+            self.experiment(prepared.dataset.name),
+            protocol=protocol,
+            budget=self.options.budget,
+            seed=self.options.seed,
+        )
+
+    def measure_case(
+        self,
+        prepared: Prepared,
+        case: Case,
+        *,
+        folder: Path,
+        headline: bool,
+        attack: Attack | None = None,
+        repeat: bool = False,
+    ) -> tuple[Record, bool]:
+        """The same for any case of a population.
+
+        Args:
+            folder: of its record.
+            headline, attack, repeat: see `benchmarks.measure.measure`.
+        """
+        options, subject = self.options, self.subject(prepared)
+        path = folder / f"{case.key}.json"
         fresh = (options.rerun or prepared.trained) and path not in self._measured
         plan = self.plan(prepared.population, subject.images)
         about = environment(options.device)
@@ -105,12 +135,18 @@ class Session(Populations):
             )
             if record is None or not reused:
                 record, _ = measure(
-                    case, subject, headline=headline, repeat=repeat, plan=plan, blocks=blocks
+                    case,
+                    subject,
+                    headline=headline,
+                    attack=attack,
+                    repeat=repeat,
+                    plan=plan,
+                    blocks=blocks,
                 )
-                self._measured.add(records.write(record, options.results))
+                self._measured.add(records.write(record, folder))
             elif headline and not record.headline:
                 record = replace(record, headline=True)
-                records.write(record, options.results)
+                records.write(record, folder)
             if blocks:
                 blocks.discard()
         return record, reused

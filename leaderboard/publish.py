@@ -10,7 +10,7 @@ from filelock import FileLock
 from leaderboard import baselines, records, speed
 from leaderboard.drawing import MARK
 from leaderboard.files import write_atomically
-from leaderboard.paper import evidence, gallery
+from leaderboard.paper import evidence, gallery, grids
 from leaderboard.paper.report import render_paper, result
 from leaderboard.paper.studies import studies
 from leaderboard.plots import figures
@@ -80,8 +80,8 @@ def stale(results: Path) -> list[Path]:
 
 def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
     """The texts and the figures that the records ask for, by path."""
-    measured, seen = records.read_all(results), evidence.read_all(results)
-    published, found = baselines.load(), studies(measured, seen)
+    measured, published = records.read_all(results), baselines.load()
+    found = studies(measured, evidence.read_all(results), grids.read_all(results))
     texts = {
         page_path(results): render(measured, speed.read_all(results), published),
         paper_path(results): render_paper(found, published),

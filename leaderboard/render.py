@@ -45,8 +45,8 @@ training runs. A row with one seed says nothing of another training.
 
 Attacks on the whole population were run on the first images only where the worst case stands *on* a
 number; *illusion* compares on these. "≤": an attack that a rank needs is missing, so that the
-figure is only an upper bound. `single` and `single-adv` are one network without and with adversarial
-training: what a defense must beat to be worth its cost.
+figure is only an upper bound. `single` and `single-adv` are one network without and with
+adversarial training: what a defense must beat to be worth its cost.
 """
 
 # How often an image is sent; 0: endlessly.

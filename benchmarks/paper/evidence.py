@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks import ATTACKS, Attack, ThreatModel, craft
+from attacks import ATTACKS, ThreatModel
 from attacks.freezing import frozen
 from attacks.seeding import derive_seed
 from benchmarks.environment import environment
 from benchmarks.evaluation import evaluate
-from benchmarks.experiment import Figures, Variant, Variation
-from benchmarks.measure import answers_of
+from benchmarks.experiment import Figures
 from benchmarks.populations import Prepared
 from benchmarks.session import Session
 from defenses import Population
@@ -33,15 +32,12 @@ from leaderboard.files import set_aside
 from leaderboard.metrics import Answers, Correct
 from leaderboard.paper import evidence
 from leaderboard.paper.evidence import (
-    ADVERSARIAL,
-    AT_LARGEST_RADIUS,
     COMPARED,
     QUANTILES,
-    SHOWN,
     Array,
     Evidence,
 )
-from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS
+from leaderboard.paper.names import CASCADE
 from leaderboard.records import Protocol, RecordError
 
 Arrays = dict[str, Array]
@@ -53,18 +49,17 @@ class Scene:
     """One dataset in one run: what a kind of evidence looks at.
 
     Attributes:
-        eps: the radius of attacks, one of those that defenses are ranked at.
-        prepared: populations, by defense.
+        eps: the radius of attacks, the least of those that defenses are ranked at.
+        prepared: the compared populations, by defense.
         images: the first test images, as many as the budget studies, (N, C, H, W).
         labels: (N,).
     """
 
-    def __init__(self, session: Session, dataset: str, kind: str) -> None:
+    def __init__(self, session: Session, dataset: str) -> None:
         self.session, self.dataset = session, dataset
-        radii = [threat_model.eps for threat_model in session.radii(dataset)]
-        self.eps = max(radii) if kind in AT_LARGEST_RADIUS else min(radii)
+        self.eps = min(threat_model.eps for threat_model in session.radii(dataset))
         self.prepared: dict[str, Prepared] = {
-            defense: session.prepare(dataset, defense) for defense in KINDS[kind].defenses
+            defense: session.prepare(dataset, defense) for defense in COMPARED
         }
         data = session.dataset(dataset)
         device = session.options.device
@@ -227,117 +222,6 @@ def size(scene: Scene) -> Arrays:
     return arrays
 
 
-def variants(scene: Scene) -> Arrays:
-    """The paper's attacks as its authors may have run them."""
-    return {
-        f"{name} s": _in_variants(scene, population, scene.figures.variants)
-        for name, population in scene.populations().items()
-    }
-
-
-def _in_variants(scene: Scene, population: Population, chosen: Sequence[Variant]) -> Array:
-    """What is left of each image under each variant: (variants, N)."""
-    rows = []
-    for variant in chosen:
-        made = craft(
-            as_published(variant),
-            population,
-            scene.images,
-            scene.labels,
-            ThreatModel("Linf", scene.eps),
-            seed=derive_seed(scene.session.options.seed, "attack", variant.attack),
-            parameters=variant.parameters,
-            batch_size=scene.batch_size,
-            images_per_draw=variant.images_per_draw,
-        )
-        correct = answers_of(
-            population, made.images, scene.labels, seed=0, batch_size=scene.batch_size
-        )
-        rows.append(metrics.expected_correctness(correct.numpy()))
-    return np.asarray(rows, np.float32)
-
-
-def as_published(variant: Variant) -> Attack:
-    """A torchattacks attack without what the suite adds to it.
-
-    MI-FGSM returns NaN where a gradient is zero: such an image stays as it was. FAB needs colour
-    images with the channels first.
-    """
-    import torchattacks
-
-    tool = getattr(torchattacks, variant.tool)
-
-    def run(
-        model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel, **own: Any
-    ) -> Tensor:
-        if variant.tool == "AutoAttack":
-            # Left to itself it takes the time of day.
-            own["seed"] = int(torch.randint(2**31, ()))
-        elif "steps" in own:
-            own.setdefault("alpha", threat_model.eps / own["steps"])
-        attack = tool(model, eps=threat_model.eps, **own)
-        attack.set_device(images.device)
-        perturbed: Tensor = attack(images.contiguous(), labels).detach()
-        return torch.where(perturbed.isfinite(), perturbed, images)
-
-    return Attack(
-        variant.attack, run, "authors", "submodel", ("Linf",), gradient_only=False, version=1
-    )
-
-
-def retraining(scene: Scene) -> Arrays:
-    """CLMs retrained otherwise, under the attacks as run here and combined variants."""
-    return _measured(scene, "", _trained(scene, scene.figures.retrainings))
-
-
-def epochs(scene: Scene) -> Arrays:
-    """Adversarially trained populations after each epoch of training, under the same."""
-    arrays: Arrays = {}
-    for name, prepared in scene.prepared.items():
-        arrays |= _measured(scene, f"{name} ", scene.session.after_epochs(prepared))
-    return arrays
-
-
-def retraining_adv(scene: Scene) -> Arrays:
-    """ULM-Adv trained on, and retrained into a CLM-Adv as ULM is into a CLM, under the same."""
-    return _measured(scene, "", _trained(scene, scene.figures.continued))
-
-
-def networks(scene: Scene) -> Arrays:
-    """What is left of adversarially trained populations, by network attacked and answering."""
-    return {
-        f"{name} left": np.stack(
-            [
-                scene.perturb(population, attack, scene.eps, protocol="transfer")[1].mean(2)
-                for attack in CLAIM_ATTACKS
-            ]
-        ).astype(np.float32)
-        for name, population in scene.populations().items()
-    }
-
-
-def _trained(scene: Scene, variations: Sequence[Variation]) -> Iterator[Population]:
-    for variation in variations:
-        yield scene.session.prepare_varied(scene.dataset, variation).population
-
-
-def _measured(scene: Scene, prefix: str, populations: Iterable[Population]) -> Arrays:
-    """What is left of populations: (populations, shown, N) and (populations, combined, N)."""
-    left, combined = [], []
-    for population in populations:
-        left.append(_left(scene, population))
-        combined.append(_in_variants(scene, population, scene.figures.combined))
-    return {f"{prefix}s": np.stack(left), f"{prefix}combined s": np.stack(combined)}
-
-
-def _left(scene: Scene, population: Population) -> Array:
-    """What is left of each image clean, under each attack, and in the worst case: (shown, N)."""
-    _, clean = scene.perturb(population, "none", 0.0)
-    attacked = [Answers(scene.perturb(population, attack, scene.eps)[1]) for attack in SHOWN[1:]]
-    shown = [Answers(clean), *attacked[:-1], metrics.worst_case(attacked)]
-    return np.asarray([answers.s for answers in shown], np.float32)
-
-
 def conformity(scene: Scene) -> Arrays:
     """Several CLMs, each with its own ULM: every submodel's accuracy, clean and under PGD."""
     accuracies: dict[str, list[Array]] = {"clean": [], "claimed": []}
@@ -450,14 +334,12 @@ class Kind:
         measure: from a scene to the arrays that `leaderboard.paper.evidence.KINDS` describes.
         numbers: fields of the budget's `Figures`.
         attacks: registered attacks, with the budget's parameters.
-        defenses: whose populations it looks at.
         at_eps: whether it is measured at a radius that defenses are ranked at.
     """
 
     measure: Callable[[Scene], Arrays]
     numbers: tuple[str, ...] = ()
     attacks: tuple[str, ...] = ()
-    defenses: tuple[str, ...] = COMPARED
     at_eps: bool = False
 
 
@@ -467,19 +349,6 @@ KINDS: dict[str, Kind] = {
     "trajectory": Kind(trajectory, ("watched_epochs",)),
     "saliency": Kind(saliency, ("images",)),
     "size": Kind(size, ("images", "sizes"), (CLAIMED, CASCADE), at_eps=True),
-    "variants": Kind(variants, ("images", "variants"), at_eps=True),
-    # What Tables 4 and 5 are about.
-    "variants-adv": Kind(variants, ("images", "variants"), defenses=ADVERSARIAL, at_eps=True),
-    "retraining": Kind(retraining, ("images", "retrainings", "combined"), SHOWN[1:], at_eps=True),
-    "epochs": Kind(epochs, ("images", "combined"), SHOWN[1:], defenses=ADVERSARIAL, at_eps=True),
-    "retraining-adv": Kind(
-        retraining_adv,
-        ("images", "combined", "continued"),
-        SHOWN[1:],
-        defenses=ADVERSARIAL,
-        at_eps=True,
-    ),
-    "networks": Kind(networks, ("images",), CLAIM_ATTACKS, defenses=ADVERSARIAL, at_eps=True),
     "conformity": Kind(conformity, ("conformity",), (CLAIMED,), at_eps=True),
     "examples": Kind(examples, ("images", "shown_eps"), (INFORMED,)),
     "diversity": Kind(
@@ -499,7 +368,7 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
     Raises:
         As `Session.prepare` and `evaluate`.
     """
-    scene, chosen = Scene(session, dataset, kind), KINDS[kind]
+    scene, chosen = Scene(session, dataset), KINDS[kind]
     data, options = session.dataset(dataset), session.options
     looked_at = dict(scene.prepared)
     if kind == "conformity":

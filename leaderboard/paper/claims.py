@@ -387,12 +387,17 @@ def _order(study: Study, ahead: tuple[str, ...]) -> Verdict | None:
     if not rows or not found:
         return None
     figures = f"CLM-Adv minus ULM-Adv, points: {_listed(found)}"
-    by_network = study.evidence.get("networks")
-    if by_network and abs(by_network.parameters["eps"] - RADII[study.setting.dataset][1]) < 1e-6:
-        ours, theirs = (
-            map(metrics.network_shares, by_network.arrays[f"{row.defense} left"]) for row in rows
-        )
-        apart = dict(zip(CLAIM_ATTACKS, map(metrics.means_apart, ours, theirs), strict=True))
+    by_network = study.grids.get("networks")
+    if by_network and abs(by_network.layout.eps - RADII[study.setting.dataset][1]) < 1e-6:
+        shares = {
+            (way.defense, way.attack): metrics.network_shares(way.accuracies)
+            for way in sum(by_network.rows, ())
+            if way.accuracies is not None
+        }
+        apart = {
+            attack: metrics.means_apart(*(shares[row.defense, attack] for row in rows))
+            for attack in CLAIM_ATTACKS
+        }
         figures += f"; over networks: {_listed(apart)}"
         found = {a: Score(d.value, *metrics.hull(d, apart[a])) for a, d in found.items()}
     signed = (d if a in ahead else Score(-d.value, -d.high, -d.low) for a, d in found.items())

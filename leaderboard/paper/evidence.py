@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from leaderboard.files import Name, Sealed, read_sealed, write_sealed
-from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS
 from leaderboard.records import RecordError, read_each
 
 Array = npt.NDArray[Any]
@@ -24,8 +23,6 @@ Array = npt.NDArray[Any]
 COMPARED = ("ulm", "clm")
 # Their adversarially trained counterparts.
 ADVERSARIAL = ("ulm-adv", "clm-adv")
-# What is measured at the largest radius that defenses are ranked at, not at the first.
-AT_LARGEST_RADIUS = ("variants-adv", "epochs", "retraining-adv", "networks")
 # How two submodels may differ; the rows of the "diversity" measures.
 DIVERSITY = (
     "saliency (1 - cosine)",
@@ -40,19 +37,14 @@ OUTCOMES = {
     "claimed": "left of the pair under PGD on one",
     "worst": "left of the pair in the worst case",
 }
-# What "retraining", "epochs" and "retraining-adv" show, beside the combined variants: clean, under
-# the paper's attacks, and in the worst case.
-SHOWN = ("none", *CLAIM_ATTACKS, CASCADE)
 # The quantiles of the "saliency" arrays.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def _of_each(
-    defenses: tuple[str, ...] = COMPARED, /, **arrays: tuple[str, ...]
-) -> dict[str, tuple[str, ...]]:
+def _of_each(**arrays: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return {
         f"{defense} {name.replace('_', ' ')}": axes
-        for defense in defenses
+        for defense in COMPARED
         for name, axes in arrays.items()
     }
 
@@ -66,21 +58,6 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     # Cosines: quantiles over images and their mean; and for each image the mean of |cosine|.
     "saliency": _of_each(quantiles=("pairs", "quantiles"), mean=("pairs",), absolute=("N",)),
     "size": {"sizes": ("k",), **_of_each(claimed_s=("k", "N"), worst_s=("k", "N"))},
-    "variants": _of_each(s=("variants", "N")),
-    "variants-adv": _of_each(ADVERSARIAL, s=("variants", "N")),
-    "retraining": {
-        "s": ("retrainings", "shown", "N"),
-        "combined s": ("retrainings", "combined", "N"),
-    },
-    "epochs": _of_each(
-        ADVERSARIAL, s=("epochs", "shown", "N"), combined_s=("epochs", "combined", "N")
-    ),
-    "retraining-adv": {
-        "s": ("continued", "shown", "N"),
-        "combined s": ("continued", "combined", "N"),
-    },
-    # The share of images that are left, by the network attacked and by the one that answers.
-    "networks": _of_each(ADVERSARIAL, left=("attacks", "n", "n")),
     "conformity": {"seeds": ("k",), "clean": ("k", "n"), "claimed": ("k", "n")},
     "examples": {
         "images": ("eps", "columns", "channels", "height", "width"),
@@ -93,30 +70,6 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 # More than any figure shows.
 _MOST_BYTES = 2**28
-
-
-class _Variant(msgspec.Struct):
-    name: str
-    attack: str
-    ours: bool
-
-
-class _Variation(msgspec.Struct):
-    name: str
-    defense: str
-    changes: Mapping[str, Any]
-    recipe: Mapping[str, Any]
-    images: int | None
-    in_turn: bool
-    start: Mapping[str, Any] | None
-
-
-# The parameters that arrays are ordered by: ways to run an attack, and to train a population.
-class _Parameters(msgspec.Struct):
-    variants: list[_Variant] = []
-    combined: list[_Variant] = []
-    retrainings: list[_Variation] = []
-    continued: list[_Variation] = []
 
 
 # An array in JSON, where msgspec writes bytes in base64.
@@ -134,9 +87,7 @@ class Evidence(Sealed, frozen=True, kw_only=True, eq=False):
         kind: one of `KINDS`, which says what the arrays hold.
         source: where the images came from; sha256 is of the decoded pixels and labels.
         budget: the budget's name.
-        parameters: what else determines the arrays: numbers of images, radii, and under
-            "variants", "combined", "retrainings" and "continued", in the order of those arrays,
-            what was run.
+        parameters: what else determines the arrays: numbers of images, radii.
         populations: the SHA-256 of the weights looked at, by defense and seed.
         arrays: float32, uint8 or bool.
         measured_at: UTC, ISO 8601.
@@ -243,16 +194,12 @@ def _decode(_array: type, content: Any) -> Array:
 def _check(evidence: Evidence) -> None:
     if evidence.kind not in KINDS:
         raise ValueError(f"kind {evidence.kind!r}, known: {', '.join(KINDS)}")
-    parameters = msgspec.convert(evidence.parameters, _Parameters)
     expected = KINDS[evidence.kind]
     if evidence.arrays.keys() != expected.keys():
         raise ValueError(f"arrays {sorted(evidence.arrays)}, expected {sorted(expected)}")
     lengths = {
         "measures": len(DIVERSITY),
         "quantiles": len(QUANTILES),
-        "attacks": len(CLAIM_ATTACKS),
-        **{name: len(rows) for name, rows in msgspec.structs.asdict(parameters).items()},
-        "shown": len(SHOWN),
     }
     for name, axes in expected.items():
         array = evidence.arrays[name]

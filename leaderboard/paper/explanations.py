@@ -2,133 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from leaderboard import metrics
 from leaderboard.baselines import Baselines
 from leaderboard.formats import format_percent, format_points, format_score
 from leaderboard.markdown import escape, markdown_table
-from leaderboard.metrics import Score
 from leaderboard.paper.comparison import TOLERANCE, Comparison, near
-from leaderboard.paper.evidence import ADVERSARIAL, COMPARED, SHOWN, Array, Evidence
+from leaderboard.paper.evidence import COMPARED
+from leaderboard.paper.grids import GRIDS, Cell, Grid, Way
 from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS, NAMES, format_radius
 from leaderboard.paper.studies import Study
 
-# Whose populations the paper's attacks were run on in other ways, by kind of evidence.
-ATTACKED = {"variants": COMPARED, "variants-adv": ADVERSARIAL}
-# What of a variation's training may differ from the suite's.
-_HOW = ("changes", "recipe", "images", "in_turn", "start")
-
-
-@dataclass(frozen=True)
-class Way:
-    """One of the paper's numbers, measured in another way.
-
-    Attributes:
-        trained: what was different about the population, in words; empty if it is the suite's.
-        attacked: what was different about the attack; empty if it was run as the suite does.
-        score: MRA on a part of the images.
-    """
-
-    trained: str
-    attacked: str
-    attack: str
-    defense: str
-    eps: float
-    score: Score
-
-    @property
-    def name(self) -> str:
-        """What was different, in words; empty if nothing was."""
-        return ", ".join(part for part in (self.trained, self.attacked) if part)
-
-
-def ways(evidence: Evidence) -> list[list[Way]]:
-    """What was measured: a row for each variant of an attack, or for each population.
-
-    A population's row is of what `SHOWN` names, then of the combined variants. After the last epoch
-    it is the suite's.
-    """
-    arrays, parameters = evidence.arrays, evidence.parameters
-    if evidence.kind in ATTACKED:
-        return [
-            [
-                _in_a_variant(variant, evidence, "", defense, arrays[f"{defense} s"][number])
-                for defense in ATTACKED[evidence.kind]
-            ]
-            for number, variant in enumerate(parameters["variants"])
-        ]
-    if evidence.kind == "retraining":
-        names = [
-            f"retrained, {one['name']}" if any(one[how] for how in _HOW) else ""
-            for one in parameters["retrainings"]
-        ]
-        return _of_populations(evidence, names, "clm", "")
-    if evidence.kind == "epochs":
-        return [
-            row
-            for defense in ADVERSARIAL
-            for row in _of_populations(
-                evidence,
-                [f"after epoch {k}" for k in range(1, len(arrays[f"{defense} s"]))] + [""],
-                defense,
-                f"{defense} ",
-            )
-        ]
-    if evidence.kind == "retraining-adv":
-        return [
-            _of_a_population(evidence, one["name"], one["defense"], shown, combined)
-            for one, shown, combined in zip(
-                parameters["continued"], arrays["s"], arrays["combined s"], strict=True
-            )
-        ]
-    return []
-
-
-def _of_populations(
-    evidence: Evidence, trained: Sequence[str], defense: str, prefix: str
-) -> list[list[Way]]:
-    rows = (evidence.arrays[f"{prefix}s"], evidence.arrays[f"{prefix}combined s"])
-    return [
-        _of_a_population(evidence, name, defense, shown, combined)
-        for name, shown, combined in zip(trained, *rows, strict=True)
-    ]
-
-
-def _of_a_population(
-    evidence: Evidence, trained: str, defense: str, shown: Array, combined: Array
-) -> list[Way]:
-    eps = evidence.parameters["eps"]
-    return [
-        *(
-            Way(trained, "", attack, defense, eps if attack != "none" else 0.0, _score(s))
-            for attack, s in zip(SHOWN, shown, strict=True)
-        ),
-        *(
-            _in_a_variant(variant, evidence, trained, defense, s)
-            for variant, s in zip(evidence.parameters["combined"], combined, strict=True)
-        ),
-    ]
-
-
-def _in_a_variant(
-    variant: Mapping[str, Any], evidence: Evidence, trained: str, defense: str, s: Array
-) -> Way:
-    attacked = "" if variant["ours"] else variant["name"]
-    eps = evidence.parameters["eps"]
-    return Way(trained, attacked, variant["attack"], defense, eps, _score(s))
-
-
-def _score(s: Array) -> Score:
-    return metrics.score([metrics.Answers(s[np.newaxis])])
+SHARES_ONLY = "Shares only: measured before the answers of single networks were kept."
 
 
 def explain(one: Comparison, study: Study, baselines: Baselines) -> str:
-    """Why a number of ours may be far from the paper's; nothing if nothing was tried.
+    """Why our number may be far from the paper's; nothing if nothing was tried.
 
     How far networks trained alike may differ, near or not, and which ways come near.
     """
@@ -146,24 +37,23 @@ def _tried(one: Comparison, study: Study, baselines: Baselines) -> str:
     each radius that it was tried on, trained in one way or another; nor does another retraining
     unless it is near all of the paper's numbers.
     """
-    experiments = [study.evidence[kind] for kind in _TABLES if kind in study.evidence]
     comes_near = {
-        way: _is_near(way, evidence, baselines) and (whole or evidence.kind != "retraining")
-        for evidence in experiments
-        for row in ways(evidence)
-        for whole in [_near_throughout(row, evidence, baselines) or not row[0].trained]
+        way: _is_near(way, grid, baselines) and (whole or grid.layout.kind != "retraining")
+        for grid in study.grids.values()
+        for row in grid.rows
+        for whole in [_near_throughout(row, grid, baselines) or not row[0].trained]
         for way in row
         if way.attack == one.attack
     }
 
     def explains(way: Way) -> bool:
-        alike: dict[tuple[str, float], bool] = {}
+        by_place: dict[tuple[str, float], bool] = {}
         for other, is_near in comes_near.items():
             if other.attacked == way.attacked:
-                alike[_where(other)] = alike.get(_where(other), False) or is_near
-        return comes_near[way] and (not way.attacked or all(alike.values()))
+                by_place[_place(other)] = by_place.get(_place(other), False) or is_near
+        return comes_near[way] and (not way.attacked or all(by_place.values()))
 
-    tried = [way for way in comes_near if _where(way) == _where(one) and way.name]
+    tried = [way for way in comes_near if _place(way) == _place(one) and way.name]
     if not tried:
         return ""
     close = [way for way in tried if explains(way)]
@@ -174,70 +64,34 @@ def _tried(one: Comparison, study: Study, baselines: Baselines) -> str:
         return f"near it: {'; '.join(names)}"
     here = dict.fromkeys(escape(way.name) for way in tried if comes_near[way])
     if here:
-        return f"near it, though not everywhere: {'; '.join(here)}"
+        return f"matches here only: {'; '.join(here)}"
     others = len({way.name for way in tried})
     return f"none of {others} other ways is near" if others > 1 else "another way is not near"
 
 
-def _where(number: Way | Comparison) -> tuple[str, float]:
+def _place(number: Way | Comparison) -> tuple[str, float]:
     """Whose number it is and at which radius, the same however that was computed."""
     return number.defense, round(number.eps, 6)
 
 
-@dataclass(frozen=True)
-class Networks:
-    """What is left of a population, network by network.
-
-    Attributes:
-        left: (n, n), the share of images that network j answers right when i is attacked.
-    """
-
-    defense: str
-    attack: str
-    left: Array
-
-    @property
-    def shares(self) -> Array:
-        """What each adds to MRA, attacked and answering."""
-        return metrics.network_shares(self.left)
-
-    @property
-    def another(self) -> Score:
-        """MRA, and where that of as many networks trained anew would lie."""
-        return metrics.another_mean(self.shares, len(self.shares))
-
-
-def by_network(evidence: Evidence) -> list[Networks]:
-    """Each defense under each of the paper's attacks."""
-    return [
-        Networks(defense, attack, left)
-        for defense in ADVERSARIAL
-        for attack, left in zip(CLAIM_ATTACKS, evidence.arrays[f"{defense} left"], strict=True)
-    ]
-
-
 def may_leave(one: Comparison, study: Study) -> str:
-    """What other networks, trained alike, may leave, if the paper's number is in reach of it."""
-    evidence = study.evidence.get("networks")
-    if evidence is None or abs(evidence.parameters["eps"] - one.eps) > 1e-6:
-        return ""
-    for found in by_network(evidence):
-        if (found.defense, found.attack) == (one.defense, one.attack):
-            another = found.another
-            if another.low <= one.paper <= another.high:
-                reach = f"{format_percent(another.low)} to {format_percent(another.high)}"
-                return f"{len(found.left)} other networks trained alike may leave {reach} (95%)"
+    """The range expected of other networks trained alike, if the paper's number is in it."""
+    grid = study.grids.get("networks")
+    for row in grid.rows if grid else ():
+        for way in row:
+            in_reach = way.score.low <= one.paper <= way.score.high
+            if (_place(way), way.attack) == (_place(one), one.attack) and in_reach:
+                reach = f"{format_percent(way.score.low)} to {format_percent(way.score.high)}"
+                return f"retraining {way.training.submodels} networks may give {reach} (95%)"
     return ""
 
 
 def what_moves(study: Study, baselines: Baselines) -> str:
-    """All ways, kind by kind, as a section of the report."""
+    """All grids, kind by kind, as a section of the report."""
     if study.obstacle:
         return ""
     shown = [
-        show(study.evidence[kind], baselines)
-        for kind, show in _TABLES.items()
-        if kind in study.evidence
+        show(study.grids[kind], baselines) for kind, show in _TABLES.items() if kind in study.grids
     ]
     title = f"## What moves its numbers, {escape(study.setting.dataset)}\n"
     return "\n".join([title, *_by_seed(study), *shown]) if shown else ""
@@ -259,190 +113,165 @@ def _by_seed(study: Study) -> list[str]:
     if not listed:
         return []
     return [
-        "What follows is of one training. Another seed alone moves MRA by points: at eps "
-        f"{format_radius(study.setting.dataset, eps)}, by seed, {'; '.join(listed)}.\n"
+        "The tables below are of one training. Another training seed alone moves MRA by points. "
+        f"At eps {format_radius(study.setting.dataset, eps)}, by seed: {'; '.join(listed)}.\n"
     ]
 
 
-def _attacked(evidence: Evidence, baselines: Baselines) -> str:
-    defenses = ATTACKED[evidence.kind]
-    eps = format_radius(evidence.dataset, evidence.parameters["eps"])
-    body, alike = [], []
-    for variant, run in zip(evidence.parameters["variants"], ways(evidence), strict=True):
-        cells = [f"`{variant['attack']}`", escape(variant["name"])]
-        for way in run:
-            ours, paper = way.score.value, _theirs(way, evidence, baselines)
-            difference = None if paper is None else ours - paper
-            cells += [format_percent(ours), format_percent(paper), format_points(difference)]
+def _variants(grid: Grid, baselines: Baselines) -> str:
+    """The paper's attacks as its authors may have run them."""
+    body, matching = [], []
+    for ways in zip(*grid.rows, strict=True):
+        cells = [f"`{ways[0].attack}`", escape(ways[0].cell.run)]
+        for way in ways:
+            paper = _paper_mra(way, grid, baselines)
+            difference = None if paper is None else way.score.value - paper
+            cells += [format_percent(way.score.value), format_percent(paper)]
+            cells.append(format_points(difference))
         body.append(cells)
-        if all(_is_near(way, evidence, baselines) for way in run):
-            alike.append(" ".join(cells[:2]))
-    headers = ["attack", "run"]
-    for defense in defenses:
-        headers += [NAMES[defense], "paper", "difference"]
-    names = " and ".join(NAMES[defense] for defense in defenses)
+        if all(_is_near(way, grid, baselines) for way in ways):
+            matching.append(" ".join(cells[:2]))
+    names = [NAMES[row[0].defense] for row in grid.rows]
+    headers = ["attack", "run", *(h for name in names for h in (name, "paper", "difference"))]
     return (
-        f"{len(body)} ways to run the paper's attacks on {names}, each on one drawn network, "
-        f"by torchattacks in float32, on the first {evidence.parameters['images']:,} images, eps "
-        f"{eps}, seed {evidence.seed}. Within {100 * TOLERANCE:.0f} points of the paper for both "
-        f"populations: {'; '.join(alike) or 'none'}.\n\n" + markdown_table(headers, body)
+        f"The paper's attacks on {' and '.join(names)}, run in {len(body)} ways by torchattacks in "
+        f"float32, each on one drawn network. {_measured_on(grid)} Within "
+        f"{100 * TOLERANCE:.0f} points of the paper for both populations: "
+        f"{'; '.join(matching) or 'none'}.\n\n{markdown_table(headers, body)}"
     )
 
 
-def _retrained(evidence: Evidence, baselines: Baselines) -> str:
+def _retraining(grid: Grid, baselines: Baselines) -> str:
     """CLM from the same ULM, retrained with at most one thing changed."""
-    names = [escape(retraining["name"]) for retraining in evidence.parameters["retrainings"]]
-    rows = ways(evidence)
-    body = [
-        ["*the paper's CLM*", *_paper_s(rows[0], evidence, baselines)],
-        *([name, *_scores(row)] for name, row in zip(names, rows, strict=True)),
-    ]
     return (
-        "CLMs retrained from the same ULM, each once, with at most one thing changed, and for "
-        "comparison without counter-linking. Ours train in step, each submodel a batch before any "
-        "takes the next; in the script that the paper's authors released one submodel after "
-        f"another trains a whole epoch. {_measured_how(evidence)} "
-        f"{_near_all(names, evidence, baselines)}\n\n"
-        + markdown_table(["retrained", *_columns(evidence)], body)
+        "CLMs retrained from the same ULM, each once, with at most one thing changed, and one "
+        "without counter-linking. Our submodels train in step: each takes a batch before any takes "
+        "the next. In the script that the paper's authors released, each submodel trains a whole "
+        f"epoch before the next one starts. {_attacked_by(grid)} {_near_all(grid, baselines)}\n\n"
+        + _table(grid, baselines)
     )
 
 
-def _after_epochs(evidence: Evidence, baselines: Baselines) -> str:
+def _epochs(grid: Grid, baselines: Baselines) -> str:
     """The adversarially trained populations on their way, beside the paper's numbers."""
-    body, ranges = [], []
-    for defense in ADVERSARIAL:
-        rows = [row for row in ways(evidence) if row[0].defense == defense]
-        body.append([NAMES[defense], "*the paper's*", *_paper_s(rows[0], evidence, baselines)])
-        for epoch, row in enumerate(rows, start=1):
-            body.append([NAMES[defense], f"after epoch {epoch}", *_scores(row)])
-        left = {
-            attack: [row[shown].score.value for row in rows] for shown, attack in enumerate(SHOWN)
+    ranges = []
+    for defense in GRIDS["epochs"]:
+        rows = [row for row in grid.rows if row[0].defense == defense]
+        by_attack = {
+            ways[0].attack: [way.score.value for way in ways]
+            for ways in zip(*rows, strict=True)
+            if ways[0].cell.ours and ways[0].attack in CLAIM_ATTACKS
         }
-        widest = max(CLAIM_ATTACKS, key=lambda attack: np.ptp(left[attack]))
-        low, high = (format_percent(extreme(left[widest])) for extreme in (min, max))
-        ranges.append(f"{NAMES[defense]}'s under `{widest}`, {low} to {high}")
+        widest = max(by_attack, key=lambda attack: np.ptp(by_attack[attack]))
+        low, high = (format_percent(extreme(by_attack[widest])) for extreme in (min, max))
+        ranges.append(f"{NAMES[defense]} under `{widest}`, {low} to {high}")
     return (
-        "The adversarially trained populations after each epoch of their training: how far a "
-        f"number depends on when training ends. {_measured_how(evidence)} The widest ranges: "
-        f"{'; '.join(ranges)}.\n\n" + markdown_table(["defense", "", *_columns(evidence)], body)
+        "The adversarially trained populations after each epoch show how far a number depends on "
+        f"when training ends. {_attacked_by(grid)} The widest ranges: {'; '.join(ranges)}.\n\n"
+        + _table(grid, baselines)
     )
 
 
-def _continued(evidence: Evidence, baselines: Baselines) -> str:
+def _continued(grid: Grid, baselines: Baselines) -> str:
     """ULM-Adv trained on, without counter-linking and with it."""
-    trained = list(zip(evidence.parameters["continued"], ways(evidence), strict=True))
-    names = [escape(one["name"]) for one, _ in trained]
-    body = []
-    for defense in ADVERSARIAL:
-        own = [(one, row) for one, row in trained if one["defense"] == defense]
-        if not own:
-            continue
-        paper = _paper_s(own[0][1], evidence, baselines)
-        body.append([NAMES[defense], "*the paper's*", "", *paper])
-        for one, row in own:
-            body.append([NAMES[defense], escape(one["name"]), _how_long(one), *_scores(row)])
     return (
-        "ULM-Adv trained on, with a new optimizer (at its own learning rate, unless another is "
-        "named), without counter-linking and with it. The "
-        "CLM-Adv that the paper's authors released is named after the number of epochs of CLM's "
-        "retraining: it may be a retrained ULM-Adv, where ours is counter-linked from the start. "
-        "Their script trains one submodel after another within each epoch, and for 10 epochs "
-        f"unless told otherwise. {_measured_how(evidence)} "
-        f"{_near_all(names, evidence, baselines)}\n\n"
-        + markdown_table(["defense", "", "more training", *_columns(evidence)], body)
+        "ULM-Adv trained further with a new optimizer, with and without counter-linking. Its "
+        "learning rate is unchanged unless another is given. The CLM-Adv that the paper's authors "
+        "released is named after the number of epochs of CLM's retraining, so it may be a "
+        "retrained ULM-Adv; our CLM-Adv is counter-linked from the start. Their script trains one "
+        "submodel after another within each epoch, for 10 epochs by default. "
+        f"{_attacked_by(grid)} {_near_all(grid, baselines)}\n\n" + _table(grid, baselines)
     )
 
 
-def _how_long(variation: Mapping[str, Any]) -> str:
-    """For how long, on what and at what learning rate ULM-Adv was trained on, in words."""
-    recipe, images, start = (variation[name] for name in ("recipe", "images", "start"))
-    if not start:
-        return ""
-    epochs = recipe.get("epochs")
-    how = "as many epochs" if epochs is None else f"{epochs} epoch{'s' if epochs > 1 else ''}"
-    if images:
-        how += f" of {images:,} images"
-    if "learning_rate" in recipe:
-        how += f" at {recipe['learning_rate']:g}"
-    earlier = _how_long(start)
-    return f"{earlier}, then {how}" if earlier else how
-
-
-def _networks(evidence: Evidence, baselines: Baselines) -> str:
+def _networks(grid: Grid, baselines: Baselines) -> str:
     """The populations by the network that was attacked."""
-    eps = evidence.parameters["eps"]
-    found = by_network(evidence)
-    n = len(found[0].left)
     body = []
-    for one in found:
-        paper = baselines.paper_mra(evidence.dataset, one.attack, eps, one.defense)
-        shares = [format_percent(float(share)) for share in one.left.mean(axis=1)]
-        cells = [NAMES[one.defense], f"`{one.attack}`", format_percent(paper)]
-        body.append([*cells, *shares, format_score(one.another)])
+    for way in (way for row in grid.rows for way in row):
+        if way.accuracies is None:
+            continue
+        shares = [format_percent(float(share)) for share in way.accuracies.mean(axis=1)]
+        paper = format_percent(_paper_mra(way, grid, baselines))
+        cells = [NAMES[way.defense], f"`{way.attack}`", paper, *shares]
+        body.append([*cells, format_score(way.score)])
+    n = grid.layout.trainings[0].submodels
     headers = ["defense", "attack", "paper", *(f"network {i}" for i in range(n)), "mean"]
     return (
-        "What is left of each population by the network that was attacked (all answer), on the "
-        f"first {evidence.parameters['images']:,} images, eps "
-        f"{format_radius(evidence.dataset, eps)}, seed {evidence.seed}. After the mean, in "
-        f"brackets, where 95 in 100 means of {n} other networks trained alike would lie, by what "
-        "each of these leaves when attacked and answers when another is, if networks are "
-        "independent and what they leave is normally distributed. Where such an interval is wide, one population "
-        "of so few networks settles nothing.\n\n" + markdown_table(headers, body)
+        "Robust accuracy of each population by the network that was attacked; all networks "
+        f"answer. {_measured_on(grid)} Brackets after the mean: 95% prediction interval for {n} "
+        "newly trained networks, assuming independent networks and normal accuracies. Where it is "
+        "wide, one population of so few networks settles nothing.\n\n"
+        + markdown_table(headers, body)
     )
 
 
-def _measured_how(evidence: Evidence) -> str:
-    eps = format_radius(evidence.dataset, evidence.parameters["eps"])
+def _measured_on(grid: Grid) -> str:
+    layout = grid.layout
     return (
-        "Measured under the attacks of the tables as we run them, the worst case over these and "
-        "the cascade, and last in ways of the table of variants, by torchattacks in float32, on "
-        f"the first {evidence.parameters['images']:,} images, eps {eps}, seed {evidence.seed}."
+        f"Measured on the first {layout.images:,} images at eps "
+        f"{format_radius(layout.dataset, layout.eps)}, seed {layout.seed}."
+        + (f" {SHARES_ONLY}" if grid.shares_only else "")
     )
 
 
-def _near_all(names: Sequence[str], evidence: Evidence, baselines: Baselines) -> str:
+def _attacked_by(grid: Grid) -> str:
+    return (
+        "The worst case is over the attacks as this suite runs them and the cascade; the last "
+        f"columns are variants run by torchattacks in float32. {_measured_on(grid)}"
+    )
+
+
+def _near_all(grid: Grid, baselines: Baselines) -> str:
     """Which of the populations are near all of the paper's numbers, as a sentence."""
-    rows = zip(names, ways(evidence), strict=True)
-    near_all = [name for name, row in rows if _near_throughout(row, evidence, baselines)]
+    names = [
+        escape(row[0].training.name) for row in grid.rows if _near_throughout(row, grid, baselines)
+    ]
     return (
-        "Near all of the paper's numbers, each attack as we run it or in its other way: "
-        f"{'; '.join(near_all) or 'none'}."
+        "Near all of the paper's numbers, each attack as this suite runs it or as a variant: "
+        f"{'; '.join(names) or 'none'}."
     )
 
 
-def _columns(evidence: Evidence) -> list[str]:
-    """What the ways of a population are of."""
-    combined = (f"{v['attack']}, {v['name']}" for v in evidence.parameters["combined"])
-    return ["clean", *SHOWN[1:-1], "worst case", *map(escape, combined)]
+def _table(grid: Grid, baselines: Baselines) -> str:
+    """A row for each training, each defense's below the paper's numbers."""
+    body = []
+    for defense in dict.fromkeys(row[0].defense for row in grid.rows):
+        rows = [row for row in grid.rows if row[0].defense == defense]
+        papers = [format_percent(_paper_mra(way, grid, baselines)) for way in rows[0]]
+        body.append([NAMES[defense], "*the paper's*", *papers])
+        for row in rows:
+            training = row[0].training
+            more = f" ({training.more})" if training.more else ""
+            how = escape(training.name) + more
+            body.append([NAMES[defense], how, *(format_score(way.score) for way in row)])
+    columns = [_column(way.cell) for way in grid.rows[0]]
+    return markdown_table(["defense", "training", *columns], body)
 
 
-def _scores(row: Sequence[Way]) -> list[str]:
-    return [format_score(way.score) for way in row]
+def _column(cell: Cell) -> str:
+    name = {"none": "clean", CASCADE: "worst case"}.get(cell.attack, cell.attack)
+    return escape(f"{name}, {cell.run}" if cell.run else name)
 
 
-def _paper_s(row: Sequence[Way], evidence: Evidence, baselines: Baselines) -> list[str]:
-    return [format_percent(_theirs(way, evidence, baselines)) for way in row]
-
-
-def _near_throughout(row: Sequence[Way], evidence: Evidence, baselines: Baselines) -> bool:
+def _near_throughout(row: Sequence[Way], grid: Grid, baselines: Baselines) -> bool:
     """Whether a population is near all of the paper's numbers, each in one of its ways."""
-    close = {way.attack for way in row if _is_near(way, evidence, baselines)}
+    close = {way.attack for way in row if _is_near(way, grid, baselines)}
     return close == {way.attack for way in row} - {CASCADE}
 
 
-def _is_near(way: Way, evidence: Evidence, baselines: Baselines) -> bool:
-    return near(way.attack, way.score.value, _theirs(way, evidence, baselines))
+def _is_near(way: Way, grid: Grid, baselines: Baselines) -> bool:
+    return near(way.attack, way.score.value, _paper_mra(way, grid, baselines))
 
 
-def _theirs(way: Way, evidence: Evidence, baselines: Baselines) -> float | None:
-    return baselines.paper_mra(evidence.dataset, way.attack, way.eps, way.defense)
+def _paper_mra(way: Way, grid: Grid, baselines: Baselines) -> float | None:
+    return baselines.paper_mra(grid.layout.dataset, way.attack, way.eps, way.defense)
 
 
 _TABLES = {
-    "variants": _attacked,
-    "retraining": _retrained,
+    "variants": _variants,
+    "retraining": _retraining,
     "networks": _networks,
-    "variants-adv": _attacked,
-    "epochs": _after_epochs,
+    "variants-adv": _variants,
+    "epochs": _epochs,
     "retraining-adv": _continued,
 }

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from leaderboard.paper.evidence import AT_LARGEST_RADIUS, Evidence
+from leaderboard.paper.evidence import Evidence
+from leaderboard.paper.grids import AT_LARGEST_RADIUS, Grid, Layout
 from leaderboard.paper.names import RADII, SUBMODELS
 from leaderboard.records import Record
 from leaderboard.rows import Row, Setting, budget_rank, headline_radii, rows, settings
@@ -17,12 +18,13 @@ class Study:
     """One dataset under the largest budget that it was measured with.
 
     Attributes:
-        evidence: by kind, of populations that the records are of.
+        evidence, grids: by kind, of populations that the records are of.
     """
 
     setting: Setting
     records: tuple[Record, ...]
     evidence: Mapping[str, Evidence]
+    grids: Mapping[str, Grid]
 
     @property
     def obstacle(self) -> str:
@@ -56,19 +58,23 @@ class Study:
         return {eps: rows(self.records, "Linf", eps) for eps in self.radii}
 
 
-def studies(records: Iterable[Record], evidence: Iterable[Evidence]) -> dict[str, Study]:
+def studies(
+    records: Iterable[Record], evidence: Iterable[Evidence] = (), grids: Iterable[Grid] = ()
+) -> dict[str, Study]:
     """The study of each dataset: the largest budget, then the most images."""
     by_dataset: dict[str, tuple[Setting, list[Record]]] = {}
     for setting, measured in settings(records).items():
         kept = by_dataset.get(setting.dataset)
         if kept is None or _thoroughness(setting) > _thoroughness(kept[0]):
             by_dataset[setting.dataset] = (setting, measured)
-    listed = sorted(evidence, key=lambda one: (-one.seed, one.measured_at))
+    seen = sorted(evidence, key=lambda one: (-one.seed, one.measured_at))
+    tried = sorted(grids, key=lambda grid: (-grid.layout.seed, grid.layout.measured_at))
     return {
         dataset: Study(
             setting,
             tuple(measured),
-            {one.kind: one for one in listed if _belongs(one, setting, measured)},
+            {one.kind: one for one in seen if _belongs(one, setting, measured)},
+            {grid.layout.kind: grid for grid in tried if _belongs(grid.layout, setting, measured)},
         )
         for dataset, (setting, measured) in by_dataset.items()
     }
@@ -84,21 +90,20 @@ def _thoroughness(setting: Setting) -> tuple[int, int]:
     return budget_rank(setting.budget), setting.images
 
 
-def _belongs(evidence: Evidence, setting: Setting, measured: Sequence[Record]) -> bool:
-    """Whether evidence is of the same data, budget, weights and radius as the records."""
-    where = (evidence.dataset, evidence.budget, evidence.source, evidence.sha256)
+def _belongs(one: Evidence | Layout, setting: Setting, measured: Sequence[Record]) -> bool:
+    """Whether evidence or a grid is of the records' data, budget, weights and radius."""
     weights = {record.population_sha256 for record in measured}
     radii = _radii(setting.dataset, measured)
-    # The paper's own radii, whatever else was ranked at.
-    shown = (
-        [*radii[-1:], *RADII.get(setting.dataset, ())[-1:]]
-        if evidence.kind in AT_LARGEST_RADIUS
-        else radii[:1]
-    )
+    shown = radii[:1]
+    if one.kind in AT_LARGEST_RADIUS:
+        # The paper's own radii, whatever else was ranked at.
+        shown = [*radii[-1:], *RADII.get(setting.dataset, ())[-1:]]
+    eps = one.eps if isinstance(one, Layout) else one.parameters.get("eps")
     return (
-        where == (setting.dataset, setting.budget, setting.source, setting.sha256)
-        and set(evidence.populations.values()) <= weights
-        and evidence.parameters.get("eps") in (None, *shown)
+        (one.dataset, one.budget) == (setting.dataset, setting.budget)
+        and (one.source, one.sha256) == (setting.source, setting.sha256)
+        and set(one.populations.values()) <= weights
+        and eps in (None, *shown)
     )
 
 

@@ -1,0 +1,191 @@
+"""Grids of trainings x attacks that tell why a number may differ from the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attacks import Attack, ThreatModel
+from benchmarks.experiment import Variant, Variation
+from benchmarks.populations import Prepared
+from benchmarks.session import Session
+from leaderboard.paper import grids
+from leaderboard.paper.grids import AT_LARGEST_RADIUS, GRIDS, Cell, Layout, Training
+from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS
+from leaderboard.records import Protocol, Record
+
+# Clean, under the paper's attacks, and under what the worst case is taken over with them.
+SHOWN = ("none", *CLAIM_ATTACKS, CASCADE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A population of a grid; see `leaderboard.paper.grids.Training`."""
+
+    prepared: Prepared
+    name: str = ""
+    ours: bool = True
+    more: str = ""
+
+
+def measure_grid(session: Session, dataset: str, kind: str) -> tuple[Layout, int, int]:
+    """Measure a grid's cases, or re-use their records, and write the grid.
+
+    Returns:
+        The grid, how many records were measured, and how many re-used.
+
+    Raises:
+        As `Session.prepare` and `Session.measure`.
+    """
+    figures = session.experiment(dataset).figures
+    radii = [threat_model.eps for threat_model in session.radii(dataset)]
+    threat_model = ThreatModel("Linf", max(radii) if kind in AT_LARGEST_RADIUS else min(radii))
+    beside = {defense: session.prepare(dataset, defense) for defense in GRIDS[kind]}
+    columns: Sequence[str | Variant] = (*SHOWN, *figures.combined)
+    if kind in ("variants", "variants-adv"):
+        columns = figures.variants
+    elif kind == "networks":
+        columns = CLAIM_ATTACKS
+    trainings, measured, images = [], [], figures.images
+    for trained in _trained(session, dataset, kind, beside):
+        cells = []
+        for column in columns:
+            record, reused = _measured(session, trained.prepared, column, kind, threat_model)
+            measured.append((record, reused))
+            images = record.case.images
+            cell = (
+                Cell(attack=column, record=record.case.key)
+                if isinstance(column, str)
+                else Cell(
+                    attack=column.attack, run=column.name, ours=column.ours, record=record.case.key
+                )
+            )
+            cells.append(cell)
+        prepared = trained.prepared
+        trainings.append(
+            Training(
+                defense=prepared.defense,
+                name=trained.name,
+                ours=trained.ours,
+                more=trained.more,
+                submodels=len(prepared.population),
+                population_sha256=prepared.sha256,
+                cells=tuple(cells),
+            )
+        )
+    data, options = session.dataset(dataset), session.options
+    layout = Layout(
+        kind=kind,
+        dataset=dataset,
+        source=data.source,
+        sha256=data.sha256,
+        budget=options.budget,
+        seed=options.seed,
+        images=images,
+        eps=threat_model.eps,
+        populations={defense: prepared.sha256 for defense, prepared in beside.items()},
+        measured_at=max(record.measured_at for record, _ in measured),
+        trainings=tuple(trainings),
+    )
+    grids.write(layout, options.results)
+    count = sum(reused for _, reused in measured)
+    return layout, len(measured) - count, count
+
+
+def _trained(
+    session: Session, dataset: str, kind: str, beside: dict[str, Prepared]
+) -> Iterator[Trained]:
+    """A grid's populations, one at a time."""
+    figures = session.experiment(dataset).figures
+    if kind in ("retraining", "retraining-adv"):
+        chosen = figures.retrainings if kind == "retraining" else figures.continued
+        for variation in chosen:
+            ours = replace(variation, name="") == Variation(defense=variation.defense)
+            prefix = "" if ours or kind == "retraining-adv" else "retrained, "
+            yield Trained(
+                prepared=session.prepare_varied(dataset, variation),
+                name=prefix + variation.name,
+                ours=ours,
+                more=how_long(variation),
+            )
+    elif kind == "epochs":
+        for prepared in beside.values():
+            after = session.after_epochs(prepared)
+            for epoch, one in enumerate(after, start=1):
+                last = epoch == len(after)
+                yield Trained(prepared=one, name=f"after epoch {epoch}", ours=last)
+    else:
+        for prepared in beside.values():
+            yield Trained(prepared=prepared)
+
+
+def _measured(
+    session: Session,
+    prepared: Prepared,
+    column: str | Variant,
+    kind: str,
+    threat_model: ThreatModel,
+) -> tuple[Record, bool]:
+    """A cell's record, and whether it was on disk already."""
+    attack = None
+    if isinstance(column, str):
+        protocol: Protocol = "transfer" if kind == "networks" else "draw"
+        case = session.case(prepared, column, threat_model, protocol)
+    else:
+        attack = as_published(column)
+        case = replace(
+            session.case(prepared, column.attack, threat_model),
+            attack=attack.name,
+            attack_version=attack.version,
+            attack_parameters=column.parameters,
+            images_per_draw=column.images_per_draw,
+        )
+    images = session.experiment(prepared.dataset.name).figures.images
+    case = replace(case, images=min(case.images, images))
+    folder = grids.folder_of(session.options.results)
+    return session.measure_case(prepared, case, attack=attack, folder=folder, headline=False)
+
+
+def as_published(variant: Variant) -> Attack:
+    """A torchattacks attack without what the suite adds to it.
+
+    MI-FGSM returns NaN where a gradient is zero: such an image stays as it was. FAB needs colour
+    images with the channels first.
+    """
+    import torchattacks
+
+    tool = getattr(torchattacks, variant.tool)
+
+    def run(
+        model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel, **own: Any
+    ) -> Tensor:
+        if variant.tool == "AutoAttack":
+            # Left to itself it takes the time of day.
+            own["seed"] = int(torch.randint(2**31, ()))
+        elif "steps" in own:
+            own.setdefault("alpha", threat_model.eps / own["steps"])
+        attack = tool(model, eps=threat_model.eps, **own)
+        attack.set_device(images.device)
+        perturbed: Tensor = attack(images.contiguous(), labels).detach()
+        return torch.where(perturbed.isfinite(), perturbed, images)
+
+    name = f"torchattacks-{variant.tool.lower()}"
+    return Attack(name, run, "authors", "submodel", ("Linf",), gradient_only=False, version=1)
+
+
+def how_long(variation: Variation) -> str:
+    """For how long, on what and at what learning rate a population was trained on, in words."""
+    if not variation.start:
+        return ""
+    epochs = variation.recipe.get("epochs")
+    how = "as many epochs" if epochs is None else f"{epochs} epoch{'s' if epochs > 1 else ''}"
+    if variation.images:
+        how += f" of {variation.images:,} images"
+    if "learning_rate" in variation.recipe:
+        how += f" at {variation.recipe['learning_rate']:g}"
+    earlier = how_long(variation.start)
+    return f"{earlier}, then {how}" if earlier else how

@@ -1,0 +1,257 @@
+"""Grids of trainings x attacks: other ways to measure the paper's numbers, one file each.
+
+A grid says in words what it is of; what was measured are ordinary records beside it. Some cells
+were measured before the answers of single members were kept: they hold shares only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from leaderboard import metrics, records
+from leaderboard.files import Name, Sealed, read_sealed, write_sealed
+from leaderboard.metrics import Answers, Score
+from leaderboard.paper.evidence import ADVERSARIAL, COMPARED
+from leaderboard.paper.names import CASCADE
+from leaderboard.records import Count, Record, RecordError, Share, read_each
+
+# The suite's populations that each grid stands beside.
+GRIDS = {
+    "variants": COMPARED,
+    "variants-adv": ADVERSARIAL,
+    "retraining": COMPARED,
+    "epochs": ADVERSARIAL,
+    "retraining-adv": ADVERSARIAL,
+    "networks": ADVERSARIAL,
+}
+# What is measured at the largest radius that defenses are ranked at, not at the first.
+AT_LARGEST_RADIUS = ("variants-adv", "epochs", "retraining-adv", "networks")
+
+
+class _Part(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A part of a file."""
+
+
+class Cell(_Part, frozen=True, kw_only=True):
+    """One training under one attack: a record, or what was kept in place of one.
+
+    Attributes:
+        attack: of the paper's tables; the cascade stands for the worst case over the row.
+        run: how it was run, in words.
+        ours: whether the suite runs it so.
+        record: the key of its record.
+        right: for each image, how many members answer it correctly.
+        accuracies: (n, n), of member j on images crafted on member i.
+    """
+
+    attack: Name
+    run: str = ""
+    ours: bool = True
+    record: str = ""
+    right: bytes = b""
+    accuracies: tuple[tuple[Share, ...], ...] = ()
+
+
+class Training(_Part, frozen=True, kw_only=True):
+    """One population, a row of a grid.
+
+    Attributes:
+        name: how it was trained, in words.
+        ours: whether it is the suite's own population.
+        more: for how long it was trained on, in words.
+        population_sha256: of its weights, where there are records.
+    """
+
+    defense: Name
+    name: str = ""
+    ours: bool = True
+    more: str = ""
+    submodels: Count
+    population_sha256: str = ""
+    cells: tuple[Cell, ...]
+
+
+class Layout(Sealed, frozen=True, kw_only=True, eq=False):
+    """What a grid's file holds.
+
+    Attributes:
+        kind: one of `GRIDS`.
+        populations: the SHA-256 of the weights that it stands beside, by defense.
+    """
+
+    kind: Name
+    dataset: Name
+    source: str
+    sha256: str
+    budget: Name
+    seed: int
+    images: Count
+    eps: float
+    populations: Mapping[str, str]
+    measured_at: str
+    trainings: tuple[Training, ...]
+
+    @property
+    def key(self) -> str:
+        """A readable name, different where the data, numbers, budget or seed are."""
+        sizes = [training.submodels for training in self.trainings]
+        identity = json.dumps([self.source, self.sha256, self.images, self.eps, sizes])
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        return f"{self.kind}-{self.dataset}-{self.budget}-s{self.seed}-{digest}"
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """One of the paper's numbers, measured in one way.
+
+    Attributes:
+        score: MRA; under the protocol "transfer", its interval is where the MRA of as many members
+            trained anew would lie.
+        accuracies: (n, n) under the protocol "transfer", else None.
+    """
+
+    training: Training
+    cell: Cell
+    eps: float
+    score: Score
+    accuracies: npt.NDArray[np.float64] | None = None
+
+    @property
+    def defense(self) -> str:
+        """Whose number of the paper it stands beside."""
+        return self.training.defense
+
+    @property
+    def attack(self) -> str:
+        """Under which attack of the paper's tables."""
+        return self.cell.attack
+
+    @property
+    def trained(self) -> str:
+        """What is different about the population, in words; empty if it is the suite's."""
+        return "" if self.training.ours else self.training.name
+
+    @property
+    def attacked(self) -> str:
+        """What is different about the attack, in words; empty if it runs as the suite's does."""
+        return "" if self.cell.ours else self.cell.run
+
+    @property
+    def name(self) -> str:
+        """What is different, in words; empty if nothing is."""
+        return ", ".join(part for part in (self.trained, self.attacked) if part)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A grid with its scores, a row for each training."""
+
+    layout: Layout
+    rows: tuple[tuple[Way, ...], ...]
+
+    @property
+    def shares_only(self) -> bool:
+        """Whether the answers of single members were not kept."""
+        return any(not way.cell.record for row in self.rows for way in row)
+
+
+def folder_of(results: Path) -> Path:
+    """Where the grids' records lie, beside a folder of records that are ranked."""
+    return results / "studies"
+
+
+def write(layout: Layout, results: Path) -> Path:
+    """Write a grid under its key, in place of an older one, and return the file's path."""
+    path = folder_of(results) / "grids" / f"{layout.key}.json"
+    write_sealed(path, msgspec.to_builtins(layout))
+    return path
+
+
+def read(path: Path) -> Layout:
+    """Read one file.
+
+    Raises:
+        RecordError: it is no grid, or not of this version.
+    """
+    try:
+        layout = msgspec.convert(read_sealed(path), Layout)
+        if layout.kind not in GRIDS:
+            raise ValueError(f"kind {layout.kind!r}, known: {', '.join(GRIDS)}")
+        if path.stem != layout.key:
+            raise ValueError(f"it holds {layout.key}")
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: not a usable grid ({error})") from error
+    return layout
+
+
+def read_all(results: Path) -> list[Grid]:
+    """All grids whose records are there, in the order of the file names.
+
+    A run that was interrupted leaves a grid of records that it has replaced: such a grid is left
+    out until the run is repeated.
+
+    Raises:
+        RecordError: some file cannot be used; the message names each.
+    """
+    folder = folder_of(results)
+    layouts = read_each(sorted((folder / "grids").glob("*.json")), read)
+    by_key = {record.case.key: record for record in records.read_all(folder)}
+    return [scored(one, by_key) for one in layouts if _is_measured(one, by_key)]
+
+
+def scored(layout: Layout, by_key: Mapping[str, Record]) -> Grid:
+    """A grid with its scores, from its records by key, or from shares."""
+    return Grid(layout, tuple(_row(layout, training, by_key) for training in layout.trainings))
+
+
+def _is_measured(layout: Layout, by_key: Mapping[str, Record]) -> bool:
+    return all(
+        cell.record in by_key
+        and by_key[cell.record].population_sha256 == training.population_sha256
+        for training in layout.trainings
+        for cell in training.cells
+        if cell.record
+    )
+
+
+def _row(layout: Layout, training: Training, by_key: Mapping[str, Record]) -> tuple[Way, ...]:
+    attacked = [
+        by_key[cell.record].answers
+        for cell in training.cells
+        if cell.record and cell.ours and cell.attack != "none"
+    ]
+    ways = []
+    for cell in training.cells:
+        eps = layout.eps if cell.attack != "none" else 0.0
+        accuracies = _accuracies(cell, by_key)
+        if accuracies is not None:
+            shares = metrics.network_shares(accuracies)
+            score = metrics.another_mean(shares, len(shares))
+        elif cell.record and cell.attack == CASCADE:
+            score = metrics.score([metrics.worst_case(attacked)])
+        elif cell.record:
+            score = by_key[cell.record].score
+        else:
+            s = np.frombuffer(cell.right, np.uint8) / training.submodels
+            score = metrics.score([Answers(s[np.newaxis])])
+        ways.append(Way(training, cell, eps, score, accuracies))
+    return tuple(ways)
+
+
+def _accuracies(cell: Cell, by_key: Mapping[str, Record]) -> npt.NDArray[np.float64] | None:
+    if cell.accuracies:
+        return np.asarray(cell.accuracies)
+    record = by_key.get(cell.record)
+    if record is None or record.case.protocol != "transfer":
+        return None
+    return metrics.transfer(record.correct).accuracies

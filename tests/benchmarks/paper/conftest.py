@@ -1,0 +1,36 @@
+"""Runs on digits at the smoke budget; the store of a file of tests is shared by all of them."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.datasets import DATASETS
+from benchmarks.options import Options
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("paper")
+
+
+@pytest.fixture
+def options(folder):
+    return Options(
+        budget="smoke",
+        data_root=folder / "data",
+        store=folder / "store",
+        results=folder / "results",
+        run="first",
+    )
+
+
+@pytest.fixture
+def with_experiment(monkeypatch):
+    """A function that puts numbers in place of those of digits at the smoke budget."""
+    entry = DATASETS["digits"]
+
+    def put(experiment):
+        changed = replace(entry, experiments={**entry.experiments, "smoke": experiment})
+        monkeypatch.setitem(DATASETS._entries, "digits", changed)
+
+    return put
