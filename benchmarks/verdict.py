@@ -96,7 +96,8 @@ def judge(
         and (attack != "autoattack" or subject.classes >= 4)
     ]
     chosen = list(supported if attacks is None else attacks)
-    real = [attack for attack in chosen if ATTACKS[attack].kind != "control"]
+    # By name, as rows compare them: of equals the first counts.
+    real = sorted(attack for attack in chosen if ATTACKS[attack].kind != "control")
     if not real:
         raise ValueError(f"attacks must name an attack (known: {', '.join(ATTACKS)}), got {chosen}")
     measured: list[Record] = []
