@@ -110,23 +110,6 @@ def checks(defense, minimum, **cell):
     return [*curve_records, *others]
 
 
-RETRAINED = {
-    "defense": "clm",
-    "changes": {},
-    "recipe": {},
-    "images": None,
-    "in_turn": False,
-    "start": None,
-}
-TRAINED_ON = {
-    "changes": {},
-    "in_turn": False,
-    "images": 20_000,
-    "recipe": {"epochs": 1, "learning_rate": 1e-4},
-    "start": {"images": None, "recipe": {}, "start": None},
-}
-
-
 def evidence(kind, *, seed=0, **changes):
     """Evidence of two submodels, ten images and round numbers."""
     n = 2
@@ -162,42 +145,6 @@ def evidence(kind, *, seed=0, **changes):
                 )
             },
         },
-        "variants": {
-            f"{name} s": np.outer([low, high], np.ones(10)).astype(np.float32)
-            for name, low, high in (("ulm", 0.3, 0.4), ("clm", 0.5, 0.6))
-        },
-        "variants-adv": {
-            f"{name} s": np.outer([low, high], np.ones(10)).astype(np.float32)
-            for name, low, high in (("ulm-adv", 0.4, 0.1), ("clm-adv", 0.3, 0.1))
-        },
-        "retraining": {
-            "s": np.linspace(1, 0, 2 * 6, dtype=np.float32).reshape(2, 6, 1).repeat(10, axis=2),
-            "combined s": np.full((2, 1, 10), 0.2, np.float32),
-        },
-        "epochs": {
-            key: values
-            for name, last in (("ulm-adv", 0.5), ("clm-adv", 0))
-            for key, values in (
-                (
-                    f"{name} s",
-                    np.linspace(1, last, 2 * 6, dtype=np.float32)
-                    .reshape(2, 6, 1)
-                    .repeat(10, axis=2),
-                ),
-                (f"{name} combined s", np.full((2, 1, 10), last, np.float32)),
-            )
-        },
-        "retraining-adv": {
-            key: np.repeat(np.float32([[[0.9]], [[0.8]]]), 10 * rows).reshape(2, rows, 10)
-            for key, rows in (("s", 6), ("combined s", 1))
-        },
-        "networks": {
-            # Rows 20, 40, 60; as one that answers, each is what it is as one that is attacked.
-            f"{name} left": np.tile(
-                np.float32([[0.1, 0.2, 0.3], [0.3, 0.4, 0.5], [0.5, 0.6, 0.7]]), (4, 1, 1)
-            )
-            for name in ("ulm-adv", "clm-adv")
-        },
         "conformity": {
             "seeds": np.arange(2, dtype=np.float32),
             "clean": np.array([[0.98, 0.99], [0.985, 0.975]], np.float32),
@@ -232,26 +179,6 @@ def evidence(kind, *, seed=0, **changes):
             "images": 10,
             "eps": 0.3,
             "pair_eps": 0.1,
-            "variants": [
-                {"name": "as released", "attack": "pgd", "ours": False},
-                {"name": "10 steps", "attack": "autoattack", "ours": False},
-            ],
-            "combined": [{"name": "5 steps", "attack": "autoattack", "ours": False}],
-            "continued": [
-                {**TRAINED_ON, "name": "trained on", "defense": "ulm-adv"},
-                {
-                    **TRAINED_ON,
-                    "name": "retrained from it",
-                    "defense": "clm-adv",
-                    "images": None,
-                    "recipe": {"epochs": 3},
-                    "start": TRAINED_ON,
-                },
-            ],
-            "retrainings": [
-                {**RETRAINED, "name": "as the paper says"},
-                {**RETRAINED, "name": "one submodel after another", "in_turn": True},
-            ],
         },
         "populations": {name: weights_sha256(name) for name in ("ulm", "clm")},
         "arrays": arrays[kind],
