@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from leaderboard.paper.evidence import Evidence
-from leaderboard.records import Case, Record
+from leaderboard.records import Case, Facts, Record
 
 CELL = Case(
     dataset="mnist",
@@ -37,28 +37,43 @@ def weights_sha256(defense, submodels=2, seed=0, parameters=CELL.defense_paramet
     return hashlib.sha256(f"{defense}{submodels}{seed}{parameters}".encode()).hexdigest()
 
 
-def record(right=10, *, headline=True, measured_at="2026-01-02T03:04:05+00:00", **cell):
+CLAIM = ("fgsm", "mifgsm", "pgd", "autoattack")
+KINDS = {
+    **dict.fromkeys((*CLAIM, "pgd-eot"), "authors"),
+    **dict.fromkeys(("square-population", "square-oracle"), "queries"),
+    **dict.fromkeys(("none", "noise"), "control"),
+    "worst-case": "cascade",
+}
+
+
+def record(right=10, *, headline=True, measured_at="2026-01-02T03:04:05+00:00", **changes):
     """A record whose first submodel is right on `right` of the images, the others on one less."""
-    cell = {"test_images": cell.get("images", CELL.images), **cell}
-    changed = replace(CELL, **cell)
-    if changed.attack == "none":
-        changed = replace(changed, eps=0.0)
-    # The first of the answering submodels is right on `right` images, the others on one less.
-    correct = np.ones(changed.shape, dtype=bool)
-    correct &= np.arange(changed.images) < right
-    correct[..., 1:, :] &= np.arange(changed.images) < right - 1
+    case = replace(CELL, **{"test_images": changes.get("images", CELL.images), **changes})
+    if case.attack == "none":
+        case = replace(case, eps=0.0)
+    correct = np.ones(case.shape, dtype=bool)
+    correct &= np.arange(case.images) < right
+    correct[..., 1:, :] &= np.arange(case.images) < right - 1
     return Record(
-        cell=changed,
+        case=case,
         correct=correct,
+        selecting=None if case.draws == 1 else (np.arange(case.images) < right).astype(float),
+        facts=Facts(
+            attack_kind=KINDS.get(case.attack, "population"),
+            claim=CLAIM,
+            random="which network answers",
+            reference="arXiv:2111.10272",
+            eps_unit=1 / 255 if case.dataset.startswith("cifar") else 1.0,
+        ),
         population_sha256=weights_sha256(
-            changed.defense, changed.submodels, changed.seed, changed.defense_parameters
+            case.defense, case.submodels, case.seed, case.defense_parameters
         ),
         training_seconds=12.0,
         attack_seconds=1.5,
         unperturbed=0.0,
-        largest_distance=changed.eps,
-        zero_gradients=0.0 if changed.attack == "none" else None,
-        repeatable=True if changed.attack == "pgd-clipped-margin" else None,
+        largest_distance=case.eps,
+        zero_gradients=0.0 if case.attack == "none" else None,
+        repeatable=True if case.attack == "pgd-clipped-margin" else None,
         headline=headline,
         measured_at=measured_at,
         environment={"device": "cpu", "torch": "2.0", "commit": "c0ffee" * 6},
