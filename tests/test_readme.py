@@ -1,51 +1,107 @@
 """What the README shows works."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from attacks import ThreatModel
-from benchmarks.datasets import experiment
+from defenses.architectures import lenet5
+from leaderboard import records
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+# Those that are a file each, by package and name; an import line is `__init__`.
+FILES = {
+    tuple(match[1].split("/")): block
+    for block in BLOCKS
+    if (match := re.match(r"# ([\w/]+)\.py\n", block))
+}
+PLUGINS = {path: block for path, block in FILES.items() if path[-1] != "__init__"}
 
 
-def test_the_python_example_scores_a_list_of_modules(capsys):
-    (block,) = re.findall(r"```python\n(from attacks import ThreatModel\n.*?)```", README, re.S)
-    modules = [nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(3)]
+@pytest.mark.parametrize("block", [block for block in BLOCKS if not block.startswith("# ")])
+def test_examples_score_a_list_of_modules(block, capsys):
+    torch.manual_seed(0)
     names = {
-        "modules": modules,
+        "modules": [nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(3)],
         "images": torch.rand(8, 1, 8, 8),
         "labels": torch.randint(10, (8,)),
     }
-    exec(block, names)
-    printed = capsys.readouterr().out
-    assert "Score(value=" in printed
-    assert "(3, 8)" in printed
+    exec(block.replace('"quick"', '"smoke"'), names)
+    assert "Score(value=" in capsys.readouterr().out
 
 
-def test_the_verdict_example_judges_a_list_of_modules(capsys, monkeypatch):
-    (block,) = re.findall(
-        r"```python\n(from benchmarks.verdict import judge\n.*?)```", README, re.S
-    )
-    modules = [nn.Sequential(nn.Flatten(), nn.Linear(16, 4)) for _ in range(2)]
-    names = {
-        "modules": modules,
-        "images": torch.rand(4, 1, 4, 4),
-        "labels": torch.randint(4, (4,)),
-        "ThreatModel": ThreatModel,
-    }
-    small = experiment("smoke", "mnist").attacks
-    monkeypatch.setattr("benchmarks.verdict.attack_parameters", lambda name: small.get(name, {}))
-    exec(block, names)
-    assert "claimed: Score(value=" in capsys.readouterr().out
+@pytest.fixture
+def environment(tmp_path):
+    """An installed distribution with every file of the README, and the weights that one loads."""
+    groups = {}
+    for number, (path, block) in enumerate(PLUGINS.items()):
+        (tmp_path / f"shown_{path[-1]}.py").write_text(block)
+        group = groups.setdefault(path[-2], [])
+        group.append(f"plugin{number} = shown_{path[-1]}")
+    about = tmp_path / "shown-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: shown\nVersion: 1.0\n")
+    entries = [
+        line
+        for group, lines in groups.items()
+        for line in (f"[randomized_defense_bench.{group}]", *lines)
+    ]
+    (about / "entry_points.txt").write_text("\n".join(entries))
+    for k in range(2):
+        torch.manual_seed(k)
+        save_file(lenet5().state_dict(), tmp_path / f"mine-{k}.safetensors")
+    return {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
 
 
-@pytest.mark.parametrize("name", re.findall(r"`(--[a-z-]+)`", README))
+def test_what_the_readme_adds_is_measured_in_a_package_of_one_s_own(environment, tmp_path):
+    def run(norm):
+        command = [sys.executable, "-m", "pytest", "benchmarks/", "--budget=smoke", "-q"]
+        command += [
+            "-k",
+            "test_mra and digits and (contrast or mine) and (none or mifgsm or shade)",
+        ]
+        command += [f"--{name}={tmp_path / name}" for name in ("store", "results", "data-root")]
+        command += [f"--norm={norm}", "-p", "no:cacheprovider", "--benchmark-disable"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def measured():
+        found = records.read_all(tmp_path / "results")
+        return {(r.case.defense, r.case.attack, r.case.norm) for r in found}
+
+    assert {path[-1] for path in PLUGINS} == {"contrast", "mine", "shade", "svhn"}
+    run("Linf")
+    defenses = ("contrast", "mine")
+    linf = {(d, a, "Linf") for d in defenses for a in ("none", "mifgsm")}
+    assert measured() == linf
+    run("L2")
+    assert measured() == linf | {(d, a, "L2") for d in defenses for a in ("none", "shade")}
+    found = {r.case.defense: r.case for r in records.read_all(tmp_path / "results")}
+    assert (found["contrast"].submodels, found["contrast"].draws) == (1, 4)
+    assert (found["mine"].submodels, found["mine"].draws) == (2, 1)
+    page = (tmp_path / "LEADERBOARD.md").read_text()
+    assert "| contrast" in page
+    assert "| mine" in page
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path[-1] == "__init__"])
+def test_an_import_line_is_like_those_that_are_there(path):
+    line = FILES[path].splitlines()[1]
+    there = ROOT.joinpath(*path).with_suffix(".py").read_text()
+    name = re.fullmatch(r"from (\w+) import (\w+) as \2", line)
+    assert name
+    assert re.search(rf"^from {name[1]} import (\w+) as \1$", there, re.M)
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(--[a-z-]+)", README))))
 def test_options_the_readme_names_exist(name):
     known = {"--check", *re.findall(r'"(--[a-z-]+)"', (ROOT / "conftest.py").read_text())}
     assert name in known
