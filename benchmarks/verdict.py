@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks import ATTACKS, ThreatModel
-from benchmarks.case import build_case, protocols
+from benchmarks.case import build_case, protocol_attacks, protocols
 from benchmarks.checks import check_radius
 from benchmarks.evaluation import numbers_for, subject_of
 from benchmarks.measure import measure
@@ -133,8 +133,9 @@ def judge(
         if entry.swept and entry.kind == "population":
             for share in CURVE_SHARES:
                 run(attack, share=share)
-        for protocol in entry.protocols:
-            if protocol in protocols(several=len(population) > 1, random=population.random):
+    for protocol in protocols(several=len(population) > 1, random=population.random):
+        for attack in protocol_attacks(protocol, threat_model.norm):
+            if attack in chosen:
                 run(attack, protocol)
     (row,) = rows.rows(measured, threat_model.norm, threat_model.eps)
     assert worst is not None
