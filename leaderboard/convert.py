@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard import records
-from leaderboard.files import read_sealed, write_sealed
+from leaderboard.files import read_sealed
 
 _AUTHORS = ("fgsm", "mifgsm", "pgd", "autoattack")
 _KINDS = {
@@ -18,26 +18,24 @@ _KINDS = {
     **dict.fromkeys(("none", "noise"), "control"),
     "worst-case": "cascade",
 }
-_SHOWN = ("mra", "interval", "submodel_accuracies")
 
 
 def convert(folder: Path) -> int:
     """Rewrite what is of version 1 in a folder; return how many records that were.
 
     Raises:
-        OSError, ValueError: a record that is damaged; those before it are converted.
+        RecordError: a record that is damaged, which stays as it is; those before it are converted.
     """
     count = 0
     for path in sorted(folder.glob("*.json")):
-        old = read_sealed(path)
-        if old.get("schema_version") != 1:
-            continue
-        new = converted(old)
-        case = records.Case(**{**new["case"], "probabilities": None})
-        target = folder / f"{case.key}.json"
-        write_sealed(target, new)
-        records.read(target)
-        if target != path:
+        try:
+            old = read_sealed(path)
+            if old.get("schema_version") != 1:
+                continue
+            record = records.decode(converted(old))
+        except records.UNUSABLE as error:
+            raise records.RecordError(f"{path}: not a usable record ({error})") from error
+        if records.write(record, folder) != path:
             path.unlink()
         count += 1
     return count
@@ -51,19 +49,10 @@ def converted(old: dict[str, Any]) -> dict[str, Any]:
         # It recorded the step that was asked for; this is the one that ran.
         least, most = eps / parameters["steps"], eps / 4
         parameters["step_size"] = min(max(parameters["step_size"], least), most)
-    if case["defense"] == "clm":
-        parts = dict(case["defense_parameters"])
-        case["defense_parameters"] = parts
-    kept = {
-        name: value
-        for name, value in old.items()
-        if name not in ("schema_version", "cell", *_SHOWN)
-    }
-    score_names = {name: old[name] for name in ("mra", "interval")}
+    dropped = ("cell", "submodel_accuracies")
     one = case["submodels"] == 1
     return {
-        **kept,
-        **score_names,
+        **{name: value for name, value in old.items() if name not in dropped},
         "schema_version": 2,
         "case": {**case, "attack_parameters": parameters, "eps": eps},
         "selecting": None,

@@ -46,6 +46,13 @@ class RecordError(ValueError):
     """A record file that cannot be used; the message names it and says why."""
 
 
+# What `decode` and reading raise for content that is no record.
+UNUSABLE = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError),
+    *(RecursionError, zlib.error),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """What is measured: everything that determines the number, and nothing that does not.
@@ -205,13 +212,10 @@ def read(path: Path) -> Record:
             another case's name, or with parts that contradict each other.
     """
     try:
-        record = _decode(read_sealed(path))
+        record = decode(read_sealed(path))
         if path.stem != record.case.key:
             raise ValueError(f"it holds the case {record.case.key}")
-    except (
-        *(OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError),
-        *(RecursionError, zlib.error),
-    ) as error:
+    except UNUSABLE as error:
         raise RecordError(f"{path}: not a usable record ({error})") from error
     return record
 
@@ -300,7 +304,8 @@ def _encode(record: Record) -> dict[str, Any]:
     }
 
 
-def _decode(data: dict[str, Any]) -> Record:
+def decode(data: dict[str, Any]) -> Record:
+    """The record that a file's content is; raises one of `UNUSABLE` where it is none."""
     if data["schema_version"] != SCHEMA_VERSION:
         raise ValueError(
             f"schema version {data['schema_version']}, this version reads {SCHEMA_VERSION}"

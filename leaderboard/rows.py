@@ -38,7 +38,7 @@ class Setting:
 BySeed = Mapping[int, Record]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One defense in one setting at one eps, over its training seeds.
 
@@ -274,7 +274,7 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
         ):
             for seed in by_seed.keys() - counted:
                 del by_seed[seed]
-        drawn = {attack: by for attack, by in drawn.items() if by}
+        drawn = {attack: by for attack, by in sorted(drawn.items()) if by}
         if drawn.keys() - {"none"}:
             others = {
                 protocol: kept

@@ -35,7 +35,7 @@ class World:
 
     accuracies: tuple[float, ...] = (0.4, 0.4, 0.4)
     probabilities: tuple[float, ...] | None = None
-    images: int = 500
+    images: int = 300
     draws: int = 1
     block: int = 1
     seeds: int = 1

@@ -1,4 +1,4 @@
-"""Every gate can pass and can fail."""
+"""Every gate passes on a sound row and fails on its own defect."""
 
 from dataclasses import replace
 
@@ -7,127 +7,134 @@ import pytest
 from samples import gated, record
 
 from leaderboard import gates
+from leaderboard.metrics import Score
 from leaderboard.rows import rows
 
+SIZE = {"images": 1000, "submodels": 2}
 
-def outcome(records, name):
+
+def checked(records):
     (row,) = rows(records, "Linf", 0.3)
-    return {gate.name: gate.passed for gate in gates.check(row)}[name]
+    return {gate.name: gate for gate in gates.check(row)}
 
 
 def sound():
-    return gated("ulm", 20, images=200, submodels=2)
+    return gated("ulm", 20, **SIZE)
 
 
-def with_changes(changes, matches):
-    """The sound row with the records that match replaced."""
-    return [replace(r, **changes(r)) if matches(r) else r for r in sound()]
+def changed(attack, protocol="draw", eps=0.3, **changes):
+    """The sound row with one record changed."""
+
+    def matches(case):
+        return (case.attack, case.protocol, case.eps) == (attack, protocol, eps)
+
+    return [replace(r, **changes) if matches(r.case) else r for r in sound()]
 
 
-def all_right(record):
-    return {"correct": np.ones_like(record.correct)}
+RIGHT, WRONG = np.ones((2, 1000), bool), np.zeros((2, 1000), bool)
 
-
-def attack(name, protocol="draw", eps=0.3):
-    return lambda r: (r.case.attack, r.case.protocol, r.case.eps) == (name, protocol, eps)
-
-
-def test_a_sound_row_passes_every_gate():
-    (row,) = rows(sound(), "Linf", 0.3)
-    checked = gates.check(row)
-    assert {gate.name: gate.passed for gate in checked} == {g.name: True for g in checked}
-    assert gates.passed(checked)
-
-
-def diagonal_right(record):
-    return {"correct": np.stack([[[True] * 200, [False] * 200], [[False] * 200, [True] * 200]])}
-
-
-FAILURES = {
-    "iterated on all networks no weaker than FGSM on one": (
-        all_right,
-        attack("pgd-clipped-margin"),
+DEFECTS = {
+    "gradients on all draws no weaker than on one": (
+        "fgsm",
+        {"correct": WRONG},
     ),
-    "APGD on all networks no weaker than the paper's attacks on one": (
-        all_right,
-        attack("apgd-population"),
+    "gradients no weaker than queries and noise": ("square-oracle", {"correct": WRONG}),
+    "no attack beats the cascade": ("worst-case", {"correct": RIGHT}),
+    "monotone in eps": ("pgd-clipped-margin", {"eps": 0.35, "correct": RIGHT}),
+    "at or below chance at the largest eps": (
+        "pgd-clipped-margin",
+        {"eps": 0.5, "correct": RIGHT},
     ),
-    "cascade no weaker than its parts": (all_right, attack("worst-case")),
-    "gradients no weaker than queries and noise": (
-        all_right,
-        attack("apgd-population"),
+    "own-member attack no weaker than transfer": (
+        "pgd",
+        {"protocol": "transfer", "correct": np.stack([[RIGHT[0], WRONG[0]], [WRONG[0], RIGHT[0]]])},
     ),
-    "monotone in eps": (all_right, attack("pgd-clipped-margin", eps=0.35)),
-    "at or below chance at the largest eps": (all_right, attack("pgd-clipped-margin", eps=0.5)),
-    "own-member attack no weaker than transfer": (diagonal_right, attack("pgd", "transfer")),
     "doubling steps changes less than one standard error": (
-        lambda r: {"correct": np.zeros_like(r.correct)},
-        attack("worst-case", "doubled"),
+        "worst-case",
+        {"protocol": "doubled", "correct": WRONG},
     ),
-    "inside the ball and [0, 1]": (lambda r: {"largest_distance": 0.31}, attack("pgd")),
-    "few images unperturbed": (lambda r: {"unperturbed": 0.2}, attack("autoattack")),
-    "few images without gradient": (
-        lambda r: {"zero_gradients": 0.2},
-        attack("none", eps=0.0),
-    ),
-    "same seed, same images": (lambda r: {"repeatable": False}, attack("pgd-clipped-margin")),
+    "few images unperturbed": ("autoattack", {"unperturbed": 0.2}),
+    "few images without gradient": ("none", {"eps": 0.0, "zero_gradients": 0.2}),
+    "same seed, same images": ("pgd-clipped-margin", {"repeatable": False}),
 }
 
 
-@pytest.mark.parametrize("name", list(FAILURES))
+def test_a_sound_row_passes_every_gate_and_each_has_its_defect():
+    found = checked(sound())
+    assert {name: gate.outcome for name, gate in found.items()} == dict.fromkeys(DEFECTS, "passed")
+    assert gates.passed([*found.values()])
+
+
+@pytest.mark.parametrize("name", DEFECTS)
 def test_each_gate_fails_on_its_own_defect(name):
-    changes, matches = FAILURES[name]
-    records = with_changes(changes, matches)
-    assert outcome(records, name) is False
-
-
-def test_there_is_a_failure_for_every_gate():
-    (row,) = rows(sound(), "Linf", 0.3)
-    assert {gate.name for gate in gates.check(row)} == FAILURES.keys()
+    attack, changes = DEFECTS[name]
+    assert checked(changed(attack, **changes))[name].outcome == "failed"
 
 
 def test_what_was_not_run_is_said_and_does_not_pass():
-    (row,) = rows([record(10)], "Linf", 0.3)
-    checked = gates.check(row)
-    missing = {gate.name for gate in checked if gate.passed is None}
-    assert "monotone in eps" in missing
-    assert "doubling steps changes less than one standard error" in missing
-    assert not gates.passed(checked)
+    found = checked([record(10)])
+    assert found["monotone in eps"].outcome == "not run"
+    assert not gates.passed([*found.values()])
+    assert gates.outcome([*found.values()]) == "not all run"
 
 
-@pytest.mark.parametrize(("fewer", "passed"), [(4, True), (5, False)])
-def test_doubling_may_change_less_than_one_standard_error(fewer, passed):
-    """20 right of 200 on one network: the standard error is 4.25 images."""
-    (worst,) = (r for r in sound() if attack("worst-case")(r))
-    answers = np.zeros((2, 200), bool)
-    answers[:, :20] = True
-    twice = answers.copy()
-    twice[:, :fewer] = False
-    records = [
-        replace(worst, correct=answers),
-        record(20 - fewer, attack="worst-case", protocol="doubled", images=200, submodels=2),
-    ]
-    records[1] = replace(records[1], correct=twice)
-    assert outcome(records, "doubling steps changes less than one standard error") is passed
+def test_one_network_needs_no_transfer():
+    found = checked(gated("single", 20, images=1000, submodels=1))
+    assert found["own-member attack no weaker than transfer"].outcome == "not applicable"
+    assert gates.passed([*found.values()])
+
+
+@pytest.mark.parametrize(
+    ("excess", "outcome", "words"),
+    [
+        (Score(0.05, 0.01, 0.09), "failed", ""),
+        (Score(0.0, -0.02, 0.02), "passed", ""),
+        (Score(-0.2, -0.4, 0.0), "passed", ""),
+        # Half of the interval is 0.04, twice what it may be: four times as many images.
+        (Score(0.0, -0.04, 0.04), "undecided", " ± 4.0; about 400 images would tell"),
+        (Score(0.03, -0.01, 0.07), "undecided", " ± 4.0"),
+    ],
+)
+def test_three_outcomes_by_hand(excess, outcome, words):
+    assert gates.judged(excess, 100) == (outcome, words)
+
+
+def test_a_thousandth_of_images_cannot_be_told_on_fewer_than_a_thousand():
+    name = "no attack beats the cascade"
+    few = checked(gated("ulm", 20, images=200, submodels=2))[name]
+    assert few.outcome == "undecided"
+    assert "1,000 images would tell" in few.figure
+    assert gates.passed([few])
+    assert gates.outcome([few]) == "undecided"
+
+
+def test_a_plug_in_that_beats_the_cascade_counts_for_the_worst_case_and_fails_the_gate():
+    records = [*sound(), record(0, attack="mine", **SIZE)]
+    found = checked(records)["no attack beats the cascade"]
+    # It leaves none of the 20 and 19 images.
+    assert (found.outcome, found.figure) == ("failed", "2.0% of images, mine")
+    assert rows(records, "Linf", 0.3)[0].worst.value == 0
+
+
+@pytest.mark.parametrize(("fewer", "outcome"), [(4, "passed"), (5, "failed")])
+def test_doubling_may_change_less_than_one_standard_error(fewer, outcome):
+    """20 right of 200 on both networks: the standard error is 4.25 images."""
+    worst, twice = (
+        record(20, attack="worst-case", protocol=protocol, images=200, submodels=2)
+        for protocol in ("draw", "doubled")
+    )
+    answers = np.tile(np.arange(200) < 20, (2, 1))
+    left = answers & (np.arange(200) >= fewer)
+    found = checked([replace(worst, correct=answers), replace(twice, correct=left)])
+    assert found["doubling steps changes less than one standard error"].outcome == outcome
 
 
 def test_a_check_against_several_attacks_needs_them_all():
-    def found(missing):
-        (row,) = rows([r for r in sound() if r.case.attack != missing], "Linf", 0.3)
-        return {gate.name: (gate.passed, gate.figure) for gate in gates.check(row)}
-
-    weaker = "gradients no weaker than queries and noise"
-    assert found("square-oracle")[weaker] == (None, "not run against square-oracle")
-    assert found("apgd-population")[weaker] == (None, "not run")
-    parts = "cascade no weaker than its parts"
-    assert found("arc")[parts] == (None, "not run against arc")
-
-
-def test_a_plug_in_stronger_than_the_cascade_does_not_cost_the_rank():
-    stronger = record(0, attack="mine", images=200, submodels=2)
-    (row,) = rows([*sound(), stronger], "Linf", 0.3)
-    assert gates.passed(gates.check(row))
-    assert row.worst.value == 0
+    found = checked([r for r in sound() if r.case.attack != "mifgsm"])
+    gate = found["gradients on all draws no weaker than on one"]
+    assert (gate.outcome, gate.figure) == ("not run", "not run against mifgsm")
+    found = checked([r for r in sound() if not r.case.attack.startswith(("noise", "square"))])
+    assert found["gradients no weaker than queries and noise"].outcome == "not run"
 
 
 def test_a_seed_of_which_only_the_clean_images_were_measured_breaks_nothing():

@@ -13,8 +13,12 @@ from leaderboard.records import RecordError
 
 
 def same(a, b):
-    return np.array_equal(a.correct, b.correct) and all(
-        getattr(a, f.name) == getattr(b, f.name) for f in fields(a) if f.name != "correct"
+    assert np.array_equal(a.correct, b.correct)
+    assert np.array_equal(a.selecting, b.selecting)
+    return all(
+        getattr(a, f.name) == getattr(b, f.name)
+        for f in fields(a)
+        if f.name not in ("correct", "selecting")
     )
 
 
@@ -22,14 +26,35 @@ def same(a, b):
 @given(correct=arrays(bool, (2, 20)))
 def test_what_is_written_is_read_back(tmp_path, correct):
     original = replace(record(), correct=correct)
-    path = records.write(original, tmp_path)
-    assert same(records.read(path), original)
+    assert same(records.read(records.write(original, tmp_path)), original)
 
 
-def test_the_file_shows_people_the_score_its_interval_and_each_submodel(tmp_path):
+@pytest.mark.parametrize(
+    ("case", "shape"),
+    [
+        ({}, (6, 20)),
+        ({"protocol": "alone"}, (6, 20)),
+        ({"protocol": "average"}, (3, 20)),
+        ({"protocol": "transfer"}, (2, 6, 20)),
+    ],
+)
+def test_a_record_of_random_members_holds_every_draw(tmp_path, case, shape):
+    original = record(draws=3, probabilities=(0.25, 0.75), images_per_draw=2, **case)
+    assert original.correct.shape == shape
+    assert same(records.read(records.write(original, tmp_path)), original)
+
+
+def test_scores_take_the_law_only_where_the_deployed_defense_answers():
+    random = {"draws": 3, "probabilities": (0.25, 0.75), "images_per_draw": 2}
+    drawn, alone = record(**random).answers, record(protocol="alone", **random).answers
+    assert (drawn.probabilities, drawn.draws, drawn.block) == ((0.25, 0.75), 3, 2)
+    assert (alone.probabilities, alone.draws, alone.block) == (None, 3, 2)
+    assert record(10, protocol="transfer").score.value == 19 / 40
+
+
+def test_the_file_shows_people_the_score_and_its_interval(tmp_path):
     data = json.loads(records.write(record(10), tmp_path).read_text())
     assert data["mra"] == 19 / 40
-    assert data["submodel_accuracies"] == [0.5, 0.45]
     assert data["interval"][0] < data["mra"] < data["interval"][1]
 
 
@@ -40,11 +65,11 @@ def test_writing_again_replaces_the_file_and_leaves_no_other(tmp_path):
     assert records.read(path).correct.sum() == 7
 
 
-def test_every_part_of_a_cell_changes_its_key():
+def test_every_part_of_a_case_changes_its_key():
     changed = {
         "dataset": "digits",
         "source": "elsewhere",
-        "sha256": "ff",
+        "sha256": "f" * 64,
         "images": 21,
         "test_images": 21,
         "classes": 11,
@@ -52,6 +77,8 @@ def test_every_part_of_a_cell_changes_its_key():
         "defense_version": 2,
         "defense_parameters": {"recipe": {"epochs": 4}},
         "submodels": 3,
+        "draws": 2,
+        "probabilities": (0.25, 0.75),
         "attack": "fgsm",
         "attack_version": 2,
         "attack_parameters": {"steps": 41},
@@ -79,24 +106,32 @@ def spoil(path, **changes):
     write_sealed(path, content)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"schema_version": 99}, "schema version 99, this version reads 1"),
-        ({"mra": 0.99}, "mra is 0.99, its own data give 0.475"),
-        ({"correct": {"shape": [2, 21], "data": ""}}, r"shape \[2, 21\], the cell says \(2, 20\)"),
-        ({"correct": {"shape": [2, 20], "data": "!!!"}}, "not a usable record"),
-        ({"correct": {"shape": [2, 20], "data": "eJxjAAAAAQAB"}}, "does not hold 40 answers"),
-        ({"attack_seconds": -1}, "attack_seconds is -1"),
-        ({"cell": {}}, "missing"),
-    ],
-)
-def test_a_record_that_contradicts_itself_is_refused_by_name(tmp_path, changes, words):
+def test_changed_parts_are_refused_by_name(tmp_path):
+    """What somebody might write by hand."""
     path = records.write(record(), tmp_path)
-    spoil(path, **changes)
-    with pytest.raises(RecordError, match=words) as caught:
-        records.read(path)
-    assert str(path) in str(caught.value)
+    whole = json.loads(path.read_text())
+    packed, case = whole["correct"], whole["case"]
+    for changes, words in (
+        ({"schema_version": 99}, "schema version 99, this version reads 2"),
+        ({"mra": 0.99}, "mra is 0.99, its own data give 0.475"),
+        ({"correct": {**packed, "shape": [2, 21]}}, r"shape \(2, 21\), the case says \(2, 20\)"),
+        ({"correct": {**packed, "data": "!!!"}}, "not a usable record"),
+        ({"correct": {**packed, "data": "eJxjAAAAAQAB"}}, "does not hold 40 answers"),
+        ({"attack_seconds": -1}, r">= 0.0 - at `\$.attack_seconds`"),
+        ({"unperturbed": 1.5}, r"<= 1.0 - at `\$.unperturbed`"),
+        ({"selecting": [0.5] * 20}, "selecting has one share an image where members are random"),
+        ({"case": {}}, "missing"),
+        ({"case": {**case, "surprise": 1}}, "a case has no surprise"),
+        ({"case": {**case, "norm": "L7"}}, "Invalid enum value 'L7'"),
+        ({"case": {**case, "dataset": "../x"}}, r"`\$.case.dataset`"),
+        ({"case": {**case, "probabilities": [0.5, 0.6]}}, "expected 2 of sum 1"),
+        ({"case": {**case, "probabilities": [1.0]}}, "expected 2 of sum 1"),
+        ({"facts": {**whole["facts"], "attack_kind": "mine"}}, "Invalid enum value 'mine'"),
+    ):
+        spoil(path, **{**whole, **changes})
+        with pytest.raises(RecordError, match=words) as caught:
+            records.read(path)
+        assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"schema_version": 1}'])
@@ -107,10 +142,10 @@ def test_what_is_no_record_is_refused_by_name(tmp_path, content):
         records.read(path)
 
 
-def test_a_record_under_another_cell_s_name_is_refused(tmp_path):
+def test_a_record_under_another_case_s_name_is_refused(tmp_path):
     path = records.write(record(), tmp_path)
     path.rename(tmp_path / "other.json")
-    with pytest.raises(RecordError, match="it holds the cell mnist-ulm-pgd"):
+    with pytest.raises(RecordError, match="it holds the case mnist-ulm-pgd"):
         records.read(tmp_path / "other.json")
 
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from samples import record, row
 
@@ -54,9 +55,29 @@ def test_an_attack_on_fewer_images_is_compared_on_these():
     assert len(measured) == 2
 
 
+def test_attacks_are_told_by_kind_and_random_members_are_chosen_for_by_other_draws():
+    """Selecting says the first attack is stronger on all images; scoring says the second is."""
+    cell = {"submodels": 1, "draws": 4}
+    first, second = record(20, attack="pgd", **cell), record(5, attack="arc", **cell)
+    first = replace(first, selecting=np.zeros(20))
+    second = replace(second, selecting=np.ones(20))
+    (only,) = rows([first, second, record(1, attack="noise", **cell)], "Linf", 0.3)
+    assert only.attacks() == ["arc", "pgd"]
+    assert only.attacks("authors") == ["pgd"]
+    assert only.worst.value == first.score.value
+    assert only.draws == 4
+
+
+def test_rows_that_look_alike_are_told_apart_by_identity():
+    first, second = (rows(row("ulm", 5), "Linf", 0.3)[0] for _ in range(2))
+    assert first in [second, first]
+    assert [second, first].index(first) == 1
+
+
 def test_the_gain_is_over_the_best_member_deployed_alone():
     alone = record(8, defense="ulm", attack="worst-case", protocol="alone")
     (only,) = rows([*row("ulm", 5), alone], "Linf", 0.3)
+    # The first of the two networks is chosen on either half.
     assert only.best_own.value == 8 / 20
     assert only.gain.value == pytest.approx((5 + 4) / 40 - 8 / 20)
 
@@ -70,14 +91,13 @@ def test_another_eps_or_norm_is_another_table_but_clean_images_belong_to_both():
     assert rows(measured, "L2", 0.3) == []
 
 
-def test_budgets_images_sources_and_draws_never_share_a_setting():
+def test_budgets_images_and_sources_never_share_a_setting():
     measured = [
         record(),
         record(budget="smoke"),
         record(images=19),
         record(source="image folder (jpeg)"),
-        record(sha256="ff"),
-        record(images_per_draw=100),
+        record(sha256="f" * 64),
     ]
     assert len(settings(measured)) == len(measured)
 
