@@ -11,7 +11,7 @@ from torch import Tensor
 from attacks import ATTACKS, Attack, ThreatModel
 from benchmarks.experiment import Experiment
 from defenses import Population
-from leaderboard.records import Case, Facts, Protocol
+from leaderboard.records import Case, Facts, Norm, Protocol
 
 # Into how many clusters images are divided where a draw is shared: enough for an interval.
 CLUSTERS = 20
@@ -60,6 +60,16 @@ def protocols(*, several: bool, random: bool) -> tuple[Protocol, ...]:
     if not several:
         return ("doubled",)
     return ("alone", *(() if random else ("average",)), "transfer", "doubled")
+
+
+def protocol_attacks(protocol: Protocol, norm: Norm) -> list[str]:
+    """The attacks that a protocol beside the draw is measured under in a norm.
+
+    Where none of those that ask for it supports the norm, the swept one on the population does.
+    """
+    able = [name for name in ATTACKS if norm in ATTACKS[name].norms]
+    swept = [name for name in able if ATTACKS[name].swept and ATTACKS[name].kind == "population"]
+    return [name for name in able if protocol in ATTACKS[name].protocols] or swept
 
 
 def build_case(

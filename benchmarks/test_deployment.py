@@ -2,22 +2,19 @@
 
 import pytest
 
-from attacks import ATTACKS
-from benchmarks.case import protocols
+from benchmarks.case import protocol_attacks, protocols
 from benchmarks.conftest import Measure
 from benchmarks.populations import Prepared
 from benchmarks.session import Session
+from leaderboard.records import Protocol
 
 
 @pytest.mark.parametrize("protocol", protocols(several=True, random=False))
 def test_deployment(
-    session: Session, population: Prepared, protocol: str, measure: Measure
+    session: Session, population: Prepared, protocol: Protocol, measure: Measure
 ) -> None:
     """Measure one protocol at the radii that defenses are ranked at."""
-    norm = session.options.norm
-    attacks = [a for a in ATTACKS if protocol in ATTACKS[a].protocols and norm in ATTACKS[a].norms]
-    if not attacks:
-        pytest.skip(f"no attack in {norm} is measured under the protocol {protocol!r}")
+    attacks = protocol_attacks(protocol, session.options.norm)
     radii = session.radii(population.dataset.name)
     records = measure([(attack, model) for attack in attacks for model in radii], protocol)
     assert [record.correct.shape for record in records] == [r.case.shape for r in records]

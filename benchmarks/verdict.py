@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks import ATTACKS, ThreatModel
-from benchmarks.case import build_case, protocols
+from benchmarks.case import build_case, protocol_attacks, protocols
 from benchmarks.checks import check_radius
 from benchmarks.evaluation import numbers_for, subject_of
 from benchmarks.measure import measure
@@ -96,7 +96,8 @@ def judge(
         and (attack != "autoattack" or subject.classes >= 4)
     ]
     chosen = list(supported if attacks is None else attacks)
-    real = [attack for attack in chosen if ATTACKS[attack].kind != "control"]
+    # By name, as rows compare them: of equals the first counts.
+    real = sorted(attack for attack in chosen if ATTACKS[attack].kind != "control")
     if not real:
         raise ValueError(f"attacks must name an attack (known: {', '.join(ATTACKS)}), got {chosen}")
     measured: list[Record] = []
@@ -132,8 +133,9 @@ def judge(
         if entry.swept and entry.kind == "population":
             for share in CURVE_SHARES:
                 run(attack, share=share)
-        for protocol in entry.protocols:
-            if protocol in protocols(several=len(population) > 1, random=population.random):
+    for protocol in protocols(several=len(population) > 1, random=population.random):
+        for attack in protocol_attacks(protocol, threat_model.norm):
+            if attack in chosen:
                 run(attack, protocol)
     (row,) = rows.rows(measured, threat_model.norm, threat_model.eps)
     assert worst is not None

@@ -106,9 +106,11 @@ class Row:
     def worst_by_seed(self) -> dict[int, Answers]:
         """Each seed's answers under the best of all attacks, image by image.
 
-        Over the attacks that were run on all seeds, on the images that all were run on.
+        Over the attacks that were run on all seeds, on the images that all were run on. Of attacks
+        that look equal the first by name counts, whatever the order of the records.
         """
-        return worst_case_by_seed({attack: self.by_attack[attack] for attack in self.attacks()})
+        tried = sorted(self.attacks())
+        return worst_case_by_seed({attack: self.by_attack[attack] for attack in tried})
 
     @property
     def worst(self) -> Score | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from msgspec import structs
 from torch import Tensor, nn
 
 from attacks import Attack, ThreatModel
@@ -20,16 +21,6 @@ from leaderboard.records import Protocol, Record
 
 # Clean, under the paper's attacks, and under what the worst case is taken over with them.
 SHOWN = ("none", *CLAIM_ATTACKS, CASCADE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A population of a grid; see `leaderboard.paper.grids.Training`."""
-
-    prepared: Prepared
-    name: str = ""
-    ours: bool = True
-    more: str = ""
 
 
 def measure_grid(session: Session, dataset: str, kind: str) -> tuple[Layout, int, int]:
@@ -51,32 +42,19 @@ def measure_grid(session: Session, dataset: str, kind: str) -> tuple[Layout, int
     elif kind == "networks":
         columns = CLAIM_ATTACKS
     trainings, measured, images = [], [], figures.images
-    for trained in _trained(session, dataset, kind, beside):
+    for prepared, training in _trained(session, dataset, kind, beside):
         cells = []
         for column in columns:
-            record, reused = _measured(session, trained.prepared, column, kind, threat_model)
+            record, reused = _measured(session, prepared, column, kind, threat_model)
             measured.append((record, reused))
             images = record.case.images
-            cell = (
-                Cell(attack=column, record=record.case.key)
+            varied = (
+                {"attack": column}
                 if isinstance(column, str)
-                else Cell(
-                    attack=column.attack, run=column.name, ours=column.ours, record=record.case.key
-                )
+                else {"attack": column.attack, "run": column.name, "ours": column.ours}
             )
-            cells.append(cell)
-        prepared = trained.prepared
-        trainings.append(
-            Training(
-                defense=prepared.defense,
-                name=trained.name,
-                ours=trained.ours,
-                more=trained.more,
-                submodels=len(prepared.population),
-                population_sha256=prepared.sha256,
-                cells=tuple(cells),
-            )
-        )
+            cells.append(Cell(record=record.case.key, **varied))
+        trainings.append(structs.replace(training, cells=tuple(cells)))
     data, options = session.dataset(dataset), session.options
     layout = Layout(
         kind=kind,
@@ -97,30 +75,31 @@ def measure_grid(session: Session, dataset: str, kind: str) -> tuple[Layout, int
 
 
 def _trained(
-    session: Session, dataset: str, kind: str, beside: dict[str, Prepared]
-) -> Iterator[Trained]:
-    """A grid's populations, one at a time."""
+    session: Session, dataset: str, kind: str, beside: Mapping[str, Prepared]
+) -> Iterator[tuple[Prepared, Training]]:
+    """A grid's populations, one at a time, with their words."""
+
+    def row(prepared: Prepared, **words: Any) -> tuple[Prepared, Training]:
+        size, weights = len(prepared.population), prepared.sha256
+        return prepared, Training(
+            defense=prepared.defense, submodels=size, population_sha256=weights, **words
+        )
+
     figures = session.experiment(dataset).figures
     if kind in ("retraining", "retraining-adv"):
-        chosen = figures.retrainings if kind == "retraining" else figures.continued
-        for variation in chosen:
+        for variation in figures.retrainings if kind == "retraining" else figures.continued:
             ours = replace(variation, name="") == Variation(defense=variation.defense)
             prefix = "" if ours or kind == "retraining-adv" else "retrained, "
-            yield Trained(
-                prepared=session.prepare_varied(dataset, variation),
-                name=prefix + variation.name,
-                ours=ours,
-                more=how_long(variation),
-            )
+            prepared = session.prepare_varied(dataset, variation)
+            name = prefix + variation.name
+            yield row(prepared, name=name, ours=ours, more=how_long(variation))
     elif kind == "epochs":
         for prepared in beside.values():
             after = session.after_epochs(prepared)
             for epoch, one in enumerate(after, start=1):
-                last = epoch == len(after)
-                yield Trained(prepared=one, name=f"after epoch {epoch}", ours=last)
+                yield row(one, name=f"after epoch {epoch}", ours=epoch == len(after))
     else:
-        for prepared in beside.values():
-            yield Trained(prepared=prepared)
+        yield from map(row, beside.values())
 
 
 def _measured(

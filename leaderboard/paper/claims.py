@@ -522,8 +522,9 @@ def _size_is_nothing(study: Study) -> Verdict | None:
         verdicts.append({HOLDS: FAILS, FAILS: HOLDS}.get(decide(gain, SAME), UNDECIDED))
         now = np.mean([metrics.transfer(record.correct).expected_mra for record in found.values()])
         shown.append(
-            f"{NAMES[name]} {format_percent(float(now))} with {SUBMODELS}, at most "
-            f"{format_difference(gain)} more{_on(found)}"
+            f"{NAMES[name]} has {format_percent(float(now))} at n = {SUBMODELS} and could gain at "
+            f"most {format_difference(gain)}{_on(found)}"
         )
-    figures = f"under PGD, by that formula, for none larger was trained: {'; '.join(shown)}"
+    source = "extrapolated under PGD from the transfer matrix (no larger population was trained)"
+    figures = f"{source}: {'; '.join(shown)}"
     return Verdict(_all_of(verdicts), NO_MATTER, figures, min(trainings))

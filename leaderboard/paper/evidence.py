@@ -30,12 +30,12 @@ DIVERSITY = (
     "answers to clean images (share that differ)",
     "answers to noise (share that differ)",
 )
-# What is left of two submodels: `transfer`, the accuracy of one on images crafted on the other,
-# mean of both ways; and MRA of the pair as a population.
+# Accuracies of two submodels: `transfer`, of one on images crafted on the other, mean of both ways;
+# and MRA of the pair as a population.
 OUTCOMES = {
-    "transfer": "left of one when the other is attacked",
-    "claimed": "left of the pair under PGD on one",
-    "worst": "left of the pair in the worst case",
+    "transfer": "accuracy of one when the other is attacked",
+    "claimed": "MRA of the pair under PGD on one",
+    "worst": "MRA of the pair in the worst case",
 }
 # The quantiles of the "saliency" arrays.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

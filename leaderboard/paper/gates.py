@@ -17,10 +17,10 @@ PAPER_IMAGES = 10_000
 
 @dataclass(frozen=True)
 class PaperCheck:
-    """A check that can be made on published MRAs: an attack leaves no more than a weaker one.
+    """Whether published MRA under an attack is no higher than under a weaker one.
 
     Attributes:
-        strong, weak: attacks; `left` by each, in [0, 1].
+        strong, weak: attacks; accuracies: MRA under each, in [0, 1].
     """
 
     table: str
@@ -28,17 +28,17 @@ class PaperCheck:
     name: str
     strong: str
     weak: str
-    left: tuple[float, float]
+    accuracies: tuple[float, float]
 
     @property
     def excess(self) -> float:
-        """What the strong attack leaves more; without images to pair, any fails."""
-        return self.left[0] - self.left[1]
+        """MRA under the strong attack minus that under the weak one; any above 0 fails."""
+        return self.accuracies[0] - self.accuracies[1]
 
     @property
     def by_chance(self) -> bool:
-        """Whether the draws alone may have done it, on test images of which none is paired."""
-        variance = sum(share * (1 - share) for share in self.left) / PAPER_IMAGES
+        """Whether it is within sampling error; published numbers allow no pairing of images."""
+        variance = sum(share * (1 - share) for share in self.accuracies) / PAPER_IMAGES
         quantile = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
         return abs(self.excess) < quantile * math.sqrt(variance)
 
@@ -46,7 +46,7 @@ class PaperCheck:
 def check_paper(tables: Mapping[str, Any]) -> list[PaperCheck]:
     """The checks on each column of the paper's tables.
 
-    None of `pgd-eot`, which on one deterministic network, as the paper ran it, is PGD.
+    `pgd-eot` has none: on one deterministic network, as the paper ran it, it is PGD.
     """
     return [
         PaperCheck(

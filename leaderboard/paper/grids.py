@@ -78,7 +78,7 @@ class Training(_Part, frozen=True, kw_only=True):
     more: str = ""
     submodels: Count
     population_sha256: str = ""
-    cells: tuple[Cell, ...]
+    cells: tuple[Cell, ...] = ()
 
 
 class Layout(Sealed, frozen=True, kw_only=True, eq=False):

@@ -89,7 +89,7 @@ def _introduction(found: Mapping[str, Study], compared: Sequence[Comparison]) ->
     smaller = sum(one.verdict == REPRODUCED and one.submodels != SUBMODELS for one in compared)
     apart = sum(one.apart for one in compared)
     chance = [one.verdict for one in compared if one.ours and may_leave(one, found[one.dataset])]
-    alike = "within what other networks trained alike may leave"
+    alike = "within reach of retraining"
     parts = {
         REPRODUCED: {
             "with fewer networks": smaller,
@@ -110,8 +110,9 @@ def _introduction(found: Mapping[str, Study], compared: Sequence[Comparison]) ->
         f"# The paper, reproduced and judged\n\n{verdict}{PAPER} (Jasser and Garibay, 2021) beside "
         "what this suite measured with its own populations. Every number can be recomputed from "
         "the records in [`results/`](results/); [the leaderboard](LEADERBOARD.md) explains the "
-        "words and shows every attack, check and parameter. In brackets 95% intervals over images "
-        "and, where there are several, over training seeds.\n\nMeasured on:\n\n"
+        "words and shows every attack, check and parameter. Brackets show 95% confidence intervals "
+        "over test images and, where a defense was trained more than once, over training runs.\n\n"
+        "Measured on:\n\n"
         f"{settings or '- nothing yet'}\n\n"
         f"Of the {len(compared)} numbers in its Tables 1 to 5: {words}.\n"
     )
@@ -140,14 +141,13 @@ def _claims(judged: Sequence[tuple[Claim, Verdict | None]]) -> str:
     parts = ["## Its claims\n"]
     if body:
         parts += [
-            "The worst-case attacker stays inside the paper's own threat model: he knows "
-            "everything but the draw, and uses all networks at once. *Holds* and *does not hold*: "
-            "the 95% interval of what was measured lies wholly on that side of what the claim is "
-            "taken to mean; else *undecided*. *Trainings*: how many training seeds the verdict "
-            "rests on; of one, it is of these populations, and another training may differ. –: not "
-            "judged, since the claim says nothing of that attacker or, of EOT, the paper's attack "
-            "was another one; for the same reason claims about all attacks are judged without "
-            "EOT.\n",
+            "The worst-case attacker stays inside the paper's own threat model: they know "
+            "everything but the draw, and attack all networks at once. *Holds* and *does not "
+            "hold*: the 95% confidence interval lies entirely on that side of the claim's "
+            "threshold; otherwise *undecided*. *Trainings*: the number of training seeds behind "
+            "the verdict. With one, another training may differ. –: not judged, because the claim "
+            "does not concern that attacker or because the paper's EOT is another attack than "
+            "ours; claims about all attacks leave EOT out for the same reason.\n",
             markdown_table([*headers, "in the worst case", "trainings"], body),
             "What was measured:\n\n" + "\n".join(notes) + "\n",
         ]
@@ -165,30 +165,24 @@ def _link(section: str, dataset: str) -> str:
 
 
 def _tables_note() -> str:
-    points, clean = 100 * TOLERANCE, 100 * CLEAN_TOLERANCE
-    return (
-        f"MRA in percent. *Reproduced*: our mean is within {points:.0f} points of the paper's "
-        f"number, on clean images within {clean:.0f}. *Not comparable*: ours is not there, comes "
-        "from a smaller budget, other images or, for ULM and CLM, another n than "
-        f"{SUBMODELS}, or the attack is another: in the script that the paper's authors released "
-        "`pgd-eot` runs on one deterministic network, ours draws networks. Last in each table "
-        "stands what the paper does not have, the worst case. A verdict also says:\n\n"
-        "- whether our interval holds the paper's number; of one training it is over images "
-        "alone;\n"
-        "- of populations trained adversarially, at the larger eps, what as many *other networks "
-        "trained alike* may leave, where that reaches the paper's number: then ours is evidence "
-        "neither against it nor for it;\n"
-        "- of a number of ours that is further off, what is *near it*: other ways to run the "
-        "attack or to train the population, on seed 0 and a part of the images. Another way to run "
-        "an attack counts if it comes near on each population and at each eps that it was tried "
-        "on, trained in one way or another (only those in the last columns of the tables of "
-        "trainings were tried on more than ours); else it is near, *though not everywhere*. "
-        "Another retraining of CLM counts if it is near all of the paper's numbers; of "
-        "adversarially trained populations any training that is near this number. Two causes "
-        "together are named only where one will not do;\n"
-        "- *the tool's own setting* for a default of torchattacks 3.5.1. AutoAttack's was 100 "
-        "steps in older releases, as ours is; which one the paper used is not known.\n"
-    )
+    return f"""MRA in percent. *Reproduced*: our mean is within {100 * TOLERANCE:.0f} points of \
+the paper's number, on clean images within {100 * CLEAN_TOLERANCE:.0f}. *Not comparable*: we have \
+no result, or ours uses a smaller budget, different images, a population size other than \
+{SUBMODELS} (ULM, CLM), or a different attack (the authors ran `pgd-eot` on one fixed network; we \
+draw networks). The last rows of a table give the worst case, which the paper does not report. The \
+verdict also says:
+
+- whether our interval contains the paper's number; after one training it is over images alone;
+- for adversarially trained populations at the larger radius, the range expected from retraining, \
+if the paper's number lies in it: our result then neither supports nor contradicts it;
+- where we are further off, the attack and training variants that come *near it*, tried with seed \
+0 on part of the images. An attack variant counts as an explanation only if it matches for every \
+population and radius we tried; otherwise it *matches here only*. A retraining of CLM counts if it \
+matches all of the paper's numbers. For an adversarially trained population any training that \
+matches this number counts. Two causes together are named only where one is not enough;
+- *the tool's own setting* for a default of torchattacks 3.5.1. Its AutoAttack ran 100 steps in \
+older releases, as ours does; we do not know which release the paper used.
+"""
 
 
 def _populations(study: Study) -> str:
@@ -222,17 +216,17 @@ def _populations(study: Study) -> str:
         f"change of MRA under PGD if n were {SUBMODELS} (points)",
     ]
     silence = (
-        " For MNIST the paper gives no number of epochs but that of the retraining; the training "
-        "script that its authors released has 10 by default, and the name of the CLM-Adv that they "
-        "released has 5; ours have fewer where training is adversarial, for its cost."
+        " For MNIST the paper gives the number of epochs of the retraining only. The training "
+        "script that its authors released runs 10 by default, and the CLM-Adv that they released "
+        "has 5 in its name. Our adversarial training runs fewer, because of its cost."
         if study.setting.dataset == "mnist"
         else ""
     )
     return (
-        f"Our populations on {escape(study.setting.dataset)}. The paper's have {SUBMODELS} "
-        "submodels; the adversarially trained ones that its authors released have 4. What 10 "
-        "would change follows from what is left of a submodel attacked through itself and through "
-        f"another.{silence}\n\n{markdown_table(headers, body)}"
+        f"Our populations on {escape(study.setting.dataset)}. The paper's populations have "
+        f"{SUBMODELS} submodels; the adversarially trained ones that its authors released have 4. "
+        f"The last column is extrapolated from the transfer matrix.{silence}\n\n"
+        f"{markdown_table(headers, body)}"
     )
 
 
@@ -310,7 +304,7 @@ def _gated(paper: dict[str, Any], found: Mapping[str, Study]) -> str:
         row = study.row(check.defense, float(Fraction(str(source["eps"])))) if study else None
         by_attack = row.by_attack if row and study and not study.obstacle else {}
         ours = gates.excess(by_attack.get(check.strong, {}), by_attack.get(check.weak, {}))
-        strong, weak = (f"{100 * share:.2f}" for share in check.left)
+        strong, weak = (f"{100 * share:.2f}" for share in check.accuracies)
         excess = f"{format_points(check.excess)}{' ‡' * check.by_chance}"
         where = f"{check.table} ({source['dataset']}, eps {source['eps']})"
         body.append([where, check.defense, check.name])
@@ -319,11 +313,11 @@ def _gated(paper: dict[str, Any], found: Mapping[str, Study]) -> str:
     headers = ["table", "defense", "gate failed", "published MRA (%)", "excess", "ours"]
     return (
         "## Its published numbers, gated\n\n"
-        f"Of {len(checked)} checks that can be made on the published tables, {len(failed)} fail: "
-        "a stronger attack leaves more than a weaker one, as may happen where images crafted on "
-        "one network are scored on others, and strength on the first does not carry over. *ours*: "
-        "the same difference, in points, between the same attacks as we run them; where all of its "
-        "interval is above 0 the check fails here too. ‡: no more than chance may do on "
+        f"The published tables allow {len(checked)} checks; {len(failed)} of them fail: robust "
+        "accuracy is higher under the stronger attack. That can happen where images crafted on one "
+        "network are scored on others, because strength against the first need not transfer. "
+        "*ours*: the same difference between our own results, in points; if its interval lies "
+        "above 0, our results fail the check too. ‡: within sampling error of "
         f"{PAPER_IMAGES:,} images ({sum(check.by_chance for check in failed)} of them).\n\n"
         f"{markdown_table(headers, body)}"
     )
@@ -360,14 +354,14 @@ def _correlations(evidence: Evidence) -> str:
         for outcome in OUTCOMES
     }
     shown = [
-        f"{sum((one.rho or 0) > 0 for one in counted[outcome])} positive and "
-        f"{sum((one.rho or 0) < 0 for one in counted[outcome])} negative with what is {words}"
+        f"{words}, {sum((one.rho or 0) > 0 for one in counted[outcome])} positive and "
+        f"{sum((one.rho or 0) < 0 for one in counted[outcome])} negative"
         for outcome, words in OUTCOMES.items()
     ]
     return (
-        f"Of {len(found) // len(OUTCOMES)} correlations each, significant (at p < {SIGNIFICANT}, "
-        f"uncorrected for their number) are {', '.join(shown)}. All are of seed {evidence.seed}."
-        f"\n\n{table}"
+        f"Significant correlations (p < {SIGNIFICANT}, not corrected for multiple testing), of "
+        f"{len(found) // len(OUTCOMES)} for each outcome: {'; '.join(shown)}. All are of seed "
+        f"{evidence.seed}.\n\n{table}"
     )
 
 
@@ -397,7 +391,7 @@ def _rows(study: Study) -> dict[str, Row]:
 
 
 def _sentences(study: Study) -> str:
-    """The verdict at the first radius in at most three sentences."""
+    """The verdict at the first radius in at most four sentences."""
     rows, sentences = _rows(study), []
     dataset = study.setting.dataset
     eps = format_radius(dataset, study.radii[0])
@@ -445,18 +439,25 @@ def _compared(trained: Sequence[Row], single: Row) -> str:
     failing = [row.defense for row in (*trained, single) if not gates.trusted(row)]
     if failing:
         rows = _enumerated([NAMES[defense] for defense in failing])
-        number = "row fails" if len(failing) == 1 else "rows fail"
-        return f" These are upper bounds: the {rows} {number} a gate, so no ranking follows."
+        number = "row has" if len(failing) == 1 else "rows have"
+        return (
+            f" These are upper bounds: the {rows} {number} not passed all gates, so no ranking "
+            "follows."
+        )
     best = max(trained, key=lambda row: row.worst.value if row.worst else 0.0)
     gain = metrics.shared_difference(best.worst_by_seed, single.worst_by_seed)
-    name = NAMES[best.defense]
-    parts = [
-        f"{name} beats a single network by {_points(gain)} points" if gain else "",
-        f"its own best member by {_points(best.gain)}" if best.gain else "",
-    ]
     averaged = gates.excess(best.by_protocol.get("average", {}), best.cascade)
-    other = f" Averaging instead of drawing adds {_points(averaged)}." if averaged else ""
-    return f" {_enumerated([part for part in parts if part])} (95% CI; one training each).{other}"
+    differences = {
+        "a single network": gain,
+        "its own best member": best.gain,
+        "the average of its members": averaged
+        and Score(-averaged.value, -averaged.high, -averaged.low),
+    }
+    listed = [f"from {name} by {_points(one)}" for name, one in differences.items() if one]
+    return (
+        f" In points (95% CI; one training each), {NAMES[best.defense]} differs "
+        f"{_enumerated(listed)}."
+    )
 
 
 def _enumerated(parts: Sequence[str]) -> str:
@@ -464,7 +465,7 @@ def _enumerated(parts: Sequence[str]) -> str:
 
 
 def _points(score: Score) -> str:
-    return f"{100 * score.value:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+    return f"{100 * score.value:+.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
 
 
 def _percent(score: Score) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from leaderboard.paper.evidence import Evidence
-from leaderboard.records import Case, Record
+from leaderboard.records import Case, Facts, Record
 
 CELL = Case(
     dataset="mnist",
@@ -37,28 +37,43 @@ def weights_sha256(defense, submodels=2, seed=0, parameters=CELL.defense_paramet
     return hashlib.sha256(f"{defense}{submodels}{seed}{parameters}".encode()).hexdigest()
 
 
-def record(right=10, *, headline=True, measured_at="2026-01-02T03:04:05+00:00", **cell):
+CLAIM = ("fgsm", "mifgsm", "pgd", "autoattack")
+KINDS = {
+    **dict.fromkeys((*CLAIM, "pgd-eot"), "authors"),
+    **dict.fromkeys(("square-population", "square-oracle"), "queries"),
+    **dict.fromkeys(("none", "noise"), "control"),
+    "worst-case": "cascade",
+}
+
+
+def record(right=10, *, headline=True, measured_at="2026-01-02T03:04:05+00:00", **changes):
     """A record whose first submodel is right on `right` of the images, the others on one less."""
-    cell = {"test_images": cell.get("images", CELL.images), **cell}
-    changed = replace(CELL, **cell)
-    if changed.attack == "none":
-        changed = replace(changed, eps=0.0)
-    # The first of the answering submodels is right on `right` images, the others on one less.
-    correct = np.ones(changed.shape, dtype=bool)
-    correct &= np.arange(changed.images) < right
-    correct[..., 1:, :] &= np.arange(changed.images) < right - 1
+    case = replace(CELL, **{"test_images": changes.get("images", CELL.images), **changes})
+    if case.attack == "none":
+        case = replace(case, eps=0.0)
+    correct = np.ones(case.shape, dtype=bool)
+    correct &= np.arange(case.images) < right
+    correct[..., 1:, :] &= np.arange(case.images) < right - 1
     return Record(
-        cell=changed,
+        case=case,
         correct=correct,
+        selecting=None if case.draws == 1 else (np.arange(case.images) < right).astype(float),
+        facts=Facts(
+            attack_kind=KINDS.get(case.attack, "population"),
+            claim=CLAIM,
+            random="which network answers",
+            reference="arXiv:2111.10272",
+            eps_unit=1 / 255 if case.dataset.startswith("cifar") else 1.0,
+        ),
         population_sha256=weights_sha256(
-            changed.defense, changed.submodels, changed.seed, changed.defense_parameters
+            case.defense, case.submodels, case.seed, case.defense_parameters
         ),
         training_seconds=12.0,
         attack_seconds=1.5,
         unperturbed=0.0,
-        largest_distance=changed.eps,
-        zero_gradients=0.0 if changed.attack == "none" else None,
-        repeatable=True if changed.attack == "pgd-clipped-margin" else None,
+        largest_distance=case.eps,
+        zero_gradients=0.0 if case.attack == "none" else None,
+        repeatable=True if case.attack == "pgd-clipped-margin" else None,
         headline=headline,
         measured_at=measured_at,
         environment={"device": "cpu", "torch": "2.0", "commit": "c0ffee" * 6},
@@ -110,23 +125,6 @@ def checks(defense, minimum, **cell):
     return [*curve_records, *others]
 
 
-RETRAINED = {
-    "defense": "clm",
-    "changes": {},
-    "recipe": {},
-    "images": None,
-    "in_turn": False,
-    "start": None,
-}
-TRAINED_ON = {
-    "changes": {},
-    "in_turn": False,
-    "images": 20_000,
-    "recipe": {"epochs": 1, "learning_rate": 1e-4},
-    "start": {"images": None, "recipe": {}, "start": None},
-}
-
-
 def evidence(kind, *, seed=0, **changes):
     """Evidence of two submodels, ten images and round numbers."""
     n = 2
@@ -162,42 +160,6 @@ def evidence(kind, *, seed=0, **changes):
                 )
             },
         },
-        "variants": {
-            f"{name} s": np.outer([low, high], np.ones(10)).astype(np.float32)
-            for name, low, high in (("ulm", 0.3, 0.4), ("clm", 0.5, 0.6))
-        },
-        "variants-adv": {
-            f"{name} s": np.outer([low, high], np.ones(10)).astype(np.float32)
-            for name, low, high in (("ulm-adv", 0.4, 0.1), ("clm-adv", 0.3, 0.1))
-        },
-        "retraining": {
-            "s": np.linspace(1, 0, 2 * 6, dtype=np.float32).reshape(2, 6, 1).repeat(10, axis=2),
-            "combined s": np.full((2, 1, 10), 0.2, np.float32),
-        },
-        "epochs": {
-            key: values
-            for name, last in (("ulm-adv", 0.5), ("clm-adv", 0))
-            for key, values in (
-                (
-                    f"{name} s",
-                    np.linspace(1, last, 2 * 6, dtype=np.float32)
-                    .reshape(2, 6, 1)
-                    .repeat(10, axis=2),
-                ),
-                (f"{name} combined s", np.full((2, 1, 10), last, np.float32)),
-            )
-        },
-        "retraining-adv": {
-            key: np.repeat(np.float32([[[0.9]], [[0.8]]]), 10 * rows).reshape(2, rows, 10)
-            for key, rows in (("s", 6), ("combined s", 1))
-        },
-        "networks": {
-            # Rows 20, 40, 60; as one that answers, each is what it is as one that is attacked.
-            f"{name} left": np.tile(
-                np.float32([[0.1, 0.2, 0.3], [0.3, 0.4, 0.5], [0.5, 0.6, 0.7]]), (4, 1, 1)
-            )
-            for name in ("ulm-adv", "clm-adv")
-        },
         "conformity": {
             "seeds": np.arange(2, dtype=np.float32),
             "clean": np.array([[0.98, 0.99], [0.985, 0.975]], np.float32),
@@ -232,26 +194,6 @@ def evidence(kind, *, seed=0, **changes):
             "images": 10,
             "eps": 0.3,
             "pair_eps": 0.1,
-            "variants": [
-                {"name": "as released", "attack": "pgd", "ours": False},
-                {"name": "10 steps", "attack": "autoattack", "ours": False},
-            ],
-            "combined": [{"name": "5 steps", "attack": "autoattack", "ours": False}],
-            "continued": [
-                {**TRAINED_ON, "name": "trained on", "defense": "ulm-adv"},
-                {
-                    **TRAINED_ON,
-                    "name": "retrained from it",
-                    "defense": "clm-adv",
-                    "images": None,
-                    "recipe": {"epochs": 3},
-                    "start": TRAINED_ON,
-                },
-            ],
-            "retrainings": [
-                {**RETRAINED, "name": "as the paper says"},
-                {**RETRAINED, "name": "one submodel after another", "in_turn": True},
-            ],
         },
         "populations": {name: weights_sha256(name) for name in ("ulm", "clm")},
         "arrays": arrays[kind],

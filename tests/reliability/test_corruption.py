@@ -9,6 +9,7 @@ import pytest
 import torch
 from workers import options, populations
 
+from attacks import ThreatModel
 from benchmarks.__main__ import main
 from benchmarks.session import Session
 from benchmarks.store import FileBlocks, FileCheckpoint, Store, weights_sha256, write_tensors
@@ -24,7 +25,7 @@ def sound(tmp_path_factory):
     session = Session(options(folder))
     prepared = session.prepare("digits", "ulm")
     for attack in ("none", "fgsm"):
-        session.measure(prepared, attack, 0.25)
+        session.measure(prepared, attack, ThreatModel("Linf", 0.25))
     return folder, weights_sha256(prepared.population)
 
 
@@ -182,9 +183,9 @@ def test_a_damaged_record_is_refused_by_name_and_measured_again(sound, tmp_path,
     session = Session(options(folder))
     prepared = session.prepare("digits", "ulm")
     with pytest.warns(UserWarning, match=f"Set aside as {original.name}.unusable"):
-        record, reused = session.measure(prepared, "fgsm", 0.25)
+        record, reused = session.measure(prepared, "fgsm", ThreatModel("Linf", 0.25))
     assert not reused
-    assert records.read(original).mra == record.mra
+    assert records.read(original).score == record.score
     aside = original.with_name(f"{original.name}.unusable")
     assert aside.read_bytes() == content[:-20]
     aside.unlink()
@@ -193,7 +194,7 @@ def test_a_damaged_record_is_refused_by_name_and_measured_again(sound, tmp_path,
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema_version": 2}, "schema version 2, this version reads 1"),
+        ({"schema_version": 3}, "schema version 3, this version reads 2"),
         ({"attack_seconds": float("nan")}, "NaN is no number"),
         ({"unperturbed": float("inf")}, "Infinity is no number"),
         ({"mra": 0.123}, "seal is broken"),

@@ -81,7 +81,7 @@ def test_a_read_only_store_serves_what_it_holds(tmp_path, somebody):
     read_only(tmp_path)
     before = files(tmp_path)
     kind, sha256, trained = outcome_of(tmp_path, None, somebody)
-    assert (kind, sha256, trained) == ("prepared", first.sha256, False)
+    assert (kind, sha256, trained) == ("prepared", first.sha256, False), sha256
     assert files(tmp_path) == before
 
 

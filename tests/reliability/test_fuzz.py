@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,16 +11,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from samples import CELL, record
+from torch import nn
 
 from attacks import ThreatModel
+from benchmarks.evaluation import evaluate
+from defenses import Population
 from leaderboard import baselines, records
 from leaderboard.files import write_sealed
 from leaderboard.markdown import escape, markdown_table
 from leaderboard.records import Case, RecordError
 from leaderboard.render import render
 
-RECORD = record(submodels=2)
+RECORD = evaluate(
+    Population([nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)]),
+    torch.full((20, 1, 2, 2), 0.5),
+    torch.zeros(20, dtype=torch.int64),
+    "fgsm",
+    ThreatModel("Linf", 0.3),
+).record
 anything = st.recursive(
     st.none()
     | st.booleans()
@@ -35,8 +43,8 @@ anything = st.recursive(
 
 
 def same(a, b):
-    return np.array_equal(a.correct, b.correct) and replace(a, correct=b.correct) == replace(
-        b, correct=b.correct
+    return np.array_equal(a.correct, b.correct) and all(
+        getattr(a, f.name) == getattr(b, f.name) for f in fields(a) if f.name != "correct"
     )
 
 
@@ -54,21 +62,21 @@ def test_a_record_with_one_part_changed_is_refused_or_consistent(tmp_path, data)
     path = records.write(RECORD, tmp_path)
     content = json.loads(path.read_text())
     content.pop("seal")
-    part = data.draw(st.sampled_from(["cell", "correct", "top"]))
+    part = data.draw(st.sampled_from(["case", "facts", "correct", "top"]))
     inside = content if part == "top" else content[part]
     name = data.draw(st.sampled_from(sorted(inside)) | st.text(max_size=8))
     inside[name] = data.draw(anything)
     write_sealed(path, content)
-    # Under the name of the cell as it is now, so that its parts are looked at.
+    # Under the name of the case as it is now, so that its parts are looked at.
     with contextlib.suppress(TypeError, ValueError, AttributeError, OSError):
-        path = path.rename(tmp_path / f"{Case(**content['cell']).key}.json")
+        path = path.rename(tmp_path / f"{Case(**content['case']).key}.json")
     try:
         found = records.read(path)
     except RecordError:
         return
     assert found.case.key == path.stem
     assert found.correct.shape == found.case.shape
-    assert found.mra == content["mra"]
+    assert found.score.value == content["mra"]
     # What can be read can be shown, and written as it was.
     assert found.case.dataset in render([found], [], baselines.load())
     records.write(found, tmp_path)
@@ -77,7 +85,7 @@ def test_a_record_with_one_part_changed_is_refused_or_consistent(tmp_path, data)
 
 @given(arrays(bool, (2, 20)), st.dictionaries(st.text(max_size=9), anything, max_size=3))
 def test_a_record_comes_back_with_what_it_did_not_know(tmp_path, correct, extra):
-    known = {*RECORD.__dataclass_fields__, "mra", "interval", "submodel_accuracies"}
+    known = {*RECORD.__dataclass_fields__, "mra", "interval"}
     extra = {k: v for k, v in extra.items() if k not in known | {"schema_version", "seal"}}
     original = replace(RECORD, correct=correct, extra=json.loads(json.dumps(extra)))
     assert same(records.read(records.write(original, tmp_path)), original)
@@ -99,8 +107,8 @@ def test_a_table_has_the_same_cells_in_every_row(body):
 @given(st.data())
 def test_the_page_shows_any_text_in_valid_tables(data):
     text = st.text(max_size=30)
-    cell = replace(
-        CELL,
+    case = replace(
+        RECORD.case,
         source=data.draw(text),
         defense_parameters={data.draw(text): data.draw(anything)},
         attack_parameters={data.draw(text): data.draw(text)},
@@ -110,7 +118,7 @@ def test_the_page_shows_any_text_in_valid_tables(data):
     shown = [
         replace(
             RECORD,
-            cell=replace(cell, attack=attack, eps=0.0 if attack == "none" else 0.3),
+            case=replace(case, attack=attack, eps=0.0 if attack == "none" else 0.3),
             environment=environment,
             correct=data.draw(arrays(bool, (2, 20))),
         )

@@ -17,14 +17,15 @@ from torch import nn
 from workers import options, populations
 
 from attacks import AttackError, ThreatModel
-from attacks.registry import ATTACKS, Attack
+from attacks.registry import ATTACKS, register_attack
 from benchmarks.datasets import DATASETS, DatasetError, Raw
 from benchmarks.datasets import load as load_dataset
 from benchmarks.evaluation import evaluate
-from benchmarks.session import DefenseError, Session
+from benchmarks.populations import DefenseError
+from benchmarks.session import Session
 from benchmarks.store import DamagedError, Store, StoreError, read_card, read_tensors
 from defenses import DEFENSES, Population
-from defenses.registry import Defense
+from defenses.registry import register_defense
 from leaderboard import baselines, records
 from leaderboard.files import MOST_BYTES, write_sealed
 from leaderboard.render import render
@@ -32,6 +33,7 @@ from leaderboard.render import render
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("attacks", "benchmarks", "defenses", "leaderboard")
 LINF = ThreatModel("Linf", 0.1)
+AT = ThreatModel("Linf", 0.25)
 
 
 def test_nothing_of_ours_unpickles():
@@ -133,7 +135,7 @@ def test_bad_images_and_labels_are_named(images, labels, words):
 def test_a_radius_of_zero_changes_nothing():
     result = evaluate(linear(), GOOD, LABELS, "pgd-clipped-margin", ThreatModel("Linf", 0))
     assert torch.equal(result.images, GOOD)
-    assert result.largest_distance == 0
+    assert result.record.largest_distance == 0
 
 
 @pytest.mark.parametrize(
@@ -165,7 +167,8 @@ def test_a_dataset_that_is_none_is_named(monkeypatch, train, test, words):
 
 def with_defense(monkeypatch, tmp_path, train, build=None):
     """A session that knows a defense called `mine`."""
-    monkeypatch.setitem(DEFENSES._entries, "mine", Defense("mine", train, build, 1))
+    monkeypatch.setattr(DEFENSES, "_entries", dict(DEFENSES._entries))
+    register_defense("mine", build=build)(train)
     return Session(options(tmp_path))
 
 
@@ -205,9 +208,9 @@ def nothing(population, task):
         (spoil_images, None, "changed the training images or labels"),
         (spoil_labels, None, "changed the training images or labels"),
         (make_nan, None, "logits that are not finite"),
-        (nothing, lambda channels, classes: WrongShape(), r"must return logits \(N, K\)"),
-        (nothing, lambda channels, classes: nn.Linear(32, 10), r"must return logits \(N, K\)"),
-        (nothing, lambda channels, classes: Changes(), "changes the images it is given"),
+        (nothing, lambda data: WrongShape(), r"must return logits \(N, K\)"),
+        (nothing, lambda data: nn.Linear(32, 10), r"must return logits \(N, K\)"),
+        (nothing, lambda data: Changes(), "changes the images it is given"),
     ],
 )
 def test_a_defense_that_breaks_its_contract_is_named_and_not_stored(
@@ -233,8 +236,8 @@ def test_a_defense_that_breaks_its_contract_is_named_and_not_stored(
     ],
 )
 def test_an_attack_that_breaks_its_contract_is_named(monkeypatch, function, words):
-    attack = Attack("mine", function, "submodel", ("Linf",), False, 1)
-    monkeypatch.setitem(ATTACKS._entries, "mine", attack)
+    monkeypatch.setattr(ATTACKS, "_entries", dict(ATTACKS._entries))
+    register_attack("mine")(function)
     with pytest.raises(AttackError, match=f"'mine' {words}"):
         evaluate(linear(), GOOD, LABELS, "mine", LINF)
 
@@ -302,29 +305,29 @@ def test_the_run_goes_on_with_the_others_and_the_exit_code_tells(tmp_path):
 )
 def test_a_record_that_would_name_a_file_or_markup_is_refused(tmp_path, part, value):
     session = Session(options(tmp_path))
-    record, _ = session.measure(session.prepare("digits", "single"), "fgsm", 0.25)
-    cell = replace(record.case, **{part: value})
-    path = records.write(replace(record, cell=record.case), tmp_path / "bad")
+    record, _ = session.measure(session.prepare("digits", "single"), "fgsm", AT)
+    case = replace(record.case, **{part: value})
+    path = records.write(record, tmp_path / "bad")
     content = json.loads(path.read_text())
     content.pop("seal")
-    content["cell"][part] = value
-    named = tmp_path / "bad" / f"{cell.key.replace('/', '')}.json"
+    content["case"][part] = value
+    named = tmp_path / "bad" / f"{case.key.replace('/', '')}.json"
     write_sealed(named, content)
-    with pytest.raises(records.RecordError, match=re.escape(repr(value))):
+    with pytest.raises(records.RecordError, match=rf"at `\$\.case\.{part}`"):
         records.read(named)
 
 
 def test_markup_that_came_in_with_a_record_stays_text(tmp_path):
     session = Session(options(tmp_path))
     prepared = session.prepare("digits", "single")
-    record, _ = session.measure(prepared, "fgsm", 0.25)
+    record, _ = session.measure(prepared, "fgsm", AT)
     evil = "<script>alert(1)</script> [x](javascript:y) | `z` | ![i](http://i) *b* _c_ \n# H"
     marked = replace(
         record,
-        cell=replace(record.case, source=evil, norm=evil, defense_parameters={evil: evil}),
+        case=replace(record.case, source=evil, defense_parameters={evil: evil}),
         environment={"device": evil, "torch": evil, "commit": evil},
     )
-    clean, _ = session.measure(prepared, "none", 0.0)
+    clean, _ = session.measure(prepared, "none", ThreatModel("Linf", 0.0))
     page = render([marked, clean], [], baselines.load())
     for raw in ("<script", "](javascript", "![i]", "*b*", "_c_", "`z`", "\n# H"):
         assert raw not in page, raw

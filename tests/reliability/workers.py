@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
+from attacks import ThreatModel
 from benchmarks import store
 from benchmarks.datasets import DATASETS
-from benchmarks.session import Options, Session
+from benchmarks.options import Options
+from benchmarks.session import Session
 from benchmarks.tuning import fastest_plan
 from defenses import Population
 from defenses.architectures import lenet5
@@ -56,7 +58,7 @@ def work(folder: Path, trained=None) -> None:
     session = Session(options(folder))
     prepared = session.prepare("digits", "clm")
     for attack in ATTACKS:
-        session.measure(prepared, attack, 0.25)
+        session.measure(prepared, attack, ThreatModel("Linf", 0.25))
     if trained is not None:
         trained.put(session.trained)
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import samples
+from grid_samples import grid, told_apart
 from samples import record
 
 from leaderboard import baselines
@@ -25,16 +26,16 @@ CLAIMS = ("fgsm", "mifgsm", "pgd", "autoattack")
 PAPER = (*CLAIMS, "pgd-eot")
 
 
-def judged(words, records=(), seen=()):
+def judged(words, records=(), seen=(), grids=()):
     """The verdict on the only claim that has these words."""
-    found = judge_claims(studies(records, seen), baselines.load())
+    found = judge_claims(studies(records, seen, grids), baselines.load())
     (verdict,) = [verdict for claim, verdict in found if words in claim.text]
     return verdict
 
 
-def verdict(words, records=(), seen=()):
+def verdict(words, records=(), seen=(), grids=()):
     """Against the paper's attacks."""
-    found = judged(words, records, seen)
+    found = judged(words, records, seen, grids)
     return found.claimed if found else NOT_MEASURED
 
 
@@ -190,27 +191,22 @@ def test_the_larger_radius_must_show_the_published_order():
     ulm = {"fgsm": 700, "mifgsm": 650, "pgd": 400, "autoattack": 140, "pgd-eot": 540}
     clm = {"fgsm": 750, "mifgsm": 700, "pgd": 330, "autoattack": 110, "pgd-eot": 470}
 
-    def order(first, second, seen=()):
+    def order(first, second, grids=()):
         pair = (("ulm-adv", first), ("clm-adv", second))
         records = [r for name, left in pair for r in attacked(name, left, eps=0.4)]
-        return verdict("At eps 0.4", records, seen)
+        return verdict("At eps 0.4", records, grids=grids)
 
     assert order(ulm, clm) == HOLDS
     assert order(clm, ulm) == FAILS
     assert order(ulm, {**clm, "pgd": 400}) == UNDECIDED
 
     def by_network(spread, eps=0.4):
-        around = np.float32([[-spread], [0], [spread]]) * np.ones(3, np.float32)
-        return samples.evidence(
-            "networks",
-            budget="paper",
-            populations={},
-            parameters={"eps": eps},
-            arrays={
-                f"{name} left": np.stack([left[a] / 1000 + around for a in CLAIMS])
-                for name, left in (("ulm-adv", ulm), ("clm-adv", clm))
-            },
+        around = np.outer([-spread, 0, spread], np.ones(3))
+        trainings = (
+            told_apart(name, {attack: left[attack] / 1000 + around for attack in CLAIMS})
+            for name, left in (("ulm-adv", ulm), ("clm-adv", clm))
         )
+        return grid("networks", *trainings, eps=eps)
 
     # Three networks on either side, 3 to 7 points apart: +- 2.776 * spread * sqrt(2 / 3).
     assert order(ulm, clm, [by_network(0.01)]) == HOLDS
@@ -322,7 +318,7 @@ def test_more_submodels_gain_at_most_the_share_of_the_own_one():
         return judged("would not be more robust", made)
 
     assert grown(500).claimed == FAILS
-    assert "ULM 45.0 with 10, at most +5.0 (" in grown(500).figures
+    assert "ULM has 45.0 at n = 10 and could gain at most +5.0 (" in grown(500).figures
     assert "(1,000 images, seed 0)" in grown(500).figures
     assert grown(50).claimed == HOLDS
     assert grown(500).worst == NO_MATTER

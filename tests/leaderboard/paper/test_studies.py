@@ -1,4 +1,5 @@
 import samples
+from grid_samples import grid, training
 from samples import record, row
 
 from leaderboard.paper.studies import studies
@@ -10,7 +11,7 @@ def test_the_largest_budget_counts_with_the_evidence_of_the_same_weights_and_rad
         *(one for name in ("ulm", "clm") for one in row(name, 5, budget="paper")),
         *row("ulm", 4, budget="mine"),
     ]
-    drawn = row("ulm", 9, budget="paper", images_per_draw=100, images=200)
+    fewer = row("ulm", 9, budget="paper", images=18)
     same = samples.evidence("masks", budget="paper")
     others = [
         samples.evidence("masks"),
@@ -19,7 +20,7 @@ def test_the_largest_budget_counts_with_the_evidence_of_the_same_weights_and_rad
         samples.evidence("size", budget="paper", parameters={"eps": 0.05}),
         samples.evidence("masks", budget="paper", seed=1),
     ]
-    study = studies([*measured, *drawn], [same, *others])["mnist"]
+    study = studies([*measured, *fewer], [same, *others])["mnist"]
     assert (study.setting.budget, study.setting.images) == ("paper", 20)
     assert {kind: one.seed for kind, one in study.evidence.items()} == {"masks": 0}
 
@@ -27,18 +28,17 @@ def test_the_largest_budget_counts_with_the_evidence_of_the_same_weights_and_rad
 def test_adversarially_trained_networks_are_studied_at_the_largest_radius():
     measured = [one for eps in (0.3, 0.4) for one in row("ulm", 5, budget="paper", eps=eps)]
 
-    def shown(kind, eps):
-        changes = {"parameters": {"eps": eps, "variants": [{}] * 2}, "budget": "paper"}
-        weights = {"ulm": samples.weights_sha256("ulm")}
-        evidence = samples.evidence(kind, populations=weights, **changes)
-        return kind in studies(measured, [evidence])["mnist"].evidence
+    def shown(kind, eps, **changes):
+        tried = grid(kind, training("ulm", {"pgd": 0.5}), eps=eps, **changes)
+        return kind in studies(measured, [], [tried])["mnist"].grids
 
     assert shown("variants-adv", 0.4)
     # Ranked at another radius, too, the paper's are studied.
     measured += row("ulm", 5, budget="paper", eps=0.5)
     assert shown("variants-adv", 0.4)
     assert not shown("variants-adv", 0.3)
-    assert shown("variants", 0.3)
+    assert shown("variants", 0.3, populations={"ulm": samples.weights_sha256("ulm")})
+    assert not shown("variants", 0.3, populations={"ulm": "e" * 64})
     assert not shown("variants", 0.4)
 
 

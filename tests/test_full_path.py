@@ -1,0 +1,129 @@
+"""Random classifiers whose accuracy is known, from `judge` to records, rows and the page."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from attacks import ATTACKS, ThreatModel, register_attack
+from benchmarks.case import build_case
+from benchmarks.evaluation import numbers_for, subject_of
+from benchmarks.measure import measure
+from benchmarks.verdict import judge
+from defenses import Population
+from leaderboard import records, rows
+from leaderboard.__main__ import main
+
+LINF = ThreatModel("Linf", 0.001)
+EQUALS = ("equal-one", "equal-two", "equal-three")
+
+
+class Chance(nn.Module):
+    """Right (class 0) with the probability s_j that the image itself says.
+
+    Args:
+        shared: one draw serves all images of a pass.
+    """
+
+    def __init__(self, *, shared):
+        super().__init__()
+        self.shared = shared
+
+    def forward(self, images):
+        s = images.flatten(1)[:, 0]
+        drawn = torch.rand(1 if self.shared else len(images))
+        right = (drawn < s).to(images)
+        return torch.stack([right, 0.4 + 0.1 * torch.rand(len(images)) + 0 * s], dim=1)
+
+
+class Member(nn.Module):
+    """Right where its pixel is white."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def forward(self, images):
+        right = images.flatten(1)[:, self.number]
+        return torch.stack([right, 0.5 + 0 * right], dim=1)
+
+
+LAW = (0.5, 0.3, 0.2)
+
+
+@pytest.fixture
+def equals(monkeypatch):
+    """Three attacks that leave images as they are, and so are equally strong."""
+    monkeypatch.setattr(ATTACKS, "_entries", {"none": ATTACKS["none"]})
+    for name, kind in zip(EQUALS, ("authors", "population", "cascade"), strict=True):
+        register_attack(name, kind=kind, norms=("Linf", "L2"))(
+            lambda model, images, labels, *, threat_model: images
+        )
+
+
+def chance(generator, *, shared):
+    """A population of one, 60 images with s_j of all sizes, and their mean over all images."""
+    images = torch.rand(60, 1, 2, 2, generator=generator)
+    return Population([Chance(shared=shared)], draws=16), images, 0.5
+
+
+def finite(generator):
+    """Three members under a law; images on which they are right with 0.9, 0.6 and 0.3."""
+    right = torch.rand(60, 3, generator=generator) < torch.tensor([0.9, 0.6, 0.3])
+    images = torch.cat([right.float(), torch.zeros(60, 1)], dim=1).view(60, 1, 2, 2)
+    population = Population([Member(k) for k in range(3)], probabilities=LAW)
+    return population, images, 0.5 * 0.9 + 0.3 * 0.6 + 0.2 * 0.3
+
+
+MAKE = {
+    "a draw an image": lambda generator: chance(generator, shared=False),
+    "a draw a batch": lambda generator: chance(generator, shared=True),
+    "a finite population": finite,
+}
+
+
+@pytest.mark.parametrize("make", list(MAKE))
+def test_the_worst_case_of_equal_attacks_is_unbiased_and_its_interval_holds(equals, make):
+    values, covered = [], []
+    for repetition in range(400):
+        population, images, truth = MAKE[make](torch.Generator().manual_seed(repetition))
+        labels = torch.zeros(60, dtype=torch.int64)
+        subject = subject_of(population, images, labels)
+        numbers = numbers_for("own", "smoke", LINF, 60)
+        measured = []
+        for attack in EQUALS:
+            case = build_case(subject, attack, LINF, numbers, budget="smoke", seed=repetition)
+            measured.append(measure(case, subject, headline=True)[0])
+        (row,) = rows.rows(measured, "Linf", LINF.eps)
+        values.append(row.worst.value)
+        covered.append(row.worst.low <= truth <= row.worst.high)
+    # What the mean of 400 may be off itself: two standard errors.
+    slack = 2 * np.std(values) / 400**0.5
+    assert abs(np.mean(values) - truth) < 0.005 + slack
+    assert np.mean(covered) >= 0.93
+
+
+@pytest.mark.parametrize("make", list(MAKE))
+def test_judge_s_figures_are_those_of_the_records_and_of_the_page(equals, make, tmp_path):
+    population, images, _ = MAKE[make](torch.Generator().manual_seed(0))
+    verdict = judge(
+        list(population.submodels),
+        images,
+        torch.zeros(60, dtype=torch.int64),
+        LINF,
+        probabilities=population.probabilities,
+        draws=population.draws,
+        budget="smoke",
+        dataset="chances",
+        name="chance",
+        results=tmp_path / "records",
+    )
+    measured = records.read_all(tmp_path / "records")
+    assert {record.case.attack for record in measured} == {"none", *EQUALS}
+    (row,) = rows.rows(measured, "Linf", LINF.eps)
+    assert row.worst == verdict.worst
+    assert row.claimed == verdict.claimed
+    assert main(["--results", str(tmp_path / "records")]) == 0
+    page = (tmp_path / "LEADERBOARD.md").read_text()
+    assert "| chance" in page
+    assert f"**{100 * verdict.worst.value:.1f}" in page
