@@ -53,21 +53,20 @@ def arc(
     incumbent: Incumbent,
     *,
     steps: int,
-    radius: float,
     candidates: int,
     start: Tensor | None = None,
 ) -> None:
     """In every step, build a local perturbation that fools one more submodel after another.
 
-    Submodels are visited by falling probability. For each, the local perturbation, of norm
-    `radius`, is turned towards the submodel's nearest boundary as far as it takes to cross it, and
-    kept if the expected correctness does not rise.
+    Submodels are visited by falling probability. For each, the local perturbation, of norm eps / 4,
+    is turned towards the submodel's nearest boundary as far as it takes to cross it, and kept if
+    the expected correctness does not rise.
 
     Args:
-        radius: of the local ball, in units of pixel values.
         candidates: rival classes considered for the nearest boundary.
         start: (N, C, H, W); default: a random point of the ball.
     """
+    radius = problem.threat_model.eps / 4
     population = problem.population
     rows = len(population.submodels) * population.draws
     weights = torch.full((rows,), 1 / rows) if population.weights is None else population.weights

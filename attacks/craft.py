@@ -26,9 +26,6 @@ class PopulationLike(Protocol):
     """What an attack may know of a population: everything but the draw.
 
     Attributes:
-        submodels: the n members.
-        draws: fresh passes of each member in `logits`; 1 where members are deterministic.
-        weights: the probability of each row of `logits`, (n * draws,); None: all alike.
         chunk: how many images are best differentiated at once; None: any number.
         blocks: a network (n * B, C, H, W) -> (n * B, K) that answers block i of a batch with
             submodel i, where that is faster than one submodel after another; else None.
@@ -41,7 +38,7 @@ class PopulationLike(Protocol):
 
     @property
     def weights(self) -> Tensor | None:
-        """See above."""
+        """The probability of each row of `logits`, (n * draws,); None: all alike."""
 
     @property
     def random(self) -> bool:
@@ -58,10 +55,7 @@ class PopulationLike(Protocol):
 
 
 class OneDraw(nn.Module):
-    """A random member with its draw held fixed: it makes the same random choices in every pass.
-
-    They are the same as long as the shape of what it is given is.
-    """
+    """A random member with its draw held fixed: the same choices for images of the same shape."""
 
     def __init__(self, member: nn.Module, seed: int) -> None:
         super().__init__()
@@ -88,12 +82,7 @@ class Kept(Protocol):
 
 @dataclass(frozen=True)
 class Crafted:
-    """What an attack made.
-
-    Attributes:
-        images: (N, C, H, W), perturbed.
-        surrogates: (N,) the submodel each image was crafted on; None: on the population.
-    """
+    """Perturbed images (N, C, H, W), and the submodel each was crafted on, (N,) or None."""
 
     images: Tensor
     surrogates: Tensor | None
@@ -120,10 +109,8 @@ def craft(
     evaluation mode meanwhile.
 
     Args:
-        images: (N, C, H, W) in [0, 1], on the population's device.
-        labels: (N,).
+        images: (N, C, H, W) in [0, 1]; labels: (N,).
         seed: all randomness follows from it.
-        parameters: the attack's own keyword arguments.
         batch_size: most images perturbed at once.
         kept: what an earlier, interrupted call with the same arguments has done already.
 
@@ -179,10 +166,9 @@ Batch = tuple[PopulationLike | nn.Module, Tensor, Tensor]
 def _drawn_batches(
     population: PopulationLike, draws: Tensor, count: int, images_per_draw: int, seed: int
 ) -> Iterator[Batch]:
-    """The same for random members: each block of images gets a draw of its own, held fixed."""
-    for number, (member, batch) in enumerate(
-        zip(draws.tolist(), torch.arange(count).split(images_per_draw), strict=True)
-    ):
+    """Of random members: each block of images gets a draw of its own, held fixed."""
+    batches = torch.arange(count).split(images_per_draw)
+    for number, (member, batch) in enumerate(zip(draws.tolist(), batches, strict=True)):
         model = OneDraw(population.submodels[member], derive_seed(seed, "draw", number))
         yield model, batch, torch.ones(len(batch), dtype=torch.bool)
 
@@ -194,10 +180,7 @@ def _batches(
     count: int,
     batch_size: int,
 ) -> Iterator[Batch]:
-    """What the attack is called with: a model, the images' indices, and which of them are wanted.
-
-    Those that are not wanted fill blocks up.
-    """
+    """Of deterministic members, or of all; images that are not wanted fill blocks up."""
     if surrogates is None:
         groups = [torch.arange(count)]
         models: list[PopulationLike | nn.Module] = [population]

@@ -91,8 +91,6 @@ def apgd(
     x = problem.random_start(at) if start is None else start[at].clone()
     values, correctness, gradient = problem.evaluate(x, at, loss, pick(targets, at))
     incumbent.offer(at, x, correctness, values)
-    count = len(at)
-    device = x.device
     state = {
         "at": at,
         "x": x,
@@ -102,10 +100,10 @@ def apgd(
         "best_x": x,
         "best_gradient": gradient,
         "best_value": values,
-        "step": x.new_full((count,), 2 * problem.threat_model.eps),
-        "raised": x.new_zeros(count),
+        "step": x.new_full((len(at),), 2 * problem.threat_model.eps),
+        "raised": x.new_zeros(len(at)),
         "best_at_checkpoint": values,
-        "halved": torch.ones(count, dtype=torch.bool, device=device),
+        "halved": torch.ones(len(at), dtype=torch.bool, device=x.device),
     }
     last = 0
     for step in range(1, steps + 1):

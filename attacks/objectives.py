@@ -40,10 +40,7 @@ def _expected(rows: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def margins(logits: Tensor, labels: Tensor, scale: Tensor, targets: Tensor | None = None) -> Tensor:
-    """By how much the best other class (or the target) beats the label: (n, N, K) -> (n, N).
-
-    Positive where the submodel is fooled.
-    """
+    """By how much the best other class, or the target, beats the label, (rows, N)."""
     labelled = logits.gather(-1, labels.expand(len(logits), -1).unsqueeze(-1)).squeeze(-1)
     if targets is None:
         others = logits.masked_fill(F.one_hot(labels, logits.shape[-1]).bool(), -torch.inf)

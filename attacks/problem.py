@@ -20,7 +20,7 @@ class Incumbent:
     """The best perturbed image so far for each image, by s_j and then by loss.
 
     Args:
-        images: (N, C, H, W) clean images, the first incumbent.
+        images: the first incumbent.
         confirm: s_j (M,) of images (M, C, H, W) that belong to the images at (M,), by fresh draws;
             None where s_j is exact. What looks better by the draws that a search saw is taken only
             if other draws agree, or luck would be kept in place of strength.
@@ -67,13 +67,7 @@ class Incumbent:
 
 @dataclass(frozen=True)
 class Problem:
-    """A population under attack.
-
-    Attributes:
-        population: in evaluation mode, without gradients of weights.
-        images: (N, C, H, W), clean.
-        labels: (N,).
-    """
+    """A population under attack, in evaluation mode and without gradients of weights."""
 
     population: PopulationLike
     images: Tensor
@@ -103,11 +97,10 @@ class Problem:
             return self.logits(self.images).std(-1).mean(1).clamp_min(1e-6)
 
     def logits(self, images: Tensor) -> Tensor:
-        """(M, C, H, W) -> (rows, M, K), in double precision where the device has it.
+        """(M, C, H, W) -> (rows, M, K), a row for each member, or for each fresh draw of each.
 
-        A row for each member, or for each fresh draw of each; see `PopulationLike.weights`.
-
-        On a confident network float32 rounds the cross-entropy's gradient to zero.
+        In double precision where the device has it: on a confident network float32 rounds the
+        cross-entropy's gradient to zero.
         """
         logits = self.population.logits(images)
         return logits if logits.device.type == "mps" else logits.double()

@@ -17,32 +17,23 @@ from attacks.threat_model import ThreatModel
 
 
 class _Model(nn.Module):
-    """A network as torchattacks takes it: with a parameter, or it complains of the device."""
+    """A network as torchattacks takes it: with a parameter, or it complains of the device.
 
-    def __init__(self, model: nn.Module) -> None:
+    On a confident network float32 cross-entropy rounds its gradient to zero and a sign attack
+    stands still; the last layer in `double` keeps the direction at no measurable cost.
+    """
+
+    def __init__(self, model: nn.Module, *, double: bool = True) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.double_precision = model, double
         self.none = nn.Parameter(torch.empty(0), requires_grad=False)
         # torchattacks puts a model back into the mode it was in.
         self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K)."""
-        logits: Tensor = self.model(images)
-        return logits.to(images.dtype)
-
-
-class _Float64Logits(_Model):
-    """The same network with logits in double precision.
-
-    On a confident network float32 cross-entropy rounds its gradient to zero and a sign attack
-    stands still; the last layer in float64 keeps the direction at no measurable cost.
-    """
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, K)."""
-        logits = super().forward(images)
-        return logits.double() if logits.device.type != "mps" else logits
+        logits: Tensor = self.model(images).to(images.dtype)
+        return logits.double() if self.double_precision and images.device.type != "mps" else logits
 
 
 def _reachable_step(parameters: Mapping[str, Any], threat_model: ThreatModel) -> dict[str, Any]:
@@ -76,7 +67,7 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: Thre
     """x + eps * sign(gradient of cross-entropy); paper Eq. 1."""
     import torchattacks
 
-    return _run(torchattacks.FGSM(_Float64Logits(model), eps=threat_model.eps), images, labels)
+    return _run(torchattacks.FGSM(_Model(model), eps=threat_model.eps), images, labels)
 
 
 @register_attack(
@@ -100,7 +91,7 @@ def pgd(
     """Projected steps along the gradient's sign from a random start; paper Eq. 2."""
     import torchattacks
 
-    attack = torchattacks.PGD(_Float64Logits(model), threat_model.eps, step_size, steps)
+    attack = torchattacks.PGD(_Model(model), threat_model.eps, step_size, steps)
     return _run(attack, images, labels)
 
 
@@ -118,7 +109,7 @@ def mifgsm(
     import torchattacks
 
     step = threat_model.eps / steps
-    attack = torchattacks.MIFGSM(_Float64Logits(model), threat_model.eps, step, steps, decay)
+    attack = torchattacks.MIFGSM(_Model(model), threat_model.eps, step, steps, decay)
     perturbed = _run(attack, images, labels)
     # It divides by the gradient's mean and so returns NaN where a gradient was exactly zero, which
     # loses the iterate; such an image stays as it was and counts as unperturbed.
@@ -149,8 +140,7 @@ def pgd_eot(
     """
     import torchattacks
 
-    model = _Float64Logits(model)
-    attack = torchattacks.EOTPGD(model, threat_model.eps, step_size, steps, draws)
+    attack = torchattacks.EOTPGD(_Model(model), threat_model.eps, step_size, steps, draws)
     return _run(attack, images, labels)
 
 
@@ -181,7 +171,7 @@ def autoattack(
         classes = model(images[:1]).shape[1]
     if classes < 4:
         raise ValueError(f"autoattack needs at least 4 classes, got {classes}")
-    model = _Model(model)
+    model = _Model(model, double=False)
     shared: dict[str, Any] = {"norm": threat_model.norm, "eps": threat_model.eps}
     targeted = {"n_classes": classes, "steps": steps, **shared}
     attack = torchattacks.MultiAttack(

@@ -16,6 +16,7 @@ from torch import Tensor
 from attacks.threat_model import ThreatModel
 
 Entry = TypeVar("Entry")
+F = TypeVar("F", bound=Callable[..., Tensor])
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -31,11 +32,10 @@ class Registry(Generic[Entry]):
         self._entries: dict[str, Entry] = {}
 
     def add(self, name: str, entry: Entry) -> None:
-        """Register `entry`.
+        """Register `entry`; its name becomes part of pytest ids and file names.
 
         Raises:
-            ValueError: the name is taken, or is not words of a-z and 0-9 joined by hyphens (names
-                become parts of pytest ids and file names).
+            ValueError: the name is taken, or is not words of a-z and 0-9 joined by hyphens.
         """
         if not _NAME.fullmatch(name):
             raise ValueError(
@@ -46,11 +46,7 @@ class Registry(Generic[Entry]):
         self._entries[name] = entry
 
     def __getitem__(self, name: str) -> Entry:
-        """The entry.
-
-        Raises:
-            LookupError: unknown name; the message suggests known ones.
-        """
+        """The entry; the LookupError for an unknown name suggests known ones."""
         if name not in self._entries:
             raise LookupError(self.explain_unknown(name))
         return self._entries[name]
@@ -94,7 +90,6 @@ class Attack:
     """An attack and what it differentiates.
 
     Attributes:
-        name: its id.
         function: `f(model, images, labels, *, threat_model, **parameters) -> perturbed images`,
             with images (N, C, H, W) in [0, 1], labels (N,); it may draw from torch's global
             generators, which the caller seeds.
@@ -102,7 +97,8 @@ class Attack:
             "queries": no gradients; "cascade": it combines others, and defenses are ranked by what
             it and the others leave; "control": no attack.
         surrogate: "submodel": `model` is one draw, made by the caller; "population": `model` is the
-            whole population, whose forward pass draws afresh.
+            whole population, whose forward pass draws afresh. None: a submodel for "authors" and
+            "control".
         norms: the norms it can be run in.
         gradient_only: it follows gradients, for a whole batch in step: it decides nothing by the
             model's answers and leaves no image out. So it may be given a model that computes in
@@ -117,23 +113,26 @@ class Attack:
 
     name: str
     function: Callable[..., Tensor]
-    kind: AttackKind
-    surrogate: Surrogate
-    norms: tuple[str, ...]
-    gradient_only: bool
-    version: int
+    kind: AttackKind = "authors"
+    surrogate: Surrogate | None = None
+    norms: tuple[str, ...] = ("Linf",)
+    gradient_only: bool = False
+    version: int = 1
     effective: Effective | None = None
     swept: bool = False
     protocols: tuple[Protocol, ...] = ()
     doubles: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        default = "submodel" if self.kind in ("authors", "control") else "population"
+        object.__setattr__(self, "surrogate", self.surrogate or default)
 
     def parameters(
         self, overrides: Mapping[str, Any], threat_model: ThreatModel | None = None
     ) -> dict[str, Any]:
         """The keyword arguments `function` is called with: its own defaults, then the overrides.
 
-        Args:
-            threat_model: under which they are made effective; None: as they are asked for.
+        Under a threat model those that really run; without one, as they are asked for.
         """
         parameters = keyword_defaults(self.function) | dict(overrides)
         if self.effective and threat_model:
@@ -144,30 +143,11 @@ class Attack:
 ATTACKS: Registry[Attack] = Registry("attack")
 
 
-def register_attack(
-    name: str,
-    *,
-    kind: AttackKind = "authors",
-    surrogate: Surrogate | None = None,
-    norms: tuple[str, ...] = ("Linf",),
-    gradient_only: bool = False,
-    version: int = 1,
-    effective: Effective | None = None,
-    swept: bool = False,
-    protocols: tuple[Protocol, ...] = (),
-    doubles: tuple[str, ...] = (),
-) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Decorator that registers an attack; see `Attack` for the meaning of the arguments.
+def register_attack(name: str, **facts: Any) -> Callable[[F], F]:
+    """Decorator that registers an attack; see `Attack` for the facts."""
 
-    Args:
-        surrogate: default: a submodel for "authors" and "control", else the population.
-    """
-    on_one = kind in ("authors", "control")
-    on = surrogate or ("submodel" if on_one else "population")
-
-    def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        about = (name, function, kind, on, norms, gradient_only, version, effective)
-        ATTACKS.add(name, Attack(*about, swept, protocols, doubles))
+    def register(function: F) -> F:
+        ATTACKS.add(name, Attack(name, function, **facts))
         return function
 
     return register

@@ -78,11 +78,5 @@ class CounterLinking:
             drawn = generator(self.seed, "partner", index, epoch, step)
             partner = int(torch.randint(len(weights) - 1, (), generator=drawn))
             partner += partner >= index
-            diverge(
-                weights[index],
-                weights[partner],
-                index=index,
-                mask=mask,
-                alpha=self.alpha,
-                delta=self.delta,
-            )
+            size = {"alpha": self.alpha, "delta": self.delta}
+            diverge(weights[index], weights[partner], index=index, mask=mask, **size)

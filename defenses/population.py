@@ -41,20 +41,7 @@ class Population(nn.Module):
                 raise TypeError(f"a submodel must be a torch.nn.Module, got {member!r}")
         if draws < 1:
             raise ValueError(f"draws must be 1 or more, got {draws}")
-        if probabilities is not None:
-            law = [float(p) for p in probabilities]
-            # Of NaN no comparison holds.
-            whole = all(p >= 0 for p in law) and abs(sum(law) - 1) <= 1e-6
-            if len(law) != len(listed) or not whole:
-                raise ValueError(
-                    f"probabilities must be {len(listed)} numbers of 0 or more with sum 1, "
-                    f"got {law}"
-                )
-            # The same law, whatever rounding its digits had.
-            exact = None if max(law) == min(law) else tuple(p / sum(law) for p in law)
-        else:
-            exact = None
-        self.probabilities: tuple[float, ...] | None = exact
+        self.probabilities = _law(probabilities, len(listed)) if probabilities is not None else None
         self.draws = draws
         self.chunk = chunk
         self.blocks: nn.Module | None = None
@@ -105,6 +92,17 @@ class Population(nn.Module):
     def of(self, members: Iterable[nn.Module]) -> Population:
         """Some of the members, or others made of them, as a population: as random, drawn alike."""
         return Population(members, draws=self.draws, chunk=self.chunk)
+
+
+def _law(probabilities: Sequence[float], count: int) -> tuple[float, ...] | None:
+    """Probabilities with the sum 1, whatever rounding their digits had; None: uniform."""
+    law = [float(p) for p in probabilities]
+    # Of NaN no comparison holds.
+    if len(law) != count or not (all(p >= 0 for p in law) and abs(sum(law) - 1) <= 1e-6):
+        raise ValueError(
+            f"probabilities must be {count} numbers of 0 or more with sum 1, got {law}"
+        )
+    return None if max(law) == min(law) else tuple(p / sum(law) for p in law)
 
 
 class AveragedEnsemble(nn.Module):

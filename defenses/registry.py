@@ -14,20 +14,15 @@ from defenses.training import Task
 
 
 class Data(Protocol):
-    """What a network must fit.
-
-    Attributes:
-        channels: 1 for grey, 3 for colour.
-        classes: K.
-    """
+    """What a network must fit; a dataset's entry does."""
 
     @property
     def channels(self) -> int:
-        """See above."""
+        """1 for grey, 3 for colour."""
 
     @property
     def classes(self) -> int:
-        """See above."""
+        """K."""
 
     def standard_network(self) -> nn.Module:
         """The dataset's own network, untrained: (N, channels, 32, 32) -> (N, classes)."""
@@ -43,7 +38,6 @@ class Defense:
     """A way to make a population: it trains freshly built members, or loads finished ones.
 
     Attributes:
-        name: its id.
         train: `f(population, task, **parameters) -> None`, which trains the freshly initialised
             population in place; None: it loads.
         load: `f(data, **parameters) -> modules`; None: it trains.
@@ -61,17 +55,17 @@ class Defense:
     """
 
     name: str
-    train: Train | None
-    load: Load | None
-    build: Build | None
-    members: int | None
-    draws: int
-    probabilities: Sequence[float] | None
-    datasets: tuple[str, ...] | None
-    random: str
-    reference: str
-    claim: tuple[str, ...] | None
-    version: int
+    train: Train | None = None
+    load: Load | None = None
+    build: Build | None = None
+    members: int | None = None
+    draws: int = 1
+    probabilities: Sequence[float] | None = None
+    datasets: tuple[str, ...] | None = None
+    random: str = "which network answers"
+    reference: str = ""
+    claim: tuple[str, ...] | None = None
+    version: int = 1
 
     def parameters(self, overrides: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments it is called with: its own defaults, then the overrides."""
@@ -79,11 +73,7 @@ class Defense:
         return keyword_defaults(function) | overrides if function else overrides
 
     def run_training(self, population: Population, task: Task, parameters: dict[str, Any]) -> None:
-        """Train a population in place.
-
-        Raises:
-            LookupError: the defense loads its members.
-        """
+        """Train a population in place; LookupError: the defense loads its members."""
         if self.train is None:
             raise LookupError(f"defense {self.name!r} loads its members; it cannot be trained")
         self.train(population, task, **parameters)
@@ -92,46 +82,23 @@ class Defense:
 DEFENSES: Registry[Defense] = Registry("defense")
 
 
-def register_defense(
-    name: str,
-    *,
-    build: Build | None = None,
-    members: int | None = None,
-    draws: int = 1,
-    probabilities: Sequence[float] | None = None,
-    datasets: tuple[str, ...] | None = None,
-    random: str = "which network answers",
-    reference: str = "",
-    claim: tuple[str, ...] | None = None,
-    version: int = 1,
-) -> Callable[[Train], Train]:
-    """Decorator that registers a training function; see `Defense` for the arguments."""
+def register_defense(name: str, **facts: Any) -> Callable[[Train], Train]:
+    """Decorator that registers a training function; see `Defense` for the facts."""
 
     def register(train: Train) -> Train:
-        about = (members, draws, probabilities, datasets, random, reference, claim, version)
-        DEFENSES.add(name, Defense(name, train, None, build, *about))
+        DEFENSES.add(name, Defense(name, train=train, **facts))
         return train
 
     return register
 
 
 def register_checkpoint(
-    name: str,
-    *,
-    members: int = 1,
-    draws: int = 1,
-    probabilities: Sequence[float] | None = None,
-    datasets: tuple[str, ...],
-    random: str = "which network answers",
-    reference: str = "",
-    claim: tuple[str, ...] | None = None,
-    version: int = 1,
+    name: str, *, datasets: tuple[str, ...], members: int = 1, **facts: Any
 ) -> Callable[[Load], Load]:
-    """Decorator that registers a function that loads members; see `Defense` for the arguments."""
+    """Decorator that registers a function that loads members; see `Defense` for the facts."""
 
     def register(load: Load) -> Load:
-        about = (members, draws, probabilities, datasets, random, reference, claim, version)
-        DEFENSES.add(name, Defense(name, None, load, None, *about))
+        DEFENSES.add(name, Defense(name, load=load, datasets=datasets, members=members, **facts))
         return load
 
     return register

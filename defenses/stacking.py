@@ -32,14 +32,10 @@ _KNOWN_CODE = ("torch.nn.modules.", "torchvision.models.")
 
 
 def stackable(submodels: Sequence[nn.Module], *, trainable: bool = False) -> bool:
-    """Whether submodels can be stacked.
+    """Whether submodels share one architecture, of layers out of torch.nn or torchvision.
 
-    They must share one architecture: layers out of torch.nn, in containers of torch.nn or
-    torchvision. A module of anyone else's may draw random numbers or count its calls, and runs as
-    it is.
-
-    Args:
-        trainable: for training, with all parameters trained and none hooked.
+    A module of anyone else's may draw random numbers or count its calls, and runs as it is. A stack
+    that is `trainable` needs all parameters trained and none hooked.
     """
     if trainable and not all(
         parameter.requires_grad and not parameter._backward_hooks
@@ -47,29 +43,26 @@ def stackable(submodels: Sequence[nn.Module], *, trainable: bool = False) -> boo
         for parameter in submodel.parameters()
     ):
         return False
-    return _plan(submodels) is not None
+    return _traced(submodels) is not None
 
 
 class Stack(nn.Module):
     """n submodels in one pass: images (n, N, C, H, W), block i for submodel i -> logits (n, N, K).
 
     The parameters and buffers of the submodels become views of the stack's: what changes one
-    changes the other.
-
-    Raises:
-        ValueError: the submodels are not `stackable`.
+    changes the other. They must be `stackable`.
     """
 
     def __init__(self, submodels: Sequence[nn.Module]) -> None:
         super().__init__()
-        plan = _required_plan(submodels)
-        layers = {
-            target: _side_by_side([submodel.get_submodule(target) for submodel in submodels])
-            for target in plan.targets
-        }
+        trace = _trace(submodels)
+        layers = {}
+        for target in trace.targets:
+            parts = [submodel.get_submodule(target) for submodel in submodels]
+            layers[target] = _side_by_side(parts)
         for target, layer in layers.items():
             _share(layer, [submodel.get_submodule(target) for submodel in submodels])
-        self.network = fx.GraphModule(layers, plan.graph)
+        self.network = fx.GraphModule(layers, trace.graph)
         self.train(submodels[0].training)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -80,48 +73,44 @@ class Stack(nn.Module):
 class FrozenStack(nn.Module):
     """n submodels as an attack needs them: batch norm folded into convolutions, weights constant.
 
-    A copy; `refresh` brings it up to date.
+    A copy; `refresh` brings it up to date. The submodels must be `stackable`.
 
     Args:
         shared: all submodels see the same images (N, C, H, W); else block i of (n, N, C, H, W) is
             for submodel i. Logits are (n, N, K) in either case.
         dtype: of the computation; images and logits are of the images' own.
-
-    Raises:
-        ValueError: the submodels are not `stackable`.
     """
 
     def __init__(
         self, submodels: Sequence[nn.Module], *, shared: bool, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__()
-        plan = _required_plan(submodels)
-        plan.fold(submodels[0])
-        self._plan, self._submodels = plan, tuple(submodels)
+        trace = _trace(submodels)
+        trace.fold(submodels[0])
+        self._trace, self._submodels = trace, tuple(submodels)
         self._shared, self._dtype = shared, dtype
         # What all submodels see needs no groups.
-        self._dense = plan.first if shared else None
+        self._dense = trace.first if shared else None
         layers = {
             target: _side_by_side(
                 [submodel.get_submodule(target) for submodel in submodels],
                 grouped=target != self._dense,
-                first=target == plan.first,
-                bias=target in plan.folded,
+                first=target == trace.first,
+                bias=target in trace.folded,
             )
-            for target in plan.targets
+            for target in trace.targets
         }
-        self.network = fx.GraphModule(layers, plan.graph)
+        self.network = fx.GraphModule(layers, trace.graph)
         self.network.eval().requires_grad_(False).to(dtype)
         self.refresh()
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Take over the submodels' present weights and statistics."""
-        for target in self._plan.targets:
-            layer = self.network.get_submodule(target)
-            norm = self._plan.folded.get(target)
+        for target in self._trace.targets:
+            norm = self._trace.folded.get(target)
             parts = [_fold(submodel, target, norm) for submodel in self._submodels]
-            for name, whole in _tensors(layer).items():
+            for name, whole in _tensors(self.network.get_submodule(target)).items():
                 whole.copy_(torch.cat([torch.atleast_1d(part[name]) for part in parts]))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -265,9 +254,7 @@ def _grouped_linear(features: Tensor, weight: Tensor, bias: Tensor | None, group
 def _side_by_side(
     layers: Sequence[nn.Module], *, grouped: bool = True, first: bool = False, bias: bool = False
 ) -> nn.Module:
-    """One layer in place of n; its weights are for the caller to fill.
-
-    It draws nothing: a copy may be built in the midst of what is seeded.
+    """One layer in place of n, its weights for the caller to fill; no random numbers are drawn.
 
     Args:
         grouped: each submodel has an input of its own; else they share one.
@@ -329,7 +316,7 @@ def _fold(submodel: nn.Module, target: str, norm: str | None) -> dict[str, Tenso
 
 
 @dataclass
-class _Plan:
+class _Trace:
     """What a trace of a submodel says.
 
     Attributes:
@@ -358,15 +345,15 @@ class _Plan:
         self.targets = [t for t in self.targets if t not in self.folded.values()]
 
 
-def _required_plan(submodels: Sequence[nn.Module]) -> _Plan:
-    plan = _plan(submodels)
-    if plan is None:
+def _trace(submodels: Sequence[nn.Module]) -> _Trace:
+    trace = _traced(submodels)
+    if trace is None:
         raise ValueError("these submodels cannot be stacked: see `stackable`")
-    return plan
+    return trace
 
 
-def _plan(submodels: Sequence[nn.Module]) -> _Plan | None:
-    """The plan that all submodels share; None: not stackable."""
+def _traced(submodels: Sequence[nn.Module]) -> _Trace | None:
+    """The trace that all submodels share; None: not stackable."""
     first = submodels[0]
     if not all(_known(module) for submodel in submodels for module in submodel.modules()):
         return None
@@ -380,16 +367,16 @@ def _plan(submodels: Sequence[nn.Module]) -> _Plan | None:
     if not _supported(first, graph):
         return None
     called = [node for node in graph.nodes if node.op == "call_module"]
-    plan = _Plan(graph, [str(node.target) for node in called])
+    trace = _Trace(graph, [str(node.target) for node in called])
     (images,) = (node for node in graph.nodes if node.op == "placeholder")
     users = [str(node.target) for node in images.users]
-    if len(users) == 1 and plan.targets.count(users[0]) == 1:
+    if len(users) == 1 and trace.targets.count(users[0]) == 1:
         layer = first.get_submodule(users[0])
         # A convolution with groups would give each submodel other channels than its own.
         if isinstance(layer, nn.Conv2d) and layer.groups == 1:
-            plan.first = users[0]
+            trace.first = users[0]
     _pool_first(first, graph)
-    return plan
+    return trace
 
 
 def _known(module: nn.Module) -> bool:

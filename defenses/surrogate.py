@@ -6,7 +6,6 @@ stacked network where that is faster. What is scored is the population itself, n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,20 +35,15 @@ class Plan:
 
     @classmethod
     def parse(cls, text: str) -> Plan:
-        """The plan that `str` gave.
-
-        Raises:
-            ValueError: it gave no such text.
-        """
-        found = re.fullmatch(r"(stacked|one by one), (\d+) at once, (float32|bfloat16)", text)
-        if not found:
-            raise ValueError(f"{text!r} is no plan")
-        return cls(stacked=found[1] == "stacked", chunk=int(found[2]), dtype=found[3])
+        """The plan that `str` gave, as records keep it; ValueError: another text."""
+        stacked, chunk, dtype = text.split(", ")
+        return cls(stacked == "stacked", int(chunk.removesuffix(" at once")), dtype)
 
     @property
     def low_precision(self) -> torch.dtype:
         """`dtype` as torch knows it."""
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.dtype]
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
 
 
 class Surrogate(Population):

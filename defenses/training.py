@@ -57,10 +57,9 @@ class Checkpoint(Protocol):
     """Where a training run survives being killed."""
 
     def restore(self, population: Population, optimizer: torch.optim.Optimizer, epochs: int) -> int:
-        """Called once by each `train`: load its last completed epoch, return how many are done.
+        """Called once by each `train`, a phase: load the state kept last, return how many are done.
 
-        A defense may train in several phases; a phase that a later one has followed is done, with
-        all its `epochs`.
+        A phase that a later one has followed is done, with all its `epochs`.
         """
 
     def save(self, population: Population, optimizer: torch.optim.Optimizer, epochs: int) -> None:
@@ -77,8 +76,6 @@ class Task:
         recipe: the budget's recipe for this dataset.
         seed: all randomness follows from it, and from nothing else.
         load: another defense's population on the same data, budget and seed, trained if need be.
-        checkpoint: where the run survives being killed.
-        plan: how to compute.
         in_turn: within an epoch submodels train one after another, as in the script that the
             paper's authors released; otherwise in step. It matters to what compares submodels
             while they train.
@@ -105,10 +102,7 @@ def train(
     adversary: Adversary | None = None,
     before_step: BeforeStep | None = None,
 ) -> None:
-    """Train all submodels in step: each takes step s of epoch e before any takes the next.
-
-    With `task.in_turn` each takes all steps of epoch e before the next one takes any; in either
-    case all finish epoch e before any starts the next.
+    """Train all submodels in step, or in turn within each epoch.
 
     On the CPU the result is a function of the arguments, bit for bit, whether or not the run was
     interrupted.
@@ -118,11 +112,13 @@ def train(
             called with (model, images, labels) under a seeded global generator. The batch holds a
             block of images for each submodel, and `model`, in evaluation mode with constant
             weights, answers each block with its submodel: keep the batch whole and in order.
-        before_step: called with (submodels, members, epoch, step) before the forward passes of
-            each step of the submodels whose numbers are in `members`.
+        before_step: called as `task.observe` is, and may change weights.
     """
     submodels = list(population.submodels)
-    groups = _groups(population, task.plan, stacked=task.plan.stacked and not task.in_turn)
+    if task.plan.stacked and not task.in_turn and stackable(submodels, trainable=True):
+        groups = [_Group(slice(0, len(submodels)), submodels, task.plan)]
+    else:
+        groups = [_Group(slice(i, i + 1), [one], task.plan) for i, one in enumerate(submodels)]
     turns = [[group] for group in groups] if task.in_turn else [groups]
     optimizer = make_optimizer(groups, recipe)
     start = 0
@@ -150,11 +146,10 @@ def train(
                 # Without a gradient the optimizer leaves a weight and its state alone.
                 optimizer.zero_grad(set_to_none=True)
                 for group in turn:
-                    own = slice(
-                        group.members.start - members.start, group.members.stop - members.start
-                    )
+                    first = group.members.start
+                    own = slice(first - members.start, group.members.stop - members.start)
                     own_images, own_labels = images[own], labels[own]
-                    where = (group.members.start, epoch, step)
+                    where = (first, epoch, step)
                     if adversary:
                         drawn = derive_seed(task.seed, "adversary", *where)
                         with global_seed(drawn, images.device):
@@ -173,10 +168,7 @@ def train(
 
 
 def initialise(build: Callable[[], nn.Module], submodels: int, *, seed: int) -> Population:
-    """n freshly built submodels; submodel i depends on the seed and i alone.
-
-    So `single` starts as the first submodel of `ulm`.
-    """
+    """n freshly built submodels; number i depends on the seed and i alone."""
     built = []
     for i in range(submodels):
         with global_seed(derive_seed(seed, "initialise", i), torch.device("cpu")):
@@ -193,16 +185,11 @@ def load_inside(population: Population, trained: Population) -> None:
 def make_optimizer(groups: Sequence[_Group], recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer over all parameters; each is updated by itself, whatever the group."""
     parameters = [weight for group in groups for weight in group.network.parameters()]
+    decay = recipe.weight_decay
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(
-            parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
+        return torch.optim.Adam(parameters, recipe.learning_rate, weight_decay=decay, fused=True)
     return torch.optim.SGD(
-        parameters,
-        recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        fused=True,
+        parameters, recipe.learning_rate, recipe.momentum, weight_decay=decay, fused=True
     )
 
 
@@ -292,13 +279,6 @@ class _Group:
         loss: Tensor = summed / labels.shape[1]
         loss.backward()
         return loss.detach()
-
-
-def _groups(population: Population, plan: Plan, *, stacked: bool) -> list[_Group]:
-    submodels = list(population.submodels)
-    if stacked and stackable(submodels, trainable=True):
-        return [_Group(slice(0, len(submodels)), submodels, plan)]
-    return [_Group(slice(i, i + 1), [one], plan) for i, one in enumerate(submodels)]
 
 
 class _Alone(nn.Module):
