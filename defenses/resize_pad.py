@@ -1,7 +1,4 @@
-"""Random resizing and padding of the input (Xie et al., ICLR 2018), the network plainly trained.
-
-Their sizes, 299 to 331 pixels, are scaled to the image; one draw serves a batch, as in their code.
-"""
+"""Random resizing and padding (Xie et al., ICLR 2018): sizes scaled, one draw serves a batch."""
 
 import torch
 from torch import Tensor, nn

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from defenses.architectures import lenet5
-from leaderboard import records
+from leaderboard import ranking, records, rows
+from leaderboard.publish import RESULTS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -111,3 +112,17 @@ def test_files_the_readme_links_exist():
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_a_column_is_one_object(monkeypatch):
+    (block,) = [block for block in BLOCKS if "Column(" in block]
+    column = eval(block.partition("\n")[2].strip().rstrip(","), vars(ranking))
+    monkeypatch.setattr(ranking, "COLUMNS", (*ranking.COLUMNS, column))
+    measured = [records.read(path) for path in RESULTS.glob("digits-single-*-quick-s0-*.json")]
+    (row, *_) = rows.rows(measured, "Linf", 0.25)
+    header, _, first = ranking.ranking([(row, [])]).splitlines()
+    cells = dict(
+        zip(*([c.strip() for c in line.split("|")] for line in (header, first)), strict=True)
+    )
+    assert cells["passes"] == "1"
+    assert f"- *passes*: {column.meaning}." in ranking.legend()
