@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from scipy import stats
-
 from leaderboard import metrics
 from leaderboard.metrics import Answers, Score
 from leaderboard.records import Record
@@ -175,7 +173,8 @@ def _beaten(pairs: Sequence[Sequence[Answers]]) -> tuple[float, Outcome, str]:
     images = sum(own.images for own, _ in pairs)
     share = sum(beaten) / images
     enough = images >= 1 / BEATEN
-    surely = share > BEATEN and float(stats.beta.ppf(0.025, sum(beaten), images)) > BEATEN
+    lower = metrics.lower_bound(sum(beaten), images - sum(beaten))
+    surely = share > BEATEN and lower > BEATEN
     if share > BEATEN and (enough or surely):
         return share, "failed", "% of images"
     return (

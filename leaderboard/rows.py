@@ -184,13 +184,13 @@ def answers(by_seed: BySeed) -> dict[int, Answers]:
 
 
 def own_and_others(by_seed: BySeed) -> tuple[dict[int, Answers], dict[int, Answers]]:
-    """Of a transfer: answers to images crafted on the same member (n, N), and on another."""
-    tensors = {seed: record.correct for seed, record in by_seed.items()}
-    own = {seed: Answers(correct.diagonal().T) for seed, correct in tensors.items()}
-    others = {
-        seed: Answers(correct[~np.eye(len(correct), dtype=bool)])
-        for seed, correct in tensors.items()
-    }
+    """Of a transfer: answers to images crafted on the same member, and on another."""
+    own, others = {}, {}
+    for seed, record in by_seed.items():
+        n, draws, images = record.case.submodels, record.case.draws, record.case.images
+        pairs, same = record.correct.reshape(n, n, -1, images), np.eye(n, dtype=bool)
+        own[seed] = Answers(pairs[same].reshape(-1, images), draws=draws)
+        others[seed] = Answers(pairs[~same].reshape(-1, images), draws=draws)
     return own, others
 
 
