@@ -307,8 +307,9 @@ class Transfer:
 
     @property
     def expected_mra(self) -> float:
-        """E[MRA] = D / n + (1 - 1 / n) O, the mean of T: how much of MRA is mere n."""
-        return float(self.accuracies.mean())
+        """E[MRA] = D / n + (1 - 1 / n) O: how much of MRA is mere n."""
+        n = len(self.accuracies)
+        return self.own / n + (1 - 1 / n) * self.others if n > 1 else self.own
 
 
 def transfer(correct: Correct) -> Transfer:
