@@ -195,8 +195,8 @@ def test_a_damaged_record_is_refused_by_name_and_measured_again(sound, tmp_path,
     ("changes", "words"),
     [
         ({"schema_version": 3}, "schema version 3, this version reads 2"),
-        ({"attack_seconds": float("nan")}, "NaN is no number"),
-        ({"unperturbed": float("inf")}, "Infinity is no number"),
+        ({"attack_seconds": float("nan")}, "JSON is malformed"),
+        ({"unperturbed": float("inf")}, "JSON is malformed"),
         ({"mra": 0.123}, "seal is broken"),
     ],
 )
