@@ -13,8 +13,7 @@ from attacks import ATTACKS, Attack, ThreatModel
 from benchmarks.case import build_case
 from benchmarks.environment import environment
 from benchmarks.measure import measure
-from benchmarks.options import Options
-from benchmarks.populations import Populations, Prepared
+from benchmarks.populations import Options, Populations, Prepared
 from leaderboard import records
 from leaderboard.files import set_aside
 from leaderboard.records import Case, Protocol, Record, RecordError

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.options import Options
+from benchmarks.populations import Options
 
 # `stand_ins.py` is shared by the tests of this folder.
 sys.path.insert(0, str(Path(__file__).parent))
