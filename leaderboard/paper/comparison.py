@@ -11,18 +11,19 @@ from typing import Any
 from scipy import stats
 
 from leaderboard.metrics import CONFIDENCE, Score
-from leaderboard.paper.names import PAPER_ATTACKS, SUBMODELS
+from leaderboard.paper.names import (
+    CLEAN_TOLERANCE,
+    PAPER_ATTACKS,
+    PAPER_IMAGES,
+    SUBMODELS,
+    TOLERANCE,
+)
 from leaderboard.paper.studies import Study
 
-# An MRA of ours within so much of the paper's reproduces it; on clean images, where five points are
-# many times the errors, within less.
-TOLERANCE, CLEAN_TOLERANCE = 0.05, 0.01
 # The adversarially trained populations that its authors released have another n than the paper's.
 OF_THE_PAPERS_SIZE = ("ulm", "clm")
 REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE)
-# The test images of MNIST, and of CIFAR-10.
-PAPER_IMAGES = 10_000
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ def gallery(study: Study) -> list[Figure]:
 
 
 def _draws(kind: str, title: str) -> Callable[[Draw], Draw]:
+    """Register what draws a kind of figure."""
+
     def register(draw: Draw) -> Draw:
         _DRAWN[kind] = (title, draw)
         return draw

@@ -30,7 +30,7 @@ from leaderboard.paper.comparison import (
     compare,
 )
 from leaderboard.paper.evidence import ADVERSARIAL, COMPARED, OUTCOMES, Evidence
-from leaderboard.paper.explanations import explain, may_leave, what_moves
+from leaderboard.paper.explanations import may_leave, what_moves
 from leaderboard.paper.figures import gallery
 from leaderboard.paper.findings import correlations
 from leaderboard.paper.names import NAMES, PUBLISHED, RADII, SUBMODELS, format_radius
@@ -76,7 +76,7 @@ def render_paper(studies: Studies) -> str:
         ],
         checks=checks,
         gated=_gated(checks, studies),
-        moved=list(map(what_moves, studies.values())),
+        moved={name: text for name, study in studies.items() if (text := what_moves(study))},
         galleries=[(study, gallery(study)) for study in (*of_the_paper, *_others(studies))],
         significant=_significant,
         correlations=_correlations,
@@ -192,7 +192,7 @@ def _verdict(one: Comparison, study: Study | None) -> str:
         over = " over images" if one.trainings == 1 else ""
         outside = f" (the paper's is outside our interval{over})"
         words += outside if one.near else " (the paper's is in our interval)"
-    return "; ".join(filter(None, (words, explain(one, study) if study else "")))
+    return "; ".join(filter(None, (words, may_leave(one, study) if study else "")))
 
 
 def _gated(checks: Sequence[PaperCheck], studies: Studies) -> str:
