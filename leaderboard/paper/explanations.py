@@ -9,25 +9,12 @@ import numpy as np
 
 from leaderboard.formats import format_percent, format_points, format_score
 from leaderboard.markdown import escape, markdown_table
-from leaderboard.paper.comparison import Comparison, near
+from leaderboard.paper.comparison import near
 from leaderboard.paper.evidence import COMPARED
 from leaderboard.paper.grids import GRIDS, Cell, Grid, Way
 from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS, NAMES, PUBLISHED
 from leaderboard.paper.studies import Study
 from leaderboard.paper.templating import render_macro
-
-
-def may_leave(one: Comparison, study: Study) -> str:
-    """The range expected of other networks trained alike, if the paper's number is in it."""
-    grid = None if study.obstacle else study.grids.get("networks")
-    for row in grid.rows if grid else ():
-        for way in row:
-            same = (way.defense, way.attack) == (one.defense, one.attack)
-            in_reach = way.score.low <= one.paper <= way.score.high
-            if same and abs(way.eps - one.eps) < 1e-6 and in_reach:
-                reach = f"{format_percent(way.score.low)} to {format_percent(way.score.high)}"
-                return f"retraining {way.training.submodels} networks may give {reach} (95%)"
-    return ""
 
 
 def what_moves(study: Study) -> str:
