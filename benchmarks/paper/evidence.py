@@ -237,7 +237,7 @@ def conformity(scene: Scene) -> Arrays:
     for session, prepared in scene.conforming.values():
         for name, attack, eps in (("clean", "none", 0.0), ("claimed", CLAIMED, scene.eps)):
             record, _ = session.measure(prepared, attack, ThreatModel("Linf", eps))
-            arrays[name].append(metrics.submodel_accuracies(record.correct))
+            arrays[name].append(record.correct.mean(axis=-1))
     return _floats(arrays)
 
 
@@ -253,7 +253,7 @@ def examples(scene: Scene) -> Arrays:
         shown = perturbed[columns]
         votes = scene.answers(population, shown).mode(0).values
         images.append((shown.clamp(0, 1) * 255).round().byte().cpu().contiguous().numpy())
-        right.append(metrics.expected_correctness(correct)[columns])
+        right.append(Answers(correct).s[columns])
         answers.append(votes.byte().cpu().numpy())
     return {
         **_floats({"eps": radii, "s": right}),
