@@ -1,5 +1,5 @@
 import pytest
-from networks import Linear, inconsistent, problem_of
+from networks import inconsistent
 
 from attacks import gradient
 from attacks.gradient import apgd_checkpoints
@@ -16,18 +16,3 @@ def test_where_the_mean_loss_is_inconsistent_no_loss_finds_anything_from_the_cle
     incumbent = problem.incumbent()
     gradient.pgd(problem, incumbent, LOSSES[loss], steps=100, start=problem.images)
     assert incumbent.correctness.tolist() == [1.0]
-
-
-def test_finished_images_are_not_computed_again():
-    seen = []
-
-    class Watched(Linear):
-        def forward(self, images):
-            seen.append(len(images))
-            return super().forward(images)
-
-    problem = problem_of([Watched([1.0, 1.0], 0.01)], 8, "Linf", eps=0.3)
-    incumbent = problem.incumbent()
-    gradient.pgd(problem, incumbent, LOSSES["mean-ce"], steps=50, start=problem.images)
-    assert incumbent.alive.numel() == 0
-    assert sum(seen) <= 8 * 4

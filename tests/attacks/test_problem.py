@@ -51,26 +51,13 @@ def test_incumbents_are_compared_by_confirming_draws():
 
 def test_one_lucky_draw_does_not_finish_an_image():
     """Four coins are all wrong in one pass of sixteen: after 21 passes in most images once."""
-    coin = Coin()
-    problem = problem_of([coin], 200, "Linf", eps=0.1, draws=4)
+    problem = problem_of([Coin()], 200, "Linf", eps=0.1, draws=4)
     with global_seed(0, CPU):
         incumbent = problem.incumbent()
-        before = coin.passes
         gradient.pgd(problem, incumbent, LOSSES["mean-ce"], steps=20)
     # An incumbent is at 0 only where confirming draws were all wrong too: by a lucky pass that
     # another one confirms, 1 - (1 - 1 / 256) ** 21 = 8%, and somewhat more as s_j falls by and by.
     assert len(incumbent.alive) > 100
-    # The scale, 21 steps, and confirming passes beyond them, each of four draws.
-    assert coin.passes - before > 4 * (1 + 21 + 15)
-
-
-def test_deterministic_members_are_not_asked_twice():
-    member = Coin(right=2.0)
-    problem = problem_of([member], 3, "Linf", eps=0.1)
-    incumbent = problem.incumbent()
-    gradient.pgd(problem, incumbent, LOSSES["mean-ce"], steps=5)
-    # The clean images, the scale, and six points.
-    assert member.passes == 8
 
 
 def test_a_gradient_of_zero_leads_nowhere_even_where_subnormal_numbers_are_flushed():

@@ -41,6 +41,7 @@ def test_l2_projection_by_hand():
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
+        (lambda x: None, "returned NoneType"),
         (lambda x: x + 0.2, "left the ball"),
         (lambda x: x * math.nan, "not finite"),
         (lambda x: x[:1], "returned"),

@@ -66,17 +66,14 @@ def test_unknown_names_are_explained():
 
 
 @pytest.mark.parametrize(("budget", "dataset"), PAIRS)
-def test_names_are_known_and_curves_go_beyond_the_ranked_radii(budget, dataset):
+def test_names_are_known_curves_go_beyond_the_ranked_radii_and_counter_linking_happens(
+    budget, dataset
+):
     numbers = experiment(budget, dataset)
     assert numbers.attacks.keys() <= set(ATTACKS)
     assert numbers.defenses.keys() <= set(DEFENSES)
     for norm, radii in numbers.radii.items():
         assert max(numbers.sweep_radii[norm]) > max(radii)
-
-
-@pytest.mark.parametrize(("budget", "dataset"), PAIRS)
-def test_counter_linking_happens_within_every_epoch(budget, dataset):
-    numbers = experiment(budget, dataset)
     images = numbers.train_images or {"digits": 1437, "mnist": 60_000, "cifar10": 50_000}[dataset]
     for defense in ("clm", "clm-adv"):
         steps = images / numbers.recipe(defense).batch_size
@@ -103,12 +100,3 @@ def test_variations_change_what_their_defense_has_and_differ(budget, dataset):
             if one.defense == "clm-adv":
                 rate = numbers.defenses["clm"]["learning_rate"]
                 assert one.recipe["learning_rate"] == rate
-
-
-@pytest.mark.parametrize("dataset", list(DATASETS))
-def test_variants_differ_and_the_combined_are_among_them(dataset):
-    figures = experiment("paper", dataset).figures
-    runs = [(v.tool, str(v.parameters), v.images_per_draw) for v in figures.variants]
-    assert len(set(runs)) == len(runs)
-    assert figures.combined
-    assert all(variant in figures.variants for variant in figures.combined)

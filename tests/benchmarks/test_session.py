@@ -14,7 +14,6 @@ from leaderboard import records
 
 AT = ThreatModel("Linf", 0.25)
 NEARER = ThreatModel("Linf", 0.1)
-REPEATED = "pgd-clipped-margin"
 
 
 def later(options, **changes):
@@ -93,26 +92,20 @@ def test_options_change_what_is_measured_and_the_key(options):
     assert len(later(options, submodels=3).prepare("digits", "single").population) == 1
 
 
-def test_a_point_of_a_curve_becomes_a_headline_when_it_is_ranked_at(options):
+@pytest.mark.parametrize(
+    ("attack", "repeatable"), [("fgsm", (None, None)), ("pgd-clipped-margin", (None, True))]
+)
+def test_a_point_of_a_curve_becomes_a_headline_when_it_is_ranked_at(options, attack, repeatable):
+    """It is measured again where it must be repeated."""
     session = Session(options)
-    prepared = session.prepare("digits", "single")
-    assert session.measure(prepared, "fgsm", NEARER)[0].headline is False
-    ranked = later(options, eps=(0.1,))
-    record, reused = ranked.measure(ranked.prepare("digits", "single"), "fgsm", NEARER)
-    assert reused
-    assert record.headline
-    assert next(r for r in records.read_all(options.results) if r.case.eps == 0.1).headline
-
-
-def test_a_point_of_a_curve_is_measured_again_where_it_must_be_repeated(options):
-    session = Session(options)
-    point, _ = session.measure(session.prepare("digits", "single"), REPEATED, NEARER)
-    assert (point.headline, point.repeatable) == (False, None)
-    ranked = later(options, eps=(0.1,))
-    record, reused = ranked.measure(ranked.prepare("digits", "single"), REPEATED, NEARER)
-    assert (reused, record.headline, record.repeatable) == (False, True, True)
-    again = later(options, eps=(0.1,))
-    assert again.measure(again.prepare("digits", "single"), REPEATED, NEARER)[1]
+    point, _ = session.measure(session.prepare("digits", "single"), attack, NEARER)
+    assert (point.headline, point.repeatable) == (False, repeatable[0])
+    for again in (repeatable[1], None):
+        ranked = later(options, eps=(0.1,))
+        record, reused = ranked.measure(ranked.prepare("digits", "single"), attack, NEARER)
+        assert (reused, record.headline, record.repeatable) == (not again, True, repeatable[1])
+    (kept,) = records.read_all(options.results)
+    assert kept.headline
 
 
 def test_other_protocols_have_their_shapes_and_checks(options):

@@ -171,27 +171,12 @@ def test_building_a_stack_draws_no_random_number():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_whatever_the_strides_of_images_the_layers_work_with_channels_last(channels):
-    stack = FrozenStack(experienced(lenet5, channels), shared=True)
-    seen = []
-    stack.network.get_submodule("0").register_forward_hook(lambda _, __, out: seen.append(out))
-    images = torch.rand(4, channels, 32, 32)
-    turned = images.transpose(2, 3).contiguous().transpose(2, 3)
-    layouts = [images, images.contiguous(memory_format=torch.channels_last), turned]
-    answers = [stack(layout) for layout in layouts]
-    assert all(features.is_contiguous(memory_format=torch.channels_last) for features in seen)
-    assert len(seen) == len(layouts)
-    assert all(torch.equal(answer, answers[0]) for answer in answers)
-
-
 @pytest.mark.parametrize("fit", [1, 2**21])
 def test_the_first_layer_s_gradient_can_be_differentiated_again(fit, monkeypatch):
     monkeypatch.setattr(stacking, "_FIT", fit)
     stack = FrozenStack([UNEVEN(1).double() for _ in range(2)], shared=True, dtype=torch.float64)
     layer = stack.network.get_submodule("0")
     images = torch.rand(2, 1, 6, 5, dtype=torch.float64, requires_grad=True)
-    assert layer(images).grad_fn.name() == "_ConvolveBackward"
     assert torch.autograd.gradcheck(layer, images)
     assert torch.autograd.gradgradcheck(layer, images)
 

@@ -27,13 +27,8 @@ SMOKE = DATASETS["digits"].experiments["smoke"]
 
 
 def options(folder: Path, **changes) -> Options:
-    return Options(
-        budget="smoke",
-        data_root=folder / "data",
-        store=folder / "store",
-        results=folder / "results",
-        **{"run": "test", **changes},
-    )
+    folders = {name: folder / name for name in ("data_root", "store", "results")}
+    return Options(budget="smoke", **folders, **{"run": "test", **changes})
 
 
 def populations(store: Path) -> list[Path]:

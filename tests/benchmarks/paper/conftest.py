@@ -15,13 +15,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def options(folder):
-    return Options(
-        budget="smoke",
-        data_root=folder / "data",
-        store=folder / "store",
-        results=folder / "results",
-        run="first",
-    )
+    folders = {name: folder / name for name in ("data_root", "store", "results")}
+    return Options(budget="smoke", run="first", **folders)
 
 
 @pytest.fixture

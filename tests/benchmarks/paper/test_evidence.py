@@ -33,15 +33,6 @@ def test_a_saliency_map_is_the_gradient_of_the_right_class():
     torch.testing.assert_close(pairwise_cosines(maps), torch.tensor([[2 / math.sqrt(5), 0.0]]))
 
 
-def test_cosines_come_in_the_order_of_pairs():
-    maps = torch.eye(3).unsqueeze(1) + torch.tensor([[[0.0, 1.0, 0.0]]])
-    found = pairwise_cosines(maps).flatten()
-    a, b = evidence.pairs(3)
-    for value, i, j in zip(found, a, b, strict=True):
-        expected = maps[i, 0] @ maps[j, 0] / maps[i, 0].norm() / maps[j, 0].norm()
-        assert value == pytest.approx(expected.item())
-
-
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_each_kind_is_measured_once_and_can_be_read(options, kind):
     found, _ = gather(Session(options), "digits", kind)
@@ -106,42 +97,20 @@ def test_what_is_watched_is_the_beginning_of_the_whole(options, with_experiment)
         np.testing.assert_array_equal(found[1][name][:, :-1], found[3][name][:, : steps - 1])
 
 
-def test_what_evidence_depends_on_is_in_its_name(options):
-    plain, _ = gather(Session(options), "digits", "masks")
-    more, _ = gather(Session(replace(options, submodels=3)), "digits", "masks")
-    assert plain.key != more.key
-    assert "attacks" in plain.parameters
-    size, _ = gather(Session(options), "digits", "size")
-    assert size.parameters["attacks"]["pgd"]["steps"] == 2
-
-
-def test_sizes_are_of_the_first_submodels(options):
-    found, _ = gather(Session(options), "digits", "size")
-    assert list(found.arrays["sizes"]) == [1, 2]
+def test_what_is_measured_fits_together(options):
+    """Sizes are of the first networks, examples in their ball, and the worst case below a claim."""
+    arrays = {kind: gather(Session(options), "digits", kind)[0].arrays for kind in KINDS}
+    assert list(arrays["size"]["sizes"]) == [1, 2]
+    images = arrays["examples"]["images"].astype(float) / 255
+    for eps, row in zip(arrays["examples"]["eps"], images, strict=True):
+        assert np.abs(row - images[0]).max() <= eps + 1 / 255
+    pairs = arrays["diversity"]
     for name in ("ulm", "clm"):
-        worst = found.arrays[f"{name} worst s"]
+        worst = arrays["size"][f"{name} worst s"]
         assert set(np.unique(worst[0])) <= {0.0, 1.0}
         assert set(np.unique(worst[1])) <= {0.0, 0.5, 1.0}
-
-
-def test_examples_stay_in_their_ball_and_the_first_are_clean(options):
-    found, _ = gather(Session(options), "digits", "examples")
-    images = found.arrays["images"].astype(float) / 255
-    for eps, row in zip(found.arrays["eps"], images, strict=True):
-        assert np.abs(row - images[0]).max() <= eps + 1 / 255
-    assert list(found.arrays["labels"]) == sorted(set(found.arrays["labels"]))
-
-
-def test_a_pair_is_never_worse_off_than_its_claim(options):
-    found, _ = gather(Session(options), "digits", "diversity")
-    for name in ("ulm", "clm"):
-        claimed, worst = found.arrays[f"{name} claimed"], found.arrays[f"{name} worst"]
-        assert (worst <= claimed + 1e-6).all()
-        assert found.arrays[f"{name} measures"].shape == (4, 1)
-
-
-def test_the_conformity_test_trains_other_seeds(options):
-    found, _ = gather(Session(options), "digits", "conformity")
-    assert list(found.arrays["seeds"]) == [0, 1]
-    folders = [p.name for p in (options.store / "populations").iterdir() if p.is_dir()]
-    assert sum(name.startswith("digits-clm-s1") for name in folders) == 1
+        assert (pairs[f"{name} worst"] <= pairs[f"{name} claimed"] + 1e-6).all()
+        assert pairs[f"{name} measures"].shape == (4, 1)
+    # Other seeds are trained.
+    assert list(arrays["conformity"]["seeds"]) == [0, 1]
+    assert len([*(options.store / "populations").glob("digits-clm-s1-*/card.json")]) == 1
