@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from benchmarks.store import epoch_paths, inside, lock_of, read_card, read_tensors, read_weights
+from benchmarks.store import lock_of, read_card, read_population, read_tensors
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ def _population(folder: Path, thorough: bool) -> Entry:
         details = f"n = {identity['submodels']}, clean {100 * card['metrics']['clean_mra']:.1f}%"
         details += f", trained in {card['training_seconds']:.0f} s"
         if thorough:
-            read_weights(folder / "weights.safetensors", card)
-            for path in epoch_paths(folder):
-                read_tensors(inside(path))
+            read_population(folder)
+            for path in folder.glob("epoch-*.safetensors"):
+                read_tensors(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         return Entry(folder, f"damaged: {error}")
     return Entry(folder, "finished", details)
@@ -89,7 +89,7 @@ def _state(file: Path, sound: str, thorough: bool) -> str:
     """What to say of a file: `sound`, unless reading it shows that it is damaged."""
     try:
         if thorough:
-            read_tensors(inside(file))
+            read_tensors(file)
     except (OSError, ValueError) as error:
         return f"damaged: {file.name}: {error}"
     return sound
@@ -107,9 +107,8 @@ def prune(root: Path, patterns: list[str], *, dry_run: bool) -> list[Entry]:
             wanted = any(fnmatch(entry.name, pattern) for pattern in patterns)
         else:
             wanted = entry.state != "finished" and not entry.state.startswith("damaged")
-        if not wanted or not _remove(entry.path, dry_run=dry_run):
-            continue
-        removed.append(entry)
+        if wanted and _remove(entry.path, dry_run=dry_run):
+            removed.append(entry)
     return removed
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from attacks.seeding import derive_seed
-from benchmarks import datasets
 from benchmarks.case import Subject
 from benchmarks.checks import check_answers
-from benchmarks.datasets import experiment
+from benchmarks.datasets import DATASETS, Dataset, DatasetMissingError, experiment, load
 from benchmarks.experiment import Experiment, Variation
 from benchmarks.measure import answers_of
 from benchmarks.options import Options
@@ -41,7 +41,7 @@ class Prepared:
     """
 
     population: Population
-    dataset: datasets.Dataset
+    dataset: Dataset
     defense: str
     parameters: dict[str, Any]
     folder: Path | None
@@ -61,29 +61,24 @@ class Populations:
         self.options = options
         self.store = Store(options.store, None if options.retrain else RELEASED)
         self.trained: list[str] = []
-        self._dataset: datasets.Dataset | None = None
-        self._missing: dict[str, datasets.DatasetMissingError] = {}
+        self._dataset: Dataset | None = None
+        self._missing: dict[str, DatasetMissingError] = {}
 
     def experiment(self, dataset: str) -> Experiment:
         """The budget's numbers for a dataset."""
         return experiment(self.options.budget, dataset)
 
-    def dataset(self, name: str) -> datasets.Dataset:
-        """A dataset on the CPU; the last one used is kept in memory.
-
-        Raises:
-            DatasetError: missing or unusable.
-        """
+    def dataset(self, name: str) -> Dataset:
+        """A dataset on the CPU, the last one used kept in memory; DatasetError: unusable."""
         if name in self._missing:
             raise self._missing[name]
         if self._dataset is None or self._dataset.name != name:
             self._dataset = None
             numbers = self.experiment(name)
             try:
-                self._dataset = datasets.load(
-                    name, self.options.data_root, numbers.train_images, numbers.test_images
-                )
-            except datasets.DatasetMissingError as error:
+                sizes = numbers.train_images, numbers.test_images
+                self._dataset = load(name, self.options.data_root, *sizes)
+            except DatasetMissingError as error:
                 self._missing[name] = error
                 raise
         return self._dataset
@@ -100,7 +95,7 @@ class Populations:
             source=data.source,
             sha256=data.sha256,
             classes=data.classes,
-            eps_unit=datasets.DATASETS[data.name].eps_unit,
+            eps_unit=DATASETS[data.name].eps_unit,
             defense=prepared.defense,
             defense_version=defense.version,
             defense_parameters=prepared.parameters,
@@ -112,26 +107,23 @@ class Populations:
         )
 
     def prepare(self, dataset: str, defense: str) -> Prepared:
-        """Load a population from the store or its checkpoint, or train it and keep it there.
-
-        Raises:
-            As `prepare_varied`.
-        """
+        """Load a population from the store or its checkpoint, or train it and keep it there."""
         chosen = DEFENSES[defense]
         if chosen.load is None:
             return self.prepare_varied(dataset, Variation(defense=defense))
         data, arguments = self.dataset(dataset), self._arguments(dataset, defense)
         try:
-            members = chosen.load(datasets.DATASETS[dataset], **arguments)
+            members = chosen.load(DATASETS[dataset], **arguments)
             population = self._population(dataset, chosen, members)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise DefenseError(f"defense {defense!r} cannot be loaded: {error}") from error
         self._check_contract(defense, population, data)
+        population = population.to(memory_format=torch.channels_last)
         sha256 = weights_sha256(population)
-        return self._prepared(population, data, defense, arguments, None, sha256, 0.0)
+        return Prepared(population, data, defense, arguments, None, sha256, 0.0, trained=False)
 
     def prepare_varied(self, dataset: str, variation: Variation) -> Prepared:
-        """The same for a population trained otherwise than the budget says.
+        """The same where it is trained otherwise than the budget says.
 
         Raises:
             LookupError: unknown dataset or defense.
@@ -161,80 +153,51 @@ class Populations:
             **parameters,
         }
         folder = self.store.folder(f"{dataset}-{defense}-s{self.options.seed}", identity)
+
+        def train(checkpoint: FileCheckpoint) -> None:
+            task = self._task(data, population, recipe, checkpoint.parents)
+            task = replace(
+                task,
+                images=task.images[: variation.images],
+                labels=task.labels[: variation.images],
+                checkpoint=checkpoint,
+                in_turn=variation.in_turn,
+            )
+            if start and start.folder:
+                population.load_state_dict(start.population.state_dict())
+                checkpoint.parents[start.folder.name] = start.sha256
+                # Other batches than before.
+                task = replace(task, seed=derive_seed(task.seed, start.folder.name))
+            DEFENSES[defense].run_training(population, task, arguments)
+
         with self.store.lock(folder):
-            card = self.store.load_into(population, folder, keep=self._still_valid(dataset, start))
+            valid = partial(self._still_valid, dataset=dataset, start=start)
+            card = self.store.load_into(population, folder, keep=valid)
             if card is None:
-                card = self._train(
-                    data, variation, population, folder, identity, arguments, recipe, start
+                # Before hours are spent on it as well as after.
+                self._check_contract(defense, population, data, finished=False)
+                every_epoch = self.experiment(dataset).keeps_every_epoch(defense)
+                checkpoint = FileCheckpoint(folder, every_epoch=every_epoch)
+                train(checkpoint)
+                self._check_contract(defense, population, data)
+                card = self.store.save(
+                    population,
+                    folder,
+                    identity=identity,
+                    seconds=checkpoint.seconds,
+                    parents=checkpoint.parents,
+                    run=self.options.run,
+                    metrics={"clean_mra": self._clean_accuracy(population, data)},
                 )
-        return self._prepared(
-            population,
-            data,
-            defense,
-            parameters,
-            folder,
-            card["weights_sha256"],
-            card["training_seconds"],
-            trained=card["run"] == self.options.run,
-        )
-
-    def _train(
-        self,
-        data: datasets.Dataset,
-        variation: Variation,
-        population: Population,
-        folder: Path,
-        identity: dict[str, Any],
-        arguments: dict[str, Any],
-        recipe: Recipe,
-        start: Prepared | None,
-    ) -> dict[str, Any]:
-        """Train a population in place and store it; return its card."""
-        defense = variation.defense
-        # Before hours are spent on it as well as after.
-        self._check_contract(defense, population, data, finished=False)
-        parents: dict[str, str] = {}
-        every_epoch = self.experiment(data.name).keeps_every_epoch(defense)
-        checkpoint = FileCheckpoint(folder, parents, every_epoch=every_epoch)
-
-        def load(other: str) -> Population:
-            parent = self.prepare(data.name, other)
-            parents[other] = parent.sha256
-            return parent.population
-
-        task = self._task(data, population, load, recipe, checkpoint=checkpoint)
-        images = slice(variation.images)
-        task = replace(
-            task,
-            images=task.images[images],
-            labels=task.labels[images],
-            in_turn=variation.in_turn,
-        )
-        if start and start.folder:
-            population.load_state_dict(start.population.state_dict())
-            parents[start.folder.name] = start.sha256
-            # Other batches than before.
-            task = replace(task, seed=derive_seed(task.seed, start.folder.name))
-        DEFENSES[defense].run_training(population, task, arguments)
-        self._check_contract(defense, population, data)
-        card = self.store.save(
-            population,
-            folder,
-            identity=identity,
-            seconds=checkpoint.seconds,
-            parents=parents,
-            run=self.options.run,
-            metrics={"clean_mra": self._clean_accuracy(population, data)},
-        )
-        self.trained.append(folder.name)
-        return card
+                self.trained.append(folder.name)
+        # Convolutions are faster with the channels last, on CPUs and on GPUs.
+        population = population.to(memory_format=torch.channels_last)
+        sha256, seconds = card["weights_sha256"], card["training_seconds"]
+        trained = card["run"] == self.options.run
+        return Prepared(population, data, defense, parameters, folder, sha256, seconds, trained)
 
     def after_epochs(self, prepared: Prepared) -> list[Prepared]:
-        """What an adversarially trained population was after each epoch, the last included.
-
-        Raises:
-            StoreError: the store does not have it.
-        """
+        """A population after each epoch, the last included; StoreError: it was not kept so."""
         epochs = prepared.parameters["recipe"]["epochs"]
         dataset, defense = prepared.dataset.name, prepared.defense
         populations = [self._untrained(dataset, defense) for _ in range(epochs)]
@@ -255,45 +218,20 @@ class Populations:
         """Train a population once more, as it was trained, and keep nothing.
 
         Args:
-            observe: called with (submodels, members, epoch, step) before each step; what it
-                raises ends the training.
+            observe: see `Task`; what it raises ends the training.
 
         Returns:
             The population, in evaluation mode; the same as from `prepare`.
-
-        Raises:
-            As `prepare`.
         """
-        data = self.dataset(dataset)
-        population = self._untrained(dataset, defense)
-
-        def load(other: str) -> Population:
-            return self.prepare(dataset, other).population
-
-        recipe = self.experiment(dataset).recipe(defense)
-        task = self._task(data, population, load, recipe, observe=observe)
+        data, population = self.dataset(dataset), self._untrained(dataset, defense)
+        task = self._task(data, population, self.experiment(dataset).recipe(defense), {})
+        task = replace(task, observe=observe)
         DEFENSES[defense].run_training(population, task, self._arguments(dataset, defense))
         return population.eval()
 
     def plan(self, population: Population, images: Tensor) -> Plan:
         """How to compute with a population on such images."""
         return self.options.plan or fastest_plan(population, images)
-
-    def _prepared(
-        self,
-        population: Population,
-        data: datasets.Dataset,
-        defense: str,
-        parameters: dict[str, Any],
-        folder: Path | None,
-        sha256: str,
-        seconds: float,
-        *,
-        trained: bool = False,
-    ) -> Prepared:
-        # Convolutions are faster with the channels last, on CPUs and on GPUs.
-        population = population.to(memory_format=torch.channels_last)
-        return Prepared(population, data, defense, parameters, folder, sha256, seconds, trained)
 
     def _arguments(self, dataset: str, defense: str) -> dict[str, Any]:
         """The keyword arguments that a defense is made with."""
@@ -302,7 +240,7 @@ class Populations:
         )
 
     def _untrained(self, dataset: str, defense: str) -> Population:
-        chosen, data = DEFENSES[defense], datasets.DATASETS[dataset]
+        chosen, data = DEFENSES[defense], DATASETS[dataset]
         size = chosen.members or self.options.submodels or self.experiment(dataset).size(defense)
         build = chosen.build or type(data).standard_network
         built = initialise(lambda: build(data), size, seed=self.options.seed)
@@ -318,39 +256,32 @@ class Populations:
 
     def _task(
         self,
-        data: datasets.Dataset,
+        data: Dataset,
         population: Population,
-        load: Callable[[str], Population],
         recipe: Recipe,
-        *,
-        checkpoint: FileCheckpoint | None = None,
-        observe: BeforeStep | None = None,
+        parents: dict[str, str],
     ) -> Task:
-        device = self.options.device
+        """A training task, which notes in `parents` the digests of what it starts from."""
+
+        def start_from(defense: str) -> Population:
+            parent = self.prepare(data.name, defense)
+            parents[defense] = parent.sha256
+            return parent.population
+
+        images = data.train_images.to(self.options.device)
         return Task(
-            images=data.train_images.to(device),
-            labels=data.train_labels.to(device),
+            images=images,
+            labels=data.train_labels.to(self.options.device),
             recipe=recipe,
             seed=self.options.seed,
-            load=load,
-            checkpoint=checkpoint,
-            plan=self.plan(population, data.train_images[:1].to(device)),
-            observe=observe,
+            load=start_from,
+            plan=self.plan(population, images[:1]),
         )
 
     def _check_contract(
-        self,
-        defense: str,
-        population: Population,
-        data: datasets.Dataset,
-        *,
-        finished: bool = True,
+        self, defense: str, population: Population, data: Dataset, *, finished: bool = True
     ) -> None:
-        """Refuse what a defense must not build, and its training function not leave behind.
-
-        Raises:
-            DefenseError: changed data, or a population that cannot be scored.
-        """
+        """Refuse changed data, and a population that cannot be scored, with a DefenseError."""
         population.eval()
         if not data.unchanged():
             self._dataset = None
@@ -358,37 +289,33 @@ class Populations:
                 f"defense {defense!r} changed the training images or labels it was given; "
                 "let it work on a copy"
             )
-        device = self.options.device
         try:
-            images, labels = data.test_images.to(device), data.test_labels.to(device)
-            check_answers(population, images, labels, finished=finished)
+            check_answers(population, *self._test_images(data), finished=finished)
         except ValueError as error:
             raise DefenseError(f"defense {defense!r}: {error}") from error
 
-    def _clean_accuracy(self, population: Population, data: datasets.Dataset) -> float:
+    def _clean_accuracy(self, population: Population, data: Dataset) -> float:
         """Expected accuracy on the first thousand clean test images."""
-        first, device = slice(1000), self.options.device
-        images, labels = data.test_images[first].to(device), data.test_labels[first].to(device)
         seed, batch_size = self.options.seed, self.experiment(data.name).batch_size
-        correct = answers_of(population, images, labels, seed=seed, batch_size=batch_size)
+        images = self._test_images(data, 1000)
+        correct = answers_of(population, *images, seed=seed, batch_size=batch_size)
         return correct.float().mean().item()
 
-    def _still_valid(
-        self, dataset: str, start: Prepared | None
-    ) -> Callable[[dict[str, Any]], bool]:
+    def _test_images(self, data: Dataset, count: int | None = None) -> tuple[Tensor, Tensor]:
+        """The first test images and their labels, on the device."""
+        device = self.options.device
+        return data.test_images[:count].to(device), data.test_labels[:count].to(device)
+
+    def _still_valid(self, card: dict[str, Any], dataset: str, start: Prepared | None) -> bool:
         """Whether a stored population may be used, by its card.
 
         Not with `--retrain`, unless this run trained it; and not when a population it was trained
         from has other weights by now.
         """
-
-        def valid(card: dict[str, Any]) -> bool:
-            if self.options.retrain and card["run"] != self.options.run:
-                return False
-            now = {start.folder.name: start.sha256} if start and start.folder else {}
-            return all(
-                (now.get(parent) or self.prepare(dataset, parent).sha256) == sha256
-                for parent, sha256 in card["parents"].items()
-            )
-
-        return valid
+        if self.options.retrain and card["run"] != self.options.run:
+            return False
+        now = {start.folder.name: start.sha256} if start and start.folder else {}
+        return all(
+            (now.get(parent) or self.prepare(dataset, parent).sha256) == sha256
+            for parent, sha256 in card["parents"].items()
+        )

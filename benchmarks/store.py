@@ -61,10 +61,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and words of a file.
 
     Raises:
-        DamagedError: not what `write_tensors` wrote.
+        ValueError: not what `write_tensors` wrote, or a link out of the folder.
         OSError: it cannot be read.
     """
-    content = path.read_bytes()
+    content = inside(path).read_bytes()
     try:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -130,25 +130,19 @@ class Store:
         What is damaged is set aside with a warning. What `keep` refuses by its card stays until it
         is replaced.
         """
-        card_path, weights_path = folder / "card.json", folder / "weights.safetensors"
         if not _begun(folder):
             self._copy_released(folder)
-        if not card_path.exists():
+        if not (folder / "card.json").exists():
             return None
         try:
-            card = read_card(card_path)
-            tensors = read_weights(weights_path, card)
+            card, tensors = read_population(folder)
             _check_fit(population, tensors)
         except (ValueError, KeyError, FileNotFoundError) as error:
-            aside = [set_aside(path) for path in (card_path, weights_path) if path.exists()]
-            warnings.warn(
-                f"{folder}: {error}. Set aside as {', '.join(path.name for path in aside)}; the "
-                "population is trained again",
-                stacklevel=2,
-            )
+            files = folder / "card.json", folder / "weights.safetensors"
+            _warn_and_set_aside(folder, error, *files, then="; the population is trained again")
             return None
         if keep and not keep(card):
-            for path in (folder / "checkpoint.safetensors", *epoch_paths(folder)):
+            for path in (folder / "checkpoint.safetensors", *folder.glob("epoch-*.safetensors")):
                 path.unlink(missing_ok=True)
             return None
         population.load_state_dict(tensors)
@@ -170,8 +164,8 @@ class Store:
 
         Args:
             parents: weights_sha256 of the populations this one was trained from, by defense.
-            run: identifies the run that trained it.
-            metrics: what it scored when it was trained, for people who list the store.
+            run: that trained it.
+            metrics: what it scored then, for people who list the store.
         """
         card = {
             "card_version": CARD_VERSION,
@@ -196,7 +190,7 @@ class Store:
         """
         try:
             for epoch, population in enumerate(populations, start=1):
-                tensors, _ = read_tensors(inside(_epoch_path(folder, epoch)))
+                tensors, _ = read_tensors(folder / f"epoch-{epoch}.safetensors")
                 _check_fit(population, tensors)
                 population.load_state_dict(tensors)
                 population.eval()
@@ -218,8 +212,8 @@ class Store:
     def trained(self) -> set[str]:
         """The weights_sha256 of all finished populations.
 
-        Those that come with the suite count where the store has not begun one of its own in their
-        place. By their cards; what cannot be read does not count.
+        Those that come with the suite count where the store has not begun one in their place; what
+        cannot be read does not count.
         """
         own = self.root / "populations"
         cards = list(own.glob("*/card.json"))
@@ -234,10 +228,7 @@ class Store:
 
     @contextmanager
     def unfinished(self, key: str) -> Iterator[FileBlocks | None]:
-        """What an attack has perturbed so far, under the key of all that its bits depend on.
-
-        Held by one process at a time. None where nothing can be written.
-        """
+        """What an attack has perturbed so far, by one process at a time; None: not writable."""
         folder = self.root / "unfinished" / key
         parent = next(path for path in (folder, *folder.parents) if path.exists())
         if not os.access(parent, os.W_OK):
@@ -266,17 +257,23 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
-def read_weights(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights that a card speaks of.
+def read_population(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A population's card and weights.
 
     Raises:
         OSError: they cannot be read.
-        ValueError: damaged, or not those of the card.
+        ValueError: damaged, or the weights are not those of the card.
     """
-    tensors, _ = read_tensors(inside(path))
+    card = read_card(folder / "card.json")
+    tensors, _ = read_tensors(folder / "weights.safetensors")
     if digest_of(tensors) != card["weights_sha256"]:
         raise DamagedError("the weights are not those of the card")
-    return tensors
+    return card, tensors
+
+
+def _warn_and_set_aside(what: Path, error: Exception, *files: Path, then: str = "") -> None:
+    aside = ", ".join(set_aside(file).name for file in files if file.exists())
+    warnings.warn(f"{what}: {error}. Set aside as {aside}{then}", stacklevel=3)
 
 
 class FileCheckpoint:
@@ -287,20 +284,20 @@ class FileCheckpoint:
 
     Args:
         folder: the population's folder.
-        parents: digests of the populations that this one starts from, once they are loaded.
+        parents: digests of the populations that this one starts from; filled in by the caller.
         every_epoch: keep the weights after each epoch as well, for good; for one phase.
     """
 
     def __init__(
         self,
         folder: Path,
-        parents: Mapping[str, str] | None = None,
+        parents: dict[str, str] | None = None,
         *,
         every_epoch: bool = False,
     ) -> None:
         self.path = folder / "checkpoint.safetensors"
         self._every_epoch = every_epoch
-        self._parents = {} if parents is None else parents
+        self.parents = parents or {}
         self._phase = -1
         self._earlier_seconds = 0.0
         self._start = time.perf_counter()
@@ -322,18 +319,17 @@ class FileCheckpoint:
         if not self.path.exists():
             return 0
         try:
-            tensors, metadata = read_tensors(inside(self.path))
+            tensors, metadata = read_tensors(self.path)
             phase, done = int(metadata["phase"]), int(metadata["epochs"])
             if phase != self._phase:
                 return epochs if phase > self._phase else 0
-            if json.loads(metadata["parents"]) != dict(self._parents):
+            if json.loads(metadata["parents"]) != self.parents:
                 raise DamagedError("it started from other populations")
             weights = _with_prefix(tensors, "population.")
             _check_fit(population, weights)
             state = _optimizer_state(_with_prefix(tensors, "optimizer."), optimizer)
         except (KeyError, ValueError) as error:
-            aside = set_aside(self.path)
-            warnings.warn(f"{self.path}: {error}. Set aside as {aside.name}", stacklevel=2)
+            _warn_and_set_aside(self.path, error, self.path)
             return 0
         population.load_state_dict(weights)
         optimizer.load_state_dict(state)
@@ -343,26 +339,27 @@ class FileCheckpoint:
     def save(self, population: Population, optimizer: torch.optim.Optimizer, epochs: int) -> None:
         """Keep the state after `epochs` epochs of the present phase."""
         if self._every_epoch:
-            write_tensors(_epoch_path(self.path.parent, epochs), population.state_dict())
+            write_tensors(
+                self.path.with_name(f"epoch-{epochs}.safetensors"), population.state_dict()
+            )
         tensors = {f"population.{k}": v for k, v in population.state_dict().items()}
         for parameter, state in optimizer.state_dict()["state"].items():
-            for what, tensor in state.items():
-                tensors[f"optimizer.{parameter}.{what}"] = tensor
+            tensors |= {f"optimizer.{parameter}.{what}": v for what, v in state.items()}
         write_tensors(
             self.path,
             tensors,
             phase=str(self._phase),
             epochs=str(epochs),
             seconds=str(self.seconds),
-            parents=json.dumps(dict(self._parents)),
+            parents=json.dumps(self.parents),
         )
 
 
 class FileBlocks:
-    """The images that an attack has perturbed so far; see `attacks.craft.Kept`.
+    """The images that an attack has perturbed so far, in a folder; see `attacks.craft.Kept`.
 
-    Args:
-        folder: its own.
+    Attributes:
+        earlier_seconds: what the blocks that were found took.
     """
 
     # Seconds of work that may be lost.
@@ -370,24 +367,18 @@ class FileBlocks:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.earlier_seconds = 0.0
         self._blocks: dict[str, Tensor] = {}
-        self._seconds = 0.0
         self._unwritten: dict[str, Tensor] = {}
         self._unwritten_seconds = 0.0
         for path in sorted(folder.glob("*.safetensors")):
             try:
-                tensors, metadata = read_tensors(inside(path))
-                self._seconds += float(metadata["seconds"])
+                tensors, metadata = read_tensors(path)
+                self.earlier_seconds += float(metadata["seconds"])
                 self._blocks |= tensors
             except (KeyError, ValueError) as error:
-                aside = set_aside(path)
-                warnings.warn(f"{path}: {error}. Set aside as {aside.name}", stacklevel=2)
+                _warn_and_set_aside(path, error, path)
         self._files = len(list(folder.glob("*.safetensors*")))
-
-    @property
-    def earlier_seconds(self) -> float:
-        """What the blocks that were found took."""
-        return self._seconds
 
     def get(self, name: str) -> Tensor | None:
         """A block's images, if an earlier run perturbed them."""
@@ -413,15 +404,6 @@ class FileBlocks:
     def discard(self) -> None:
         """Remove the folder: the attack is finished, and its record written."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _epoch_path(folder: Path, epoch: int) -> Path:
-    return folder / f"epoch-{epoch}.safetensors"
-
-
-def epoch_paths(folder: Path) -> list[Path]:
-    """The weights after each epoch that a population's folder holds."""
-    return sorted(folder.glob("epoch-*.safetensors"))
 
 
 def inside(path: Path) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from attacks import ATTACKS, ThreatModel, craft
@@ -28,7 +28,7 @@ from benchmarks.environment import environment
 from benchmarks.evaluation import evaluate
 from benchmarks.measure import surrogate_of
 from benchmarks.session import Session
-from benchmarks.speed_numbers import SPEED_TESTS, SpeedTest
+from benchmarks.timing import SMOKE, Job, SpeedTest
 from benchmarks.tuning import fastest_plan
 from defenses import AveragedEnsemble, Population, Recipe, Task, train
 from defenses.architectures import cifar_resnet18, lenet5
@@ -48,7 +48,7 @@ RELEASED_SCRIPT = 270
 @pytest.fixture
 def sizes(session: Session) -> SpeedTest:
     """How much is timed."""
-    return SPEED_TESTS[session.options.budget]
+    return SMOKE if session.options.budget == "smoke" else SpeedTest()
 
 
 @pytest.fixture
@@ -100,6 +100,30 @@ def problem(session: Session, network: str, sizes: SpeedTest) -> tuple[Populatio
     return population, images, labels
 
 
+def attack_job(
+    attack: str,
+    population: Population,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    low_precision: bool = False,
+    **parameters: Any,
+) -> Job:
+    """The suite's attack on a population, as `measure` runs it."""
+    plan = fastest_plan(population, images)
+    images = images.contiguous(memory_format=torch.channels_last)
+    return lambda: craft(
+        ATTACKS[attack],
+        surrogate_of(population, plan, low_precision=low_precision),
+        images,
+        labels,
+        ThreatModel("Linf", RADIUS),
+        seed=0,
+        parameters=ATTACKS[attack].parameters(parameters),
+        batch_size=1000,
+    )
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_crafting(session: Session, network: str, sizes: SpeedTest, report: Report) -> None:
     """The paper's attack, each image on one drawn submodel."""
@@ -107,22 +131,10 @@ def test_crafting(session: Session, network: str, sizes: SpeedTest, report: Repo
     device = session.options.device
     population, images, labels = problem(session, network, sizes)
     ordinary = copy.deepcopy(population)
-    limits = ThreatModel("Linf", RADIUS)
-    parameters = {"steps": sizes.steps, "step_size": RADIUS / 4}
     surrogates = torch.arange(len(images)) % len(population)
     plan = fastest_plan(population, images)
-
-    def ours() -> None:
-        craft(
-            ATTACKS["pgd"],
-            surrogate_of(population, plan, low_precision=True),
-            images.contiguous(memory_format=torch.channels_last),
-            labels,
-            limits,
-            seed=0,
-            parameters=parameters,
-            batch_size=1000,
-        )
+    numbers: dict[str, Any] = {"steps": sizes.steps, "step_size": RADIUS / 4}
+    ours = attack_job("pgd", population, images, labels, low_precision=True, **numbers)
 
     def torchattacks_pgd(batch_size: int) -> None:
         for i, submodel in enumerate(ordinary.submodels):
@@ -157,20 +169,10 @@ def test_population_crafting(session: Session, sizes: SpeedTest, report: Report)
     population, images, labels = problem(session, "lenet5", sizes)
     images, labels = images[:100], labels[:100]
     average = AveragedEnsemble(copy.deepcopy(population)).eval()
-    limits = ThreatModel("Linf", RADIUS)
     plan = fastest_plan(population, images)
-
-    def ours() -> None:
-        craft(
-            ATTACKS["pgd-mean-probability"],
-            surrogate_of(population, plan, low_precision=False),
-            images.contiguous(memory_format=torch.channels_last),
-            labels,
-            limits,
-            seed=0,
-            parameters={"loss": "mean-probability", "steps": sizes.steps, "restarts": 1},
-            batch_size=1000,
-        )
+    ours = attack_job(
+        "pgd-mean-probability", population, images, labels, steps=sizes.steps, restarts=1
+    )
 
     def torchattacks_pgd(batch_size: int) -> None:
         attack = torchattacks.PGD(average, RADIUS, RADIUS / 4, sizes.steps)
@@ -183,7 +185,7 @@ def test_population_crafting(session: Session, sizes: SpeedTest, report: Report)
         for batch in _batches(images, labels, batch_size):
             attack(model, *batch, epsilons=RADIUS)
 
-    jobs: dict[str, timing.Job] = {"ours": ours}
+    jobs: dict[str, Job] = {"ours": ours}
     for tool, run in (
         (f"torchattacks {torchattacks.__version__}", torchattacks_pgd),
         (f"foolbox {foolbox.__version__}", foolbox_pgd),
@@ -233,7 +235,10 @@ def test_training(session: Session, network: str, sizes: SpeedTest, report: Repo
         raise NotImplementedError
 
     task = Task(images=images, labels=labels, recipe=recipe, seed=0, load=load, plan=plan)
-    optimizers = [_plain_optimizer(submodel, recipe) for submodel in plain.submodels]
+    tool: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
+    if recipe.optimizer == "sgd":
+        tool = partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4)
+    optimizers = [tool(m.parameters(), recipe.learning_rate) for m in plain.submodels]
 
     def loop() -> None:
         for submodel, optimizer in zip(plain.submodels, optimizers, strict=True):
@@ -244,7 +249,7 @@ def test_training(session: Session, network: str, sizes: SpeedTest, report: Repo
                 loss.backward()
                 optimizer.step()
 
-    jobs: dict[str, timing.Job] = {
+    jobs: dict[str, Job] = {
         "ours": lambda: train(population, task, recipe),
         "a plain PyTorch loop in float32": loop,
     }
@@ -270,24 +275,15 @@ def test_growth(session: Session, grown: str, sizes: SpeedTest, report: Report) 
     points = {"n": sizes.sizes, "images": sizes.counts, "steps": sizes.lengths}[grown]
     device = session.options.device
 
-    def job(point: int) -> timing.Job:
+    def job(point: int) -> Job:
         chosen = {"n": n, "images": count, "steps": steps, grown: point}
         population, images, labels = problem(
             session,
             "lenet5",
             replace(sizes, submodels={"lenet5": chosen["n"]}, images={"lenet5": chosen["images"]}),
         )
-        plan = fastest_plan(population, images)
-        return lambda: craft(
-            ATTACKS["pgd-mean-ce"],
-            surrogate_of(population, plan, low_precision=False),
-            images,
-            labels,
-            ThreatModel("Linf", RADIUS),
-            seed=0,
-            parameters={"loss": "mean-ce", "steps": chosen["steps"], "restarts": 1},
-            batch_size=1000,
-        )
+        length = chosen["steps"]
+        return attack_job("pgd-mean-ce", population, images, labels, steps=length, restarts=1)
 
     taken = timing.seconds(
         {f"{grown} = {point:,}": job(point) for point in points},
@@ -313,7 +309,7 @@ def test_memory(session: Session, sizes: SpeedTest, report: Report) -> None:
     n, device = sizes.sizes[-1], session.options.device
     growth = {}
     for count in sizes.memory_images:
-        run = [sys.executable, "-m", "benchmarks.memory", str(n), str(count), str(device)]
+        run = [sys.executable, "-m", "benchmarks.timing", str(n), str(count), str(device)]
         done = subprocess.run(run, capture_output=True, text=True, check=True)
         growth[f"images = {count:,}"] = float(done.stdout)
     report(
@@ -364,9 +360,9 @@ def _batches(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor
 
 def _at_its_best(
     tool: str, run: Callable[[int], None], *, most: int, device: torch.device
-) -> dict[str, timing.Job]:
+) -> dict[str, Job]:
     """A tool's job at the batch size, of at most `most`, at which it is fastest, by its name."""
-    candidates: dict[str, timing.Job] = {
+    candidates: dict[str, Job] = {
         f"{tool}, its best batch size: {size}": partial(run, size)
         for size in {min(size, most) for size in BATCH_SIZES}
     }
@@ -374,9 +370,7 @@ def _at_its_best(
     return {fastest: candidates[fastest]}
 
 
-def _rates(
-    jobs: dict[str, timing.Job], work: int, rounds: int, device: torch.device
-) -> dict[str, float]:
+def _rates(jobs: dict[str, Job], work: int, rounds: int, device: torch.device) -> dict[str, float]:
     """Units of work a second by job."""
     taken = timing.seconds(jobs, rounds=rounds, device=device)
     return {name: work / seconds for name, seconds in taken.items()}
@@ -389,14 +383,3 @@ def _limits(operations: float, dtypes: set[str], device: torch.device) -> dict[s
         / operations
         for dtype in sorted(dtypes)
     }
-
-
-def _plain_optimizer(submodel: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(submodel.parameters(), recipe.learning_rate)
-    return torch.optim.SGD(
-        submodel.parameters(),
-        recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )

@@ -1,18 +1,69 @@
-"""Measuring speed: jobs timed in turn, the machine's own limit, and a process's memory."""
+"""Measuring speed: how much, jobs timed in turn, the machine's own limit, and a process's memory.
+
+`python -m benchmarks.timing N IMAGES DEVICE` prints the peak memory of one attack in GiB: in a
+process of its own, since a process's peak never falls.
+"""
 
 from __future__ import annotations
 
+import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from attacks import ThreatModel
+from benchmarks.evaluation import evaluate
+from defenses.architectures import lenet5
+from defenses.training import initialise
+
 Job = Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedTest:
+    """How much `test_speed.py` times; the defaults are those of "quick" and "paper".
+
+    Attributes:
+        images: attacked at once, by network.
+        submodels: n, by network.
+        steps: of PGD.
+        batches: that each submodel is trained on, by network.
+        rounds: how often each job is timed.
+        sizes, counts, lengths: n, N and steps at which the growth of cost is measured.
+        memory_images: N at which memory is measured, with the last of `sizes`.
+    """
+
+    images: Mapping[str, int] = field(default_factory=lambda: {"lenet5": 1000, "resnet18": 64})
+    submodels: Mapping[str, int] = field(default_factory=lambda: {"lenet5": 10, "resnet18": 2})
+    steps: int = 40
+    batches: Mapping[str, int] = field(default_factory=lambda: {"lenet5": 14, "resnet18": 1})
+    rounds: int = 5
+    sizes: tuple[int, ...] = (1, 2, 5, 10, 20)
+    counts: tuple[int, ...] = (100, 300, 1000)
+    lengths: tuple[int, ...] = (5, 10, 20, 40)
+    memory_images: tuple[int, ...] = (100, 1000, 10_000)
+
+
+SMOKE = SpeedTest(
+    images={"lenet5": 20, "resnet18": 4},
+    submodels={"lenet5": 2, "resnet18": 2},
+    steps=2,
+    batches={"lenet5": 2, "resnet18": 1},
+    rounds=1,
+    sizes=(1, 2),
+    counts=(10, 20),
+    lengths=(1, 2),
+    memory_images=(10,),
+)
 
 
 def seconds(jobs: Mapping[str, Job], *, rounds: int, device: torch.device) -> dict[str, float]:
@@ -70,3 +121,30 @@ def _wait(device: torch.device) -> None:
     """Until the device has done what it was asked to do."""
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+def peak_memory(submodels: int, images: int, device: torch.device) -> float:
+    """The most GiB that this process has held, after an attack on an untrained population."""
+    population = initialise(lenet5, submodels, seed=0).to(device).eval()
+    evaluate(
+        population,
+        torch.rand(images, 1, 32, 32, device=device),
+        torch.zeros(images, dtype=torch.int64, device=device),
+        "pgd-mean-ce",
+        ThreatModel("Linf", 0.004),
+        parameters={"loss": "mean-ce", "steps": 3, "restarts": 1},
+        batch_size=1000,
+    )
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    status = Path("/proc/self/status")
+    if status.exists() and (kib := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        # Not getrusage: on Linux that remembers the process that started this one.
+        return int(kib[1]) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
+
+
+if __name__ == "__main__":
+    print(peak_memory(int(sys.argv[1]), int(sys.argv[2]), torch.device(sys.argv[3])))

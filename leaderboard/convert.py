@@ -1,6 +1,6 @@
-"""`python -m leaderboard convert DIR`: records of schema version 1 as version 2, answers untouched.
+"""Records of schema version 1 as version 2, answers untouched.
 
-Version 1 knew deterministic members only. What its registries knew of attacks is written down here.
+Version 1 knew deterministic members only, and nothing that only the registries know.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 from leaderboard import records
 from leaderboard.files import read_sealed
 
-_AUTHORS = ("fgsm", "mifgsm", "pgd", "autoattack")
+_CLAIM = ["fgsm", "mifgsm", "pgd", "autoattack"]
 _KINDS = {
-    **dict.fromkeys((*_AUTHORS, "pgd-eot"), "authors"),
+    **dict.fromkeys((*_CLAIM, "pgd-eot"), "authors"),
     **dict.fromkeys(("square-population", "square-oracle"), "queries"),
     **dict.fromkeys(("none", "noise"), "control"),
     "worst-case": "cascade",
@@ -32,7 +32,7 @@ def convert(folder: Path) -> int:
             old = read_sealed(path)
             if old.get("schema_version") != 1:
                 continue
-            record = records.decode(converted(old))
+            record = records.decode(_converted(old))
         except records.UNUSABLE as error:
             raise records.RecordError(f"{path}: not a usable record ({error})") from error
         if records.write(record, folder) != path:
@@ -41,25 +41,23 @@ def convert(folder: Path) -> int:
     return count
 
 
-def converted(old: dict[str, Any]) -> dict[str, Any]:
-    """The content of a file of version 2 that says what one of version 1 said."""
-    case = {**old["cell"], "draws": 1, "probabilities": None}
-    parameters, eps = dict(case["attack_parameters"]), float(case["eps"])
+def _converted(old: dict[str, Any]) -> dict[str, Any]:
+    case = old.pop("cell")
+    eps = float(case["eps"])
+    del old["submodel_accuracies"]
+    parameters = dict(case["attack_parameters"])
     if "step_size" in parameters and eps > 0:
         # It recorded the step that was asked for; this is the one that ran.
         least, most = eps / parameters["steps"], eps / 4
         parameters["step_size"] = min(max(parameters["step_size"], least), most)
-    dropped = ("cell", "submodel_accuracies")
-    one = case["submodels"] == 1
     return {
-        **{name: value for name, value in old.items() if name not in dropped},
+        **old,
         "schema_version": 2,
         "case": {**case, "attack_parameters": parameters, "eps": eps},
-        "selecting": None,
         "facts": {
             "attack_kind": _KINDS.get(case["attack"], "population"),
-            "claim": list(_AUTHORS),
-            "random": "nothing" if one else "which network answers",
+            "claim": _CLAIM,
+            "random": "nothing" if case["submodels"] == 1 else "which network answers",
             "reference": "arXiv:2111.10272",
             "eps_unit": 1 / 255 if case["dataset"].startswith("cifar") else 1.0,
         },

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from leaderboard.metrics import score
 from leaderboard.records import Record
-from leaderboard.rows import BySeed, Row, answers, rows, worst_case_by_seed
+from leaderboard.rows import BySeed, Row, rows, worst_case_by_seed
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def curves(records: Sequence[Record], norm: str = "Linf") -> list[Curve]:
     jump where more were run; and all curves are under the same, where they share both attackers'.
     """
     widest = _widest(records, norm)
-    drawn = [curve for row in widest if (curve := _curve(row, _everywhere(row)))]
+    drawn = [curve for row in widest if (curve := _curve(row))]
     shared = set.intersection(*(set(curve.attacks) for curve in drawn)) if drawn else set()
     return [curve for row in widest if (curve := _curve(row, shared))] or drawn
 
@@ -55,23 +55,19 @@ def sweeps(records: Sequence[Record]) -> dict[tuple[str, str], dict[float, float
     found = {}
     for norm in sorted({record.case.norm for record in records}):
         for row in _widest(records, norm):
-            for attack in sorted(row.sweep.keys() - {"none"}):
-                by_eps = {0.0: row.by_attack.get("none", {}), **row.sweep[attack]}
-                by_eps = {eps: by_seed for eps, by_seed in sorted(by_eps.items()) if by_seed}
-                seeds = set.intersection(*map(set, by_eps.values()))
-                if len(by_eps.keys() - {0.0}) >= 3 and seeds:
-                    found[f"{row.label} (n={row.submodels})", attack] = {
-                        eps: _mra({seed: by_seed[seed] for seed in sorted(seeds)})
-                        for eps, by_seed in by_eps.items()
-                    }
+            for attack in sorted({attack for attack, _ in row.sweep}):
+                curve = row.curve(attack)
+                seeds = set.intersection(*map(set, curve.values()))
+                if len(curve.keys() - {0.0}) >= 3 and seeds:
+                    label = f"{row.label} (n={row.submodels})"
+                    found[label, attack] = {eps: _mra(curve[eps], seeds) for eps in curve}
     return dict(sorted(found.items()))
 
 
 def _widest(records: Sequence[Record], norm: str) -> list[Row]:
     """One row for each population, the one that most was swept of."""
-    radii = sorted({r.case.eps for r in records if r.case.norm == norm and r.case.eps > 0})
     found: dict[tuple[str, int], Row] = {}
-    for eps in radii:
+    for eps in sorted({r.case.eps for r in records if r.case.norm == norm and r.case.eps > 0}):
         for row in rows(records, norm, eps):
             known = found.setdefault((row.label, row.submodels), row)
             if len(_swept(row)) > len(_swept(known)):
@@ -82,43 +78,37 @@ def _widest(records: Sequence[Record], norm: str) -> list[Row]:
 def _swept(row: Row) -> dict[float, dict[str, BySeed]]:
     """The row's records by eps, where there is more than one attack."""
     by_eps: dict[float, dict[str, BySeed]] = {}
-    for attack in row.sweep.keys() & {*row.attacks()}:
-        for eps, by_seed in row.sweep[attack].items():
-            if by_seed:
-                by_eps.setdefault(eps, {})[attack] = by_seed
+    for (attack, eps), by_seed in row.sweep.items():
+        if attack in row.attacks():
+            by_eps.setdefault(eps, {})[attack] = by_seed
     return {eps: by_attack for eps, by_attack in sorted(by_eps.items()) if len(by_attack) > 1}
 
 
-def _everywhere(row: Row) -> set[str]:
-    """The attacks that were run at all of the row's radii."""
-    swept = _swept(row)
-    return set.intersection(*map(set, swept.values())) if swept else set()
-
-
-def _curve(row: Row, among: set[str]) -> Curve | None:
-    swept = _swept(row)
-    clean = row.by_attack.get("none", {})
-    if not swept or not clean:
+def _curve(row: Row, among: Set[str] | None = None) -> Curve | None:
+    """Under those attacks that were run at all radii; `among` some only."""
+    swept, clean = _swept(row), row.by_attack.get("none", {})
+    if len(swept) < 2 or not clean:
         return None
-    attacks = sorted(among & _everywhere(row))
+    everywhere = set.intersection(*map(set, swept.values()))
+    attacks = sorted(everywhere if among is None else everywhere & among)
     claims = [attack for attack in attacks if attack in row.facts.claim]
     seeds = set(clean).intersection(*(by[attack] for by in swept.values() for attack in attacks))
-    if not claims or len(claims) == len(attacks) or not seeds or len(swept) < 2:
+    if not claims or len(claims) == len(attacks) or not seeds:
         return None
-
-    def chosen(by_seed: BySeed) -> BySeed:
-        return {seed: by_seed[seed] for seed in sorted(seeds)}
-
-    start = _mra(chosen(clean))
+    start = _mra(clean, seeds)
     points = [Point(0.0, start, start)]
     for eps, by_attack in swept.items():
-        mine: Mapping[str, BySeed] = {attack: chosen(by_attack[attack]) for attack in attacks}
-        worst = score(list(worst_case_by_seed(mine).values())).value
-        points.append(Point(eps, min(_mra(mine[attack]) for attack in claims), worst))
+        chosen = {attack: _of(by_attack[attack], seeds) for attack in attacks}
+        worst = score([*worst_case_by_seed(chosen).values()]).value
+        points.append(Point(eps, min(_mra(chosen[attack], seeds) for attack in claims), worst))
     return Curve(
         row.label, row.defense, row.submodels, tuple(attacks), tuple(sorted(seeds)), tuple(points)
     )
 
 
-def _mra(by_seed: BySeed) -> float:
-    return score(list(answers(by_seed).values())).value
+def _of(by_seed: BySeed, seeds: Set[int]) -> BySeed:
+    return {seed: by_seed[seed] for seed in sorted(seeds)}
+
+
+def _mra(by_seed: BySeed, seeds: Set[int]) -> float:
+    return score([record.answers for record in _of(by_seed, seeds).values()]).value

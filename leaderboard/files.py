@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import tempfile
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import msgspec
 
@@ -26,11 +26,7 @@ class Sealed(
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name in the same folder, flush to disk, then rename.
-
-    Raises:
-        OSError: it could not be written; what was there before is as it was.
-    """
+    """Write to a temporary name in the same folder, flush to disk, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -56,17 +52,15 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: too large, no JSON object, not a number, or changed since it was sealed.
+        ValueError: too large, not a JSON object, or changed since it was sealed.
     """
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise ValueError(f"{size:,} bytes, more than the {MOST_BYTES:,} that are read")
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_refuse, parse_float=_finite)
+        content = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"a JSON {type(content).__name__}, expected an object")
     seal = content.pop("seal", None)
     if seal is None:
         raise ValueError("no seal: written by hand, or before files had one; move it away")
@@ -77,26 +71,13 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 def set_aside(path: Path) -> Path:
     """Rename an unusable file or folder to `<name>.unusable`, or `<name>.unusable-2` and so on."""
-    number = 1
-    while True:
+    for number in count(1):
         aside = path.with_name(f"{path.name}.unusable" + (f"-{number}" if number > 1 else ""))
         if not aside.exists():
-            path.rename(aside)
-            return aside
-        number += 1
+            break
+    return path.rename(aside)
 
 
 def _digest(content: Mapping[str, Any]) -> str:
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if math.isinf(value):
-        raise ValueError(f"{digits} is too large a number")
-    return value
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")

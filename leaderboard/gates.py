@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from scipy import stats
-
 from leaderboard import metrics
 from leaderboard.metrics import Answers, Score
 from leaderboard.records import Record
-from leaderboard.rows import BySeed, Row, answers, own_and_others, worst_case_by_seed
+from leaderboard.rows import (
+    BySeed,
+    Row,
+    answers,
+    mean_score,
+    own_and_others,
+    worst_case_by_seed,
+)
 
 # A gate must be able to see a difference of so much, or it is undecided.
 VISIBLE = 0.02
@@ -23,6 +28,8 @@ BEATEN = 0.001
 MASKED = 0.05
 
 Outcome = Literal["passed", "failed", "undecided", "not run", "not applicable"]
+# An outcome and its figure; gates return None where what they need was not measured.
+Finding = tuple[Outcome, str]
 
 
 @dataclass(frozen=True)
@@ -47,22 +54,26 @@ class Gate:
 
 def check(row: Row) -> list[Gate]:
     """All gates of a row, each over all its seeds."""
-    return [
-        _gradients_no_weaker(row, "gradients on all draws no weaker than on one", row.facts.claim),
-        _gradients_no_weaker(
-            row,
-            "gradients no weaker than queries and noise",
-            [attack for attack in [*row.attacks("queries"), "noise"] if attack in row.by_attack],
-        ),
-        _cascade_unbeaten(row),
-        _monotone(row),
-        _at_chance(row),
-        _own_member(row),
-        _doubled(row),
-        _share(row, "few images unperturbed", "unperturbed", _of_the_claim),
-        _share(row, "few images without gradient", "zero_gradients", _clean),
-        _repeats(row),
+    controls = [attack for attack in [*row.attacks("queries"), "noise"] if attack in row.by_attack]
+    of_the_claim = [
+        r.unperturbed
+        for r in row.records
+        if r.case.protocol == "draw" and r.case.attack in r.facts.claim
     ]
+    gradients = [r.zero_gradients for r in row.records if r.case.attack == "none"]
+    findings = {
+        "gradients on all draws no weaker than on one": _no_weaker(row, row.facts.claim),
+        "gradients no weaker than queries and noise": _no_weaker(row, controls),
+        "no attack beats the cascade": _cascade_unbeaten(row),
+        "monotone in eps": _monotone(row),
+        "at or below chance at the largest eps": _at_chance(row),
+        "own-member attack no weaker than transfer": _own_member(row),
+        "doubling steps changes less than one standard error": _doubled(row),
+        "few images unperturbed": _few(of_the_claim),
+        "few images without gradient": _few(gradients),
+        "same seed, same images": _repeats(row),
+    }
+    return [Gate(name, *(found or ("not run", "not run"))) for name, found in findings.items()]
 
 
 def passed(gates: Sequence[Gate]) -> bool:
@@ -82,21 +93,10 @@ def trusted(row: Row) -> bool:
     return row.complete and passed(check(row))
 
 
-def _of_the_claim(record: Record) -> bool:
-    return record.case.protocol == "draw" and record.case.attack in record.facts.claim
-
-
-def _clean(record: Record) -> bool:
-    return record.case.attack == "none"
-
-
 def judged(excess: Score, images: int, *, limit: float = VISIBLE) -> tuple[Outcome, str]:
-    """Whether something is above 0 that must not be, and if that cannot be told, what would tell.
+    """Whether something on so many images is above 0, and if that cannot be told, what would tell.
 
     Failed where the interval lies above 0, passed where it ends below `limit`.
-
-    Args:
-        excess: on so many images.
     """
     if excess.low > 0:
         return "failed", ""
@@ -109,26 +109,29 @@ def judged(excess: Score, images: int, *, limit: float = VISIBLE) -> tuple[Outco
     return "undecided", f" ± {100 * half:.1f}; about {needed:,} images would tell"
 
 
-def _gradients_no_weaker(row: Row, name: str, weak: Sequence[str]) -> Gate:
+def _worst_of(excesses: Mapping[str, Score], images: int) -> tuple[str, Outcome, str]:
+    """Of several the one most surely above 0; passed only where all are."""
+    worst = max(excesses, key=lambda name: excesses[name].low)
+    result, note = judged(excesses[worst], images)
+    if result == "passed":
+        result, note = judged(max(excesses.values(), key=lambda excess: excess.high), images)
+    return worst, result, note
+
+
+def _no_weaker(row: Row, weak: Sequence[str]) -> Finding | None:
     """The best gradient attack on the population is not above any weak attack, paired."""
-    strong = worst_case_by_seed(
-        {attack: row.by_attack[attack] for attack in row.attacks("population")}
-    )
+    strong = worst_case_by_seed({name: row.by_attack[name] for name in row.attacks("population")})
     if not strong or not weak:
-        return Gate(name, "not run", "not run")
-    found = {
-        attack: (excess, min(one.images for one in strong.values()))
+        return None
+    if missing := [attack for attack in weak if attack not in row.by_attack]:
+        return "not run", f"not run against {', '.join(missing)}"
+    excesses = {
+        attack: excess
         for attack in weak
-        if (excess := metrics.shared_difference(strong, answers(row.by_attack.get(attack, {}))))
+        if (excess := metrics.shared_difference(strong, answers(row.by_attack[attack])))
     }
-    if missing := [attack for attack in weak if attack not in found]:
-        return Gate(name, "not run", f"not run against {', '.join(missing)}")
-    attack, (excess, images) = max(found.items(), key=lambda item: item[1][0].low)
-    widest = max(found.values(), key=lambda pair: pair[0].high)
-    outcome, note = judged(excess, images)
-    if outcome == "passed":
-        outcome, note = judged(*widest)
-    return Gate(name, outcome, f"{100 * excess.value:+.1f} against {attack}{note}")
+    attack, result, note = _worst_of(excesses, min(one.images for one in strong.values()))
+    return result, f"{100 * excesses[attack].value:+.1f} against {attack}{note}"
 
 
 def excess(first: Mapping[int, Record], second: Mapping[int, Record]) -> Score | None:
@@ -138,27 +141,20 @@ def excess(first: Mapping[int, Record], second: Mapping[int, Record]) -> Score |
     return metrics.shared_difference(answers(first), answers(second))
 
 
-def _cascade_unbeaten(row: Row) -> Gate:
+def _cascade_unbeaten(row: Row) -> Finding | None:
     """No attack beats the cascade on more than `BEATEN` of the images."""
-    name = "no attack beats the cascade"
     cascade = answers(row.cascade)
-    others = [attack for attack in row.attacks() if row.by_attack[attack] is not row.cascade]
-    if not cascade or not others:
-        return Gate(name, "not run", "not run")
-    outcomes: dict[str, tuple[float, Outcome, str]] = {}
-    for attack in others:
+    severity = ("passed", "undecided", "failed")
+    worst: tuple[int, float, str, Outcome] | None = None
+    for attack in row.attacks():
         other = answers(row.by_attack[attack])
         common = sorted(cascade.keys() & other.keys())
-        pairs = [metrics.on_shared_images([cascade[s], other[s]]) for s in common]
-        if pairs:
-            outcomes[attack] = _beaten(pairs)
-    if not outcomes:
-        return Gate(name, "not run", "not run")
-    severity = ("passed", "undecided", "failed")
-    attack, (share, outcome, note) = max(
-        outcomes.items(), key=lambda item: (severity.index(item[1][1]), item[1][0])
-    )
-    return Gate(name, outcome, f"{100 * share:.1f}{note}, {attack}")
+        if common and row.by_attack[attack] is not row.cascade:
+            pairs = [metrics.on_shared_images([cascade[s], other[s]]) for s in common]
+            share, result, note = _beaten(pairs)
+            found = severity.index(result), share, f"{100 * share:.1f}{note}, {attack}", result
+            worst = found if worst is None else max(worst, found, key=lambda one: one[:2])
+    return (worst[3], worst[2]) if worst else None
 
 
 def _beaten(pairs: Sequence[Sequence[Answers]]) -> tuple[float, Outcome, str]:
@@ -175,7 +171,8 @@ def _beaten(pairs: Sequence[Sequence[Answers]]) -> tuple[float, Outcome, str]:
     images = sum(own.images for own, _ in pairs)
     share = sum(beaten) / images
     enough = images >= 1 / BEATEN
-    surely = share > BEATEN and float(stats.beta.ppf(0.025, sum(beaten), images)) > BEATEN
+    lower = metrics.lower_bound(sum(beaten), images - sum(beaten))
+    surely = share > BEATEN and lower > BEATEN
     if share > BEATEN and (enough or surely):
         return share, "failed", "% of images"
     return (
@@ -186,97 +183,70 @@ def _beaten(pairs: Sequence[Sequence[Answers]]) -> tuple[float, Outcome, str]:
 
 
 def _curve(row: Row) -> Mapping[float, BySeed]:
-    """The population attack that was run at most radii, by eps."""
-    curves = [
-        {eps: by_seed for eps, by_seed in row.sweep[attack].items() if by_seed}
-        for attack in row.attacks("population")
-        if attack in row.sweep
-    ]
-    return max(curves, key=len, default={})
+    """The population attack that was run at most radii, by eps, clean images at 0."""
+    return max(map(row.curve, row.attacks("population")), key=len, default={})
 
 
-def _monotone(row: Row) -> Gate:
+def _monotone(row: Row) -> Finding | None:
     """Accuracy does not rise from one eps to the next."""
-    name = "monotone in eps"
-    curve = {**row.sweep.get("none", {}), **_curve(row)}
-    radii = sorted(eps for eps, by_seed in curve.items() if by_seed)
-    if len(radii) < 3:
-        return Gate(name, "not run", "not run")
-    rises = [rise for a, b in pairwise(radii) if (rise := excess(curve[b], curve[a]))]
-    if not rises:
-        return Gate(name, "not run", "not run")
-    images = min(r.case.images for eps in radii for r in curve[eps].values())
-    highest = max(rises, key=lambda rise: rise.low)
-    result, note = judged(highest, images)
-    if result == "passed":
-        result, note = judged(max(rises, key=lambda rise: rise.high), images)
-    return Gate(name, result, f"largest rise {100 * highest.value:+.1f}{note}")
-
-
-def _at_chance(row: Row) -> Gate:
-    """At the largest eps measured, a network without certified robustness is at or below chance."""
-    name = "at or below chance at the largest eps"
     curve = _curve(row)
-    if len(curve) < 3:
-        return Gate(name, "not run", "not run")
-    eps = max(curve)
-    accuracy = metrics.score(list(answers(curve[eps]).values()))
-    record = next(iter(curve[eps].values()))
-    chance = 1 / record.case.classes
+    rises = {f"{b:.3g}": rise for a, b in pairwise(curve) if (rise := excess(curve[b], curve[a]))}
+    if len(curve) < 3 or not rises:
+        return None
+    images = min(r.case.images for by_seed in curve.values() for r in by_seed.values())
+    highest, result, note = _worst_of(rises, images)
+    return result, f"largest rise {100 * rises[highest].value:+.1f}{note}"
+
+
+def _at_chance(row: Row) -> Finding | None:
+    """At the largest eps measured, a network without certified robustness is at or below chance."""
+    curve = _curve(row)
+    accuracy = mean_score(curve[max(curve)]) if curve else None
+    if len(curve.keys() - {0.0}) < 3 or accuracy is None:
+        return None
+    case = next(iter(curve[max(curve)].values())).case
+    chance = 1 / case.classes
     above = Score(accuracy.value - chance, accuracy.low - chance, accuracy.high - chance)
-    result, note = judged(above, record.case.images)
-    return Gate(name, result, f"{100 * accuracy.value:.1f} at {eps:.3g}{note}")
+    result, note = judged(above, case.images)
+    return result, f"{100 * accuracy.value:.1f} at {max(curve):.3g}{note}"
 
 
-def _own_member(row: Row) -> Gate:
+def _own_member(row: Row) -> Finding | None:
     """Attacking a member by itself succeeds at least as often as through another one."""
-    name = "own-member attack no weaker than transfer"
     if row.submodels == 1:
-        return Gate(name, "not applicable", "one member")
-    by_seed = row.by_protocol.get("transfer", {})
-    if not by_seed:
-        return Gate(name, "not run", "not run")
-    own, others = own_and_others(by_seed)
-    shown = [100 * metrics.score(list(side.values())).value for side in (own, others)]
-    figure = f"own {shown[0]:.1f}, through others {shown[1]:.1f}"
-    images = next(iter(own.values())).images
-    result, note = judged(metrics.difference(own, others), images)
-    return Gate(name, result, figure + note)
+        return "not applicable", "one member"
+    own, others = own_and_others(row.by_protocol.get("transfer", {}))
+    if not own:
+        return None
+    shown = [100 * metrics.score([*side.values()]).value for side in (own, others)]
+    result, note = judged(metrics.difference(own, others), next(iter(own.values())).images)
+    return result, f"own {shown[0]:.1f}, through others {shown[1]:.1f}{note}"
 
 
-def _doubled(row: Row) -> Gate:
+def _doubled(row: Row) -> Finding | None:
     """Adding an attack with twice the steps lowers the worst case by less than a standard error."""
-    name = "doubling steps changes less than one standard error"
-    doubled = answers(row.by_protocol.get("doubled", {}))
-    worst = row.worst_by_seed
-    common = [seed for seed in worst if seed in doubled]
-    if not common:
-        return Gate(name, "not run", "not run")
-    changes = []
-    for seed in common:
-        before, twice = metrics.on_shared_images([worst[seed], doubled[seed]])
+    doubled, changes = answers(row.by_protocol.get("doubled", {})), []
+    for seed in row.worst_by_seed.keys() & doubled.keys():
+        before, twice = metrics.on_shared_images([row.worst_by_seed[seed], doubled[seed]])
         change = float((before.s - metrics.worst_case([before, twice]).s).mean())
         changes.append((change, metrics.standard_error(before)))
+    if not changes:
+        return None
     change, error = max(changes, key=lambda pair: pair[0] - pair[1])
-    result: Outcome = "passed" if change <= error else "failed"
-    return Gate(name, result, f"{100 * change:.2f} of {100 * error:.2f}")
+    return ("passed" if change <= error else "failed"), f"{100 * change:.2f} of {100 * error:.2f}"
 
 
-def _share(row: Row, name: str, attribute: str, chosen: Callable[[Record], bool]) -> Gate:
+def _few(shares: Iterable[float | None]) -> Finding | None:
     """A share stored with the records is small."""
-    shares = [getattr(record, attribute) for record in row.records if chosen(record)]
-    known = [share for share in shares if share is not None]
-    if not known:
-        return Gate(name, "not run", "not run")
-    result: Outcome = "passed" if max(known) <= MASKED else "failed"
-    return Gate(name, result, f"{100 * max(known):.1f}%")
+    largest = max((share for share in shares if share is not None), default=None)
+    if largest is None:
+        return None
+    return ("passed" if largest <= MASKED else "failed"), f"{100 * largest:.1f}%"
 
 
-def _repeats(row: Row) -> Gate:
+def _repeats(row: Row) -> Finding | None:
     """The same seed gave the same twice."""
-    name = "same seed, same images"
-    repeated = [r.repeatable for r in row.records if r.repeatable is not None]
+    repeated = {r.repeatable for r in row.records} - {None}
     if not repeated:
-        return Gate(name, "not run", "not run")
-    result: Outcome = "passed" if all(repeated) else "failed"
-    return Gate(name, result, "identical" if all(repeated) else "different")
+        return None
+    return ("failed", "different") if False in repeated else ("passed", "identical")

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
-from scipy.special import comb
+from scipy.special import betaincinv, comb, ndtri, stdtrit
 
 Correct = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -60,7 +59,7 @@ class _Variance:
 
 def _half_width(*sources: _Variance) -> float:
     """Half of the confidence interval of a mean that varies for several reasons (Banerjee)."""
-    quantiles = stats.t.ppf((1 + CONFIDENCE) / 2, [source.freedom for source in sources])
+    quantiles = stdtrit([source.freedom for source in sources], (1 + CONFIDENCE) / 2)
     return math.sqrt(sum(q**2 * s.value for q, s in zip(quantiles, sources, strict=True)))
 
 
@@ -77,14 +76,9 @@ def mean(values: npt.NDArray[np.floating[Any]]) -> Score:
 
 
 def another_mean(shares: npt.NDArray[np.floating[Any]], count: int) -> Score:
-    """The mean of independent shares, and where that of further ones would lie, within [0, 1].
+    """The mean of independent shares, and where that of `count` further ones would lie.
 
-    Student's prediction interval: the variances of both means add up. It is all of [0, 1] for a
-    single share.
-
-    Args:
-        shares: (k,).
-        count: over how many further shares the other mean is.
+    Student's prediction interval, within [0, 1], and all of it for a single share.
     """
     own = mean(shares)
     half = math.sqrt(1 + len(shares) / count) * (own.high - own.value)
@@ -97,16 +91,13 @@ def hull(first: Score, second: Score) -> tuple[float, float]:
 
 
 def network_shares(left: npt.NDArray[np.floating[Any]]) -> Floats:
-    """What each network adds to MRA, as the one attacked and as one that answers.
+    """(n,), what each network adds to MRA, as the one attacked and as one that answers.
 
     Their mean is MRA, and their spread that of both roles: a network's answers to images made for
     others are alike in all rows of `left`, so the spread of its rows alone would lack them.
 
     Args:
-        left: (n, n), the share of images that network j answers right when i is attacked.
-
-    Returns:
-        (n,), not bounded by 0 and 1.
+        left: (n, n), the share of images that network j answers correctly when i is attacked.
     """
     exact = np.asarray(left, np.float64)
     return np.asarray(exact.mean(axis=1) + exact.mean(axis=0) - exact.mean())
@@ -115,15 +106,12 @@ def network_shares(left: npt.NDArray[np.floating[Any]]) -> Floats:
 def means_apart(
     first: npt.NDArray[np.floating[Any]], second: npt.NDArray[np.floating[Any]]
 ) -> Score:
-    """The mean of some independent shares minus that of others, with Welch's interval.
-
-    It is all of [-1, 1] where a side has one share only.
-    """
-    ours, theirs = (np.asarray(side, np.float64) for side in (first, second))
-    value = float(ours.mean() - theirs.mean())
-    told_apart = min(len(ours), len(theirs)) > 1
-    welch = _of_the_mean(ours) + _of_the_mean(theirs) if told_apart else _Variance(math.inf, 1)
-    half = _half_width(welch)
+    """The difference of two means of independent shares, Welch's; [-1, 1] for a single share."""
+    sides = [np.asarray(side, np.float64) for side in (first, second)]
+    value = float(sides[0].mean() - sides[1].mean())
+    if min(map(len, sides)) == 1:
+        return Score(value, -1.0, 1.0)
+    half = _half_width(_of_the_mean(sides[0]) + _of_the_mean(sides[1]))
     return Score(value, max(-1.0, value - half), min(1.0, value + half))
 
 
@@ -137,8 +125,7 @@ class Answers:
         draws: how many fresh draws of each member the rows are; 1: members are deterministic, and
             s_j is exact.
         block: consecutive images that share a draw of the attacker's: a cluster.
-        selecting: (N,) s_j estimated on other draws, by which attacks are compared; None: members
-            are deterministic, and s_j itself will do.
+        selecting: (N,) s_j estimated on other draws, by which attacks are compared; None: s_j.
         choice: variance of the mean because the member was chosen; see `best_member`.
     """
 
@@ -191,16 +178,6 @@ class Answers:
         return total
 
 
-def expected_correctness(correct: npt.NDArray[Any]) -> Floats:
-    """s_j = (1/n) sum_i correct[i, j] of a uniform draw: (..., n, N) -> (N,), over leading axes."""
-    return np.asarray(correct.reshape(-1, correct.shape[-1]).mean(axis=0, dtype=np.float64))
-
-
-def submodel_accuracies(correct: Correct) -> Floats:
-    """(1/N) sum_j correct[i, j] for each row: (n, N) -> (n,)."""
-    return np.asarray(correct.mean(axis=-1, dtype=np.float64))
-
-
 def standard_error(answers: Answers) -> float:
     """That of robust accuracy over images, one seed; 0 for a single image."""
     return math.sqrt(_over_images(answers.s, answers.block).value) if answers.images > 1 else 0.0
@@ -209,16 +186,12 @@ def standard_error(answers: Answers) -> float:
 def score(per_seed: Sequence[Answers]) -> Score:
     """Accuracy over one or more training seeds measured on the same images, with its interval.
 
-    The variance is that of the mean over images of the seed-averaged s_j, where images that share
-    a draw of the attacker's are one cluster; plus, where members are random, that of the mean over
-    their draws; or plus, with several seeds, that of the mean over seeds. The interval is the exact
-    binomial one for as many independent images as would have the same variance (Korn and Graubard,
-    1998): near 0 and 1, where a spread says little of itself, it holds what it should. Where all
+    The variance is that of the mean over images, or clusters of them, of the seed-averaged s_j;
+    plus that of the mean over seeds or, with one seed, over the draws of random members. The
+    interval is the exact binomial one for as many independent images as would have the same
+    variance (Korn and Graubard, 1998), since a spread near 0 and 1 says little of itself. Where all
     answers are wrong its upper end is about 3.7 / N. It holds less than it should where a rare
     outcome comes in few blocks at once: 93% at 1% in 20 blocks, 85% if blocks differ very much.
-
-    Args:
-        per_seed: one for each seed; N may not differ.
 
     Raises:
         ValueError: no seed, no image, or a different number of images.
@@ -242,19 +215,18 @@ def score(per_seed: Sequence[Answers]) -> Score:
     if min(value, 1 - value) < ROUNDING:
         value, equivalent = float(round(value)), float(clusters)
     else:
-        normal = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-        equivalent = value * (1 - value) * (normal / half) ** 2
-    right, wrong, tail = value * equivalent, (1 - value) * equivalent, (1 - CONFIDENCE) / 2
-    low = float(stats.beta.ppf(tail, right, wrong + 1)) if value > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, right + 1, wrong)) if value < 1 else 1.0
-    return Score(value, low, high)
+        equivalent = value * (1 - value) * (ndtri((1 + CONFIDENCE) / 2) / half) ** 2
+    right, wrong = value * equivalent, (1 - value) * equivalent
+    return Score(value, lower_bound(right, wrong), 1 - lower_bound(wrong, right))
+
+
+def lower_bound(right: float, wrong: float) -> float:
+    """The lower end of the exact binomial interval of a share (Clopper and Pearson)."""
+    return float(betaincinv(right, wrong + 1, (1 - CONFIDENCE) / 2)) if right > 0 else 0.0
 
 
 def on_shared_images(answers: Sequence[Answers]) -> list[Answers]:
-    """All cut to the first images that all were measured on.
-
-    Images always come in the same order, so that fewer of them are the first of more.
-    """
+    """All cut to the first images that all were measured on; their order is always the same."""
     shared = min((one.images for one in answers), default=0)
     return [one.first(shared) for one in answers]
 
@@ -262,9 +234,8 @@ def on_shared_images(answers: Sequence[Answers]) -> list[Answers]:
 def worst_case(by_attack: Sequence[Answers]) -> Answers:
     """The outcome under an attacker who, for each image, has the best of several attacks.
 
-    For each image the attack is *chosen* by `selected` and *scored* by `correct`. For deterministic
-    members the two agree; for random ones choosing and scoring by the same draws would call luck
-    an attack.
+    For each image the attack is *chosen* by `selected` and *scored* by `correct`: by the same draws
+    of a random member, luck would pass for an attack.
 
     Raises:
         ValueError: no attack, or answers of different shapes.
@@ -319,17 +290,20 @@ def best_member(alone: Answers) -> Answers:
 
 @dataclass(frozen=True)
 class Transfer:
-    """How attacks carry over between submodels.
-
-    Attributes:
-        accuracies: T[a, b], the accuracy of submodel b on images crafted on submodel a: (n, n).
-        own: D, the mean of the diagonal: every submodel attacked by itself.
-        others: O, the mean off the diagonal: attacked through another submodel; NaN for n = 1.
-    """
+    """How attacks carry over: T[a, b] is the accuracy of b on images crafted on a, (n, n)."""
 
     accuracies: Floats
-    own: float
-    others: float
+
+    @property
+    def own(self) -> float:
+        """D, the mean of the diagonal: every member attacked by itself."""
+        return float(self.accuracies.diagonal().mean())
+
+    @property
+    def others(self) -> float:
+        """O, the mean off the diagonal: attacked through another member; NaN for n = 1."""
+        apart = self.accuracies[~np.eye(len(self.accuracies), dtype=bool)]
+        return float(apart.mean()) if apart.size else math.nan
 
     @property
     def expected_mra(self) -> float:
@@ -339,43 +313,33 @@ class Transfer:
 
 
 def transfer(correct: Correct) -> Transfer:
-    """The transfer tensor from correct[a, b, j], crafted on a and scored on b: (n, n, N)."""
-    accuracies = correct.mean(axis=2, dtype=np.float64)
-    n = len(accuracies)
-    off_diagonal = accuracies[~np.eye(n, dtype=bool)]
-    others = float(off_diagonal.mean()) if n > 1 else float("nan")
-    return Transfer(accuracies, float(accuracies.diagonal().mean()), others)
+    """From correct[a, b, j], crafted on a and scored on the draws of b: (n, n * draws, N)."""
+    n = len(correct)
+    return Transfer(correct.reshape(n, n, -1).mean(axis=2, dtype=np.float64))
 
 
-def persistent(answers: Answers, tries: int) -> float | None:
-    """The mean of s_j^k: all of k independent draws answer a re-sent image correctly.
+def persistent(answers: Answers, tries: float) -> float | None:
+    """The mean of s_j^k: all of k independent draws, or endless ones, answer an image correctly.
 
     Of a random network it is estimated without bias by the share of sets of k of its draws that are
     all right; None where there are fewer draws, or several random members.
     """
     if answers.draws == 1:
-        return float((answers.s**tries).mean())
+        never_wrong = answers.s > 1 - ROUNDING
+        return float(np.where(never_wrong, 1.0, answers.s**tries).mean())
     if len(answers.correct) > answers.draws or tries > answers.draws:
         return None
     right = answers.correct.sum(axis=0)
     return float((comb(right, tries) / comb(answers.draws, tries)).mean())
 
 
-def never_fooled(answers: Answers) -> float | None:
-    """The limit of `persistent` for endless tries: the share of images with s_j = 1.
-
-    None for random members: no number of draws shows that s_j is 1.
-    """
-    return float((answers.s > 1 - ROUNDING).mean()) if answers.draws == 1 else None
-
-
 PerSeed = Mapping[int, Answers]
 
 
 def shared_difference(first: PerSeed, second: PerSeed) -> Score | None:
-    """The paired difference on the seeds and the first images that both sides were measured on.
+    """The paired difference on the seeds and images of both; None where a side has no seed.
 
-    Without common seeds, over all of each side. None where a side has none.
+    Without common seeds, over all of each side.
     """
     if not first or not second:
         return None
@@ -393,11 +357,7 @@ def difference(first: PerSeed, second: PerSeed) -> Score:
     Min, 2005: where few pairs differ, their spread is too small); plus, with one seed, that of the
     means over draws; else that of the mean over seeds: of the differences, where both sides have
     the same seeds; else of each side that has several. Where all pairs are equal the interval
-    reaches at least as far as the exact bound for N images (about 3.7 / N). A tie is where the
-    interval holds 0.
-
-    Args:
-        first, second: one for each training seed; all of the same images.
+    reaches at least as far as the exact bound for N images (about 3.7 / N).
 
     Raises:
         ValueError: no seed, or different images.

@@ -10,7 +10,8 @@ from filelock import FileLock
 from leaderboard import baselines, records, speed
 from leaderboard.drawing import MARK
 from leaderboard.files import write_atomically
-from leaderboard.paper import evidence, gallery, grids
+from leaderboard.paper import evidence, grids
+from leaderboard.paper.figures import gallery
 from leaderboard.paper.report import render_paper, result
 from leaderboard.paper.studies import studies
 from leaderboard.plots import figures
@@ -84,13 +85,13 @@ def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
     found = studies(measured, evidence.read_all(results), grids.read_all(results))
     texts = {
         page_path(results): render(measured, speed.read_all(results), published),
-        paper_path(results): render_paper(found, published),
+        paper_path(results): render_paper(found),
     }
     if results.resolve() == RESULTS.resolve() and README.exists():
         texts[README] = with_result(README.read_text(), result(found))
     drawn = figures(measured)
     for study in found.values():
-        drawn |= {figure.file: figure.draw() for figure in gallery.gallery(study)}
+        drawn |= {figure.file: figure.draw() for figure in gallery(study)}
     return texts, {results.parent / "figures" / name: svg for name, svg in drawn.items()}
 
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -30,7 +30,10 @@ PROTOCOLS = {
     "average": "(draws, N): the members deployed as an ensemble that averages probabilities",
     "transfer": "(n, n * draws, N): crafted on member a, answered by member b",
 }
-KINDS = ("authors", "population", "queries", "cascade", "control")
+# Attacks: by authors of defenses, on one draw; by gradients on the whole law; without gradients;
+# combining others; and none at all.
+Kind = Literal["authors", "population", "queries", "cascade", "control"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Norm = Literal["Linf", "L2"]
 Protocol = Literal["draw", "doubled", "alone", "average", "transfer"]
@@ -55,22 +58,19 @@ UNUSABLE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is measured: everything that determines the number, and nothing that does not.
+    """Everything that determines the number, and nothing that does not.
 
     Attributes:
-        source: where the images came from; sha256 is of the decoded pixels and labels.
+        sha256: of the decoded pixels and labels.
         test_images: how many the budget has; images: how many of them, the first, are attacked.
-        classes: K.
         defense_parameters: keyword arguments, the training recipe included.
         submodels: n, the members.
-        draws: fresh draws of each member that is random in itself; 1: members are deterministic.
+        draws: of each member that is random in itself; 1: members are deterministic.
         probabilities: with which members are drawn; None: uniform.
         attack_parameters: keyword arguments as they run.
         eps: radius in the norm, in units of pixels in [0, 1].
         images_per_draw: consecutive images perturbed with the same draw.
         batch_size: images perturbed at once; random starts depend on it.
-        protocol: who is attacked and who answers, one of `PROTOCOLS`.
-        budget: the budget's name.
         seed: of the population and the attack.
     """
 
@@ -120,15 +120,14 @@ class Facts:
     """What the registries know of a case, so that the page need not know names.
 
     Attributes:
-        attack_kind: "authors": an attack that authors of defenses use, on one draw; "population":
-            by gradients on the whole law; "queries": without gradients; "cascade"; "control".
+        attack_kind: one of `KINDS`.
         claim: the attacks by which the defense's authors measure it; their lowest is *claimed*.
         random: what is random in an answer, in words.
         reference: the defense's paper.
         eps_unit: what radii are written in multiples of.
     """
 
-    attack_kind: Literal["authors", "population", "queries", "cascade", "control"]
+    attack_kind: Kind
     claim: tuple[Name, ...]
     random: str
     reference: str
@@ -140,23 +139,18 @@ class Record:
     """A case and what came out.
 
     Attributes:
-        case: what was measured.
         correct: bool, draw or member i classifies perturbed image j correctly; see `PROTOCOLS`.
         selecting: (N,) s_j estimated on other draws, by which attacks are compared; None where
             members are deterministic.
-        facts: what the registries knew.
         population_sha256: of the weights that were attacked.
         training_seconds: to train the population, excluding one it started from.
-        attack_seconds: to craft the perturbed images.
         unperturbed: share of images that the attack left as they were.
         largest_distance: of a perturbed image from its clean one, in the case's norm.
+        headline: whether defenses are ranked at this radius; else it is a point of a curve.
+        measured_at: UTC, ISO 8601.
         zero_gradients: share of images at which the mean cross-entropy has no gradient at all;
             measured with the clean images only.
         repeatable: whether the same seed gave the same twice; measured with one attack only.
-        headline: whether this radius is one that defenses are ranked at, not only a point of a
-            curve.
-        measured_at: UTC, ISO 8601.
-        environment: versions, device, commit.
         extra: what else the file held, from a version that knew more; kept, not used.
     """
 
@@ -181,7 +175,7 @@ class Record:
         """`correct` as scores take it; of "transfer" all pairs alike."""
         case = self.case
         if case.protocol == "transfer":
-            return metrics.Answers(self.correct.reshape(-1, case.images))
+            return metrics.Answers(self.correct.reshape(-1, case.images), draws=case.draws)
         drawn = case.protocol in ("draw", "doubled")
         return metrics.Answers(
             self.correct,
@@ -221,11 +215,7 @@ def read(path: Path) -> Record:
 
 
 def read_all(folder: Path) -> list[Record]:
-    """All records of a folder, in the order of their file names.
-
-    Raises:
-        RecordError: some cannot be used; the message names each.
-    """
+    """All records of a folder, in the order of their file names; see `read_each`."""
     return read_each(sorted(folder.glob("*.json")), read)
 
 
@@ -258,46 +248,19 @@ class _Packed(msgspec.Struct, forbid_unknown_fields=True):
     data: str
 
 
-class _File(msgspec.Struct):
-    """A record's file, by the names of its fields; `mra` and `interval` are shown to people."""
-
-    schema_version: Literal[2]
-    case: Case
-    facts: Facts
-    correct: _Packed
-    selecting: list[Share] | None
-    mra: float
-    interval: tuple[float, float]
-    population_sha256: Sha256
-    training_seconds: Amount
-    attack_seconds: Amount
-    unperturbed: Share
-    largest_distance: Amount
-    headline: bool
-    measured_at: str
-    zero_gradients: Share | None
-    repeatable: bool | None
-    environment: dict[str, str]
-
-
-_ENCODED = ("case", "facts", "correct", "selecting", "extra")
-
-
 def _encode(record: Record) -> dict[str, Any]:
-    score = record.score
+    """A file's content; `mra` and `interval` are shown to people."""
+    content, score = asdict(record), record.score
     packed = zlib.compress(np.packbits(record.correct).tobytes(), 9)
-    others = {f.name: getattr(record, f.name) for f in fields(record) if f.name not in _ENCODED}
     return {
-        **record.extra,
+        **content.pop("extra"),
+        **content,
         "schema_version": SCHEMA_VERSION,
-        "case": asdict(record.case),
-        "facts": asdict(record.facts),
         "mra": score.value,
         "interval": [score.low, score.high],
-        **others,
         "selecting": None if record.selecting is None else record.selecting.tolist(),
         "correct": {
-            "shape": list(record.correct.shape),
+            "shape": record.correct.shape,
             "encoding": "base64(zlib(numpy.packbits))",
             "data": base64.b64encode(packed).decode(),
         },
@@ -312,35 +275,34 @@ def decode(data: dict[str, Any]) -> Record:
         )
     if unknown := data["case"].keys() - {f.name for f in fields(Case)}:
         raise ValueError(f"a case has no {', '.join(sorted(unknown))}")
-    file = msgspec.convert(data, _File)
-    shape = file.case.shape
-    if file.correct.shape != shape:
-        raise ValueError(f"correct has shape {file.correct.shape}, the case says {shape}")
-    if (file.selecting is not None) != (file.case.draws > 1) or (
-        file.selecting is not None and len(file.selecting) != file.case.images
-    ):
+    known = {*(f.name for f in fields(Record)), "schema_version", "mra", "interval"}
+    extra = {name: value for name, value in data.items() if name not in known}
+    record = msgspec.convert({**data, "extra": extra}, Record, dec_hook=_array)
+    case, selecting, law = record.case, record.selecting, record.case.probabilities
+    if record.correct.shape != case.shape:
+        raise ValueError(f"correct has shape {record.correct.shape}, the case says {case.shape}")
+    if (None if selecting is None else len(selecting)) != (case.images if case.draws > 1 else None):
         raise ValueError("selecting has one share an image where members are random, else nothing")
-    law = file.case.probabilities
-    if law is not None and (len(law) != file.case.submodels or abs(sum(law) - 1) > 1e-9):
-        raise ValueError(f"probabilities are {law}, expected {file.case.submodels} of sum 1")
-    count = math.prod(shape)
+    if law is not None and (len(law) != case.submodels or abs(sum(law) - 1) > 1e-9):
+        raise ValueError(f"probabilities are {law}, expected {case.submodels} of sum 1")
+    mra = float(record.answers.s.mean())
+    if not abs(mra - data["mra"]) <= 1e-12:
+        raise ValueError(f"mra is {data['mra']}, its own data give {mra}")
+    return record
+
+
+def _array(_: object, value: Any) -> npt.NDArray[Any]:
+    """The bits of `correct`, or the shares of `selecting`."""
+    if isinstance(value, list):
+        return np.array(msgspec.convert(value, list[Share]))
+    packed = msgspec.convert(value, _Packed)
+    count = math.prod(packed.shape)
     if count > _MOST_ANSWERS:
         raise ValueError(f"{count:,} answers, more than the {_MOST_ANSWERS:,} that are read")
-    packed = base64.b64decode(file.correct.data, validate=True)
-    unpacked = zlib.decompressobj().decompress(packed, -(-count // 8) + 1)
+    size = -(-count // 8)
+    compressed = base64.b64decode(packed.data, validate=True)
+    unpacked = zlib.decompressobj().decompress(compressed, size + 1)
     bits = np.unpackbits(np.frombuffer(unpacked, np.uint8))
-    if len(unpacked) != -(-count // 8) or bits[count:].any():
+    if len(unpacked) != size or bits[count:].any():
         raise ValueError(f"correct does not hold {count:,} answers")
-    known = {f.name for f in fields(Record)} - {*_ENCODED}
-    record = Record(
-        case=file.case,
-        facts=file.facts,
-        correct=bits[:count].reshape(shape).astype(bool),
-        selecting=None if file.selecting is None else np.asarray(file.selecting),
-        extra={name: value for name, value in data.items() if name not in _File.__struct_fields__},
-        **{name: getattr(file, name) for name in known},
-    )
-    mra = float(record.answers.s.mean())
-    if not abs(mra - file.mra) <= 1e-12:
-        raise ValueError(f"mra is {file.mra}, its own data give {mra}")
-    return record
+    return bits[:count].reshape(packed.shape).astype(bool)

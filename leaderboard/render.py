@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -49,8 +50,8 @@ figure is only an upper bound. `single` and `single-adv` are one network without
 adversarial training: what a defense must beat to be worth its cost.
 """
 
-# How often an image is sent; 0: endlessly.
-TRIES = (1, 2, 5, 10, 0)
+# How often an image is sent.
+TRIES = (1, 2, 5, 10, math.inf)
 ROBUSTBENCH_ARCHITECTURES = ("ResNet-18", "PreActResNet-18", "WideResNet-28-10", "WideResNet-34-10")
 
 
@@ -105,7 +106,9 @@ def draw(ranked: Sequence[Row]) -> str:
     if not body:
         return ""
     headers = ["defense", "PGD on", "own", "others", "MRA"]
-    headers += [{0: "unlimited tries", 1: "1 try"}.get(tries, f"{tries} tries") for tries in TRIES]
+    headers += [
+        {math.inf: "unlimited tries", 1: "1 try"}.get(tries, f"{tries} tries") for tries in TRIES
+    ]
     return (
         "**What the draw does.** Under PGD, on the images and seeds named: *own*, accuracy of a "
         "network on images crafted on itself; *others*, on those crafted on another; *MRA*, which "
@@ -114,11 +117,8 @@ def draw(ranked: Sequence[Row]) -> str:
     )
 
 
-def _survival(measured: Sequence[Answers], tries: int) -> str:
-    shares = [
-        metrics.persistent(answers, tries) if tries else metrics.never_fooled(answers)
-        for answers in measured
-    ]
+def _survival(measured: Sequence[Answers], tries: float) -> str:
+    shares = [metrics.persistent(answers, tries) for answers in measured]
     known = [share for share in shares if share is not None]
     return format_percent(float(np.mean(known)) if known else None)
 

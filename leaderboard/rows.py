@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from leaderboard import metrics
 from leaderboard.metrics import Answers, Score, score
-from leaderboard.records import Facts, Record
+from leaderboard.records import Case, Facts, Record
 
 # From the least to the most thorough.
 BUDGETS = ("smoke", "quick", "paper")
@@ -36,6 +36,7 @@ class Setting:
 
 
 BySeed = Mapping[int, Record]
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class Row:
     submodels: int
     by_attack: Mapping[str, BySeed]
     by_protocol: Mapping[str, BySeed] = field(default_factory=dict)
-    sweep: Mapping[str, Mapping[float, BySeed]] = field(default_factory=dict)
+    sweep: Mapping[tuple[str, float], BySeed] = field(default_factory=dict)
 
     @property
     def records(self) -> list[Record]:
@@ -62,15 +63,19 @@ class Row:
         groups = [*self.by_attack.values(), *self.by_protocol.values()]
         return [record for by_seed in groups for record in by_seed.values()]
 
+    def curve(self, attack: str) -> dict[float, BySeed]:
+        """An attack's records from clean images, at 0, to its largest eps."""
+        radii = [eps for name, eps in sorted(self.sweep) if name == attack]
+        clean = self.by_attack.get("none")
+        return ({0.0: clean} if clean else {}) | {eps: self.sweep[attack, eps] for eps in radii}
+
     def score(self, attack: str) -> Score | None:
         """Accuracy under one attack, or None where it was not run."""
-        by_seed = self.by_attack.get(attack)
-        return score(list(answers(by_seed).values())) if by_seed else None
+        return mean_score(self.by_attack.get(attack, {}))
 
     def protocol_score(self, protocol: str) -> Score | None:
         """The mean of `correct` under another protocol, or None where it was not run."""
-        by_seed = self.by_protocol.get(protocol)
-        return score(list(answers(by_seed).values())) if by_seed else None
+        return mean_score(self.by_protocol.get(protocol, {}))
 
     @property
     def draws(self) -> int:
@@ -115,7 +120,7 @@ class Row:
     @property
     def worst(self) -> Score | None:
         """Worst-case accuracy: per image the strongest of all attacks run, selected and scored."""
-        return score(list(self.worst_by_seed.values())) if self.worst_by_seed else None
+        return score([*self.worst_by_seed.values()]) if self.worst_by_seed else None
 
     @property
     def illusion(self) -> float | None:
@@ -136,15 +141,12 @@ class Row:
     @property
     def best_own(self) -> Score | None:
         """The best member's own accuracy when deployed and attacked alone, cross-fitted."""
-        best = list(self._best_members().values())
-        return score(best) if best else None
+        best = self._best_members()
+        return score([*best.values()]) if best else None
 
     @property
     def gain(self) -> Score | None:
-        """Accuracy under the cascade minus the best member's own: what drawing is worth.
-
-        On the seeds that both were measured on.
-        """
+        """Accuracy under the cascade minus the best member's own, on the seeds of both."""
         return metrics.shared_difference(answers(self.cascade), self._best_members())
 
     def _best_members(self) -> dict[int, Answers]:
@@ -183,14 +185,19 @@ def answers(by_seed: BySeed) -> dict[int, Answers]:
     return {seed: record.answers for seed, record in by_seed.items()}
 
 
+def mean_score(by_seed: BySeed) -> Score | None:
+    """Accuracy over all seeds, or None without any."""
+    return score([*answers(by_seed).values()]) if by_seed else None
+
+
 def own_and_others(by_seed: BySeed) -> tuple[dict[int, Answers], dict[int, Answers]]:
-    """Of a transfer: answers to images crafted on the same member (n, N), and on another."""
-    tensors = {seed: record.correct for seed, record in by_seed.items()}
-    own = {seed: Answers(correct.diagonal().T) for seed, correct in tensors.items()}
-    others = {
-        seed: Answers(correct[~np.eye(len(correct), dtype=bool)])
-        for seed, correct in tensors.items()
-    }
+    """Of a transfer: answers to images crafted on the same member, and on another."""
+    own, others = {}, {}
+    for seed, record in by_seed.items():
+        n, draws, images = record.case.submodels, record.case.draws, record.case.images
+        pairs, same = record.correct.reshape(n, n, -1, images), np.eye(n, dtype=bool)
+        own[seed] = Answers(pairs[same].reshape(-1, images), draws=draws)
+        others[seed] = Answers(pairs[~same].reshape(-1, images), draws=draws)
     return own, others
 
 
@@ -219,13 +226,7 @@ def settings(records: Iterable[Record]) -> dict[Setting, list[Record]]:
     grouped: dict[Setting, list[Record]] = {}
     for record in records:
         case = record.case
-        setting = Setting(
-            case.dataset,
-            case.budget,
-            case.source,
-            case.sha256,
-            case.test_images,
-        )
+        setting = Setting(case.dataset, case.budget, case.source, case.sha256, case.test_images)
         grouped.setdefault(setting, []).append(record)
     return dict(sorted(grouped.items(), key=lambda item: (-budget_rank(item[0].budget), item[0])))
 
@@ -251,50 +252,59 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
     that have all that a rank needs count; while there is none, those with the most attacks.
     """
     populations = _populations(records)
-    names = _labels(populations)
+    labels = _labels(populations)
     found = []
-    for identity, mine in populations.items():
-        here: dict[tuple[str, str], dict[int, Record]] = {}
-        sweep: dict[str, dict[float, dict[int, Record]]] = {}
-        for record in sorted(mine, key=lambda r: r.measured_at):
-            case = record.case
-            clean = case.attack == "none"
-            if not clean and case.norm != norm:
-                continue
-            if case.protocol == "draw":
-                at_eps = sweep.setdefault(case.attack, {}).setdefault(case.eps, {})
-                at_eps[case.seed] = record
-            if clean or case.eps == eps:
-                here.setdefault((case.protocol, case.attack), {})[case.seed] = record
-        drawn = {attack: by for (protocol, attack), by in here.items() if protocol == "draw"}
-        counted = _counted_seeds(drawn)
-        for by_seed in (
-            *here.values(),
-            *(by for curve in sweep.values() for by in curve.values()),
-        ):
-            for seed in by_seed.keys() - counted:
-                del by_seed[seed]
-        drawn = {attack: by for attack, by in sorted(drawn.items()) if by}
-        if drawn.keys() - {"none"}:
-            others = {
-                protocol: kept
-                for (protocol, attack), by in here.items()
-                if protocol != "draw" and (kept := _of_same_version(by, drawn.get(attack, {})))
-            }
-            case = mine[0].case
-            found.append(Row(names[identity], case.defense, case.submodels, drawn, others, sweep))
+    for identity, of_it in populations.items():
+        fitting = [r for r in of_it if r.case.attack == "none" or r.case.norm == norm]
+        here = [r for r in fitting if r.case.attack == "none" or r.case.eps == eps]
+        drawn = _newest([r for r in here if r.case.protocol == "draw"], lambda c: c.attack)
+        seeds = _counted_seeds(drawn)
+        drawn = {
+            attack: counted
+            for attack, by_seed in sorted(drawn.items())
+            if (counted := {seed: by_seed[seed] for seed in by_seed if seed in seeds})
+        }
+        if not drawn.keys() - {"none"}:
+            continue
+        others = [
+            r
+            for r in here
+            if r.case.protocol != "draw" and r.case.seed in seeds and _of_same_version(r, drawn)
+        ]
+        swept = [
+            r
+            for r in fitting
+            if r.case.protocol == "draw" and r.case.seed in seeds and r.case.attack != "none"
+        ]
+        case = of_it[0].case
+        found.append(
+            Row(
+                labels[identity],
+                case.defense,
+                case.submodels,
+                by_attack=drawn,
+                by_protocol=_newest(others, lambda c: c.protocol),
+                sweep=_newest(swept, lambda c: (c.attack, c.eps)),
+            )
+        )
     return sorted(
         found, key=lambda r: (not r.complete, -(r.worst.value if r.worst else 0), r.label)
     )
 
 
-def _of_same_version(by_seed: BySeed, drawn: BySeed) -> dict[int, Record]:
-    """The records of a protocol whose attack is not of another version than under the draw."""
-    return {
-        seed: record
-        for seed, record in by_seed.items()
-        if seed not in drawn or drawn[seed].case.attack_version == record.case.attack_version
-    }
+def _newest(records: Iterable[Record], key: Callable[[Case], Key]) -> dict[Key, dict[int, Record]]:
+    """Records by a key of their cases, then by seed; of several the newest."""
+    grouped: dict[Key, dict[int, Record]] = {}
+    for record in sorted(records, key=lambda r: r.measured_at):
+        grouped.setdefault(key(record.case), {})[record.case.seed] = record
+    return grouped
+
+
+def _of_same_version(record: Record, drawn: Mapping[str, BySeed]) -> bool:
+    """Whether the record's attack is not of another version than under the draw."""
+    case = record.case
+    same = drawn.get(case.attack, {}).get(case.seed, record)
+    return same.case.attack_version == case.attack_version
 
 
 def _counted_seeds(drawn: Mapping[str, BySeed]) -> set[int]:
@@ -316,33 +326,27 @@ def _required(drawn: Mapping[str, BySeed]) -> list[BySeed]:
 
 def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:
     """Records by defense, version, parameters and n, without those of superseded weights."""
-    newest: dict[tuple[str, int], Record] = {}
+    weights: dict[tuple[str, int], str] = {}
     grouped: dict[str, list[Record]] = {}
-    for record in records:
+    for record in sorted(records, key=lambda r: r.measured_at):
         case = record.case
         identity = json.dumps(
             [case.defense, case.submodels, case.defense_version, dict(case.defense_parameters)],
             sort_keys=True,
         )
         grouped.setdefault(identity, []).append(record)
-        key = (identity, case.seed)
-        if key not in newest or newest[key].measured_at < record.measured_at:
-            newest[key] = record
+        weights[identity, case.seed] = record.population_sha256
     return {
-        identity: [
-            r
-            for r in mine
-            if r.population_sha256 == newest[identity, r.case.seed].population_sha256
-        ]
-        for identity, mine in sorted(grouped.items())
+        identity: [r for r in of_it if r.population_sha256 == weights[identity, r.case.seed]]
+        for identity, of_it in sorted(grouped.items())
     }
 
 
 def _labels(populations: Mapping[str, Sequence[Record]]) -> dict[str, str]:
     """A label for each population, by identity: the name, and what tells namesakes apart."""
     named: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
-    for identity, mine in populations.items():
-        case = mine[0].case
+    for identity, of_it in populations.items():
+        case = of_it[0].case
         settings = {"version": case.defense_version, **_flat(case.defense_parameters)}
         named.setdefault((case.defense, case.submodels), {})[identity] = settings
     labels = {}

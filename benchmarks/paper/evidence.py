@@ -228,7 +228,7 @@ def conformity(scene: Scene) -> Arrays:
     for session, prepared in scene.conforming().values():
         for name, attack, eps in (("clean", "none", 0.0), ("claimed", CLAIMED, scene.eps)):
             record, _ = session.measure(prepared, attack, ThreatModel("Linf", eps))
-            accuracies[name].append(metrics.submodel_accuracies(record.correct))
+            accuracies[name].append(record.correct.mean(axis=-1))
     return {
         "seeds": np.asarray(list(scene.conforming()), np.float32),
         **{name: np.asarray(values, np.float32) for name, values in accuracies.items()},
@@ -247,7 +247,7 @@ def examples(scene: Scene) -> Arrays:
         shown = perturbed[columns]
         votes = scene.answers(population, shown).mode(0).values
         images.append((shown.clamp(0, 1) * 255).round().byte().cpu().contiguous().numpy())
-        right.append(metrics.expected_correctness(correct)[columns])
+        right.append(Answers(correct).s[columns])
         answers.append(votes.byte().cpu().numpy())
     return {
         "images": np.stack(images),

@@ -1,22 +1,28 @@
-"""The numbers of the paper's tables beside ours, each with a verdict."""
+"""The numbers of the paper's tables: beside ours with a verdict, and checked against each other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from leaderboard.metrics import Score
+from scipy import stats
+
+from leaderboard.metrics import CONFIDENCE, Score
 from leaderboard.paper.names import PAPER_ATTACKS, SUBMODELS
 from leaderboard.paper.studies import Study
 
-# A number of ours within so much of the paper's MRA reproduces it; on clean images, where five
-# points are many times the errors, within less.
+# An MRA of ours within so much of the paper's reproduces it; on clean images, where five points are
+# many times the errors, within less.
 TOLERANCE, CLEAN_TOLERANCE = 0.05, 0.01
 # The adversarially trained populations that its authors released have another n than the paper's.
 OF_THE_PAPERS_SIZE = ("ulm", "clm")
 REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE)
+# The test images of MNIST, and of CIFAR-10.
+PAPER_IMAGES = 10_000
 
 
 @dataclass(frozen=True)
@@ -24,9 +30,7 @@ class Comparison:
     """One published MRA beside ours, both in [0, 1].
 
     Attributes:
-        submodels: n of ours.
-        trainings: how many training seeds ours is of.
-        verdict: one of the three words above.
+        submodels, trainings: n of ours and how many training seeds it is of; 0: not measured.
         reason: why it is not comparable, or empty.
     """
 
@@ -37,9 +41,8 @@ class Comparison:
     defense: str
     paper: float
     ours: Score | None
-    submodels: int | None
+    submodels: int
     trainings: int
-    verdict: str
     reason: str
 
     @property
@@ -48,69 +51,57 @@ class Comparison:
         return None if self.ours is None else self.ours.value - self.paper
 
     @property
-    def by_chance(self) -> bool:
-        """Whether ours does not reproduce the paper's but has it in its interval."""
-        return self.verdict == NOT_REPRODUCED and self._within
+    def near(self) -> bool:
+        """Whether ours is as near as a reproduced number."""
+        return self.ours is not None and near(self.attack, self.ours.value, self.paper)
 
     @property
-    def apart(self) -> bool:
-        """Whether ours reproduces the paper's but has it outside its interval."""
-        return self.verdict == REPRODUCED and not self._within
+    def verdict(self) -> str:
+        """One of `VERDICTS`."""
+        if self.reason:
+            return NOT_COMPARABLE
+        return REPRODUCED if self.near else NOT_REPRODUCED
 
     @property
-    def _within(self) -> bool:
+    def inside(self) -> bool:
+        """Whether our interval contains the paper's number."""
         return self.ours is not None and self.ours.low <= self.paper <= self.ours.high
 
 
 def compare(tables: Mapping[str, Any], studies: Mapping[str, Study]) -> list[Comparison]:
     """Every number of the paper's Tables 1 to 5, in their order."""
     found = []
-    for number, table in sorted(tables.items()):
-        if "rows" in table:
-            eps = float(Fraction(str(table["eps"])))
-            for attack in (a for a in PAPER_ATTACKS if a in table["rows"]):
-                for defense, percent in table["rows"][attack].items():
-                    cell = (number, table["dataset"], eps, attack, defense, percent / 100)
-                    found.append(_one(*cell, studies))
-        else:
-            for dataset in (name for name in table if name != "attack"):
-                for defense, percent in table[dataset].items():
-                    cell = (number, dataset, 0.0, "none", defense, percent / 100)
-                    found.append(_one(*cell, studies))
+    for number, dataset, eps, attack, defense, paper in _published(tables):
+        study = studies.get(dataset)
+        row = study.row(defense, eps) if study else None
+        ours = row.score(attack) if row else None
+        reason = ""
+        if study is None or row is None or ours is None:
+            reason = "not measured"
+        elif study.obstacle:
+            reason = study.obstacle
+        elif attack == "pgd-eot":
+            reason = "ours draws networks, the authors' script runs it on one"
+        elif defense in OF_THE_PAPERS_SIZE and row.submodels != SUBMODELS:
+            reason = f"n = {row.submodels}, the paper's {SUBMODELS}"
+        submodels = row.submodels if row else 0
+        trainings = len(row.by_attack.get(attack, {})) if row else 0
+        where = (number, dataset, eps, attack, defense, paper)
+        found.append(Comparison(*where, ours, submodels, trainings, reason))
     return found
 
 
-def _one(
-    number: str,
-    dataset: str,
-    eps: float,
-    attack: str,
-    defense: str,
-    paper: float,
-    studies: Mapping[str, Study],
-) -> Comparison:
-    study = studies.get(dataset)
-    row = study.row(defense, eps) if study else None
-    ours = row.score(attack) if row else None
-    submodels = row.submodels if row else None
-    trainings = len(row.by_attack.get(attack, {})) if row else 0
-    verdict, reason = _verdict(study, attack, paper, ours)
-    if not reason and defense in OF_THE_PAPERS_SIZE and submodels != SUBMODELS:
-        verdict, reason = NOT_COMPARABLE, f"n = {submodels}, the paper's {SUBMODELS}"
-    return Comparison(
-        *(number, dataset, eps, attack, defense, paper, ours),
-        *(submodels, trainings, verdict, reason),
-    )
-
-
-def _verdict(study: Study | None, attack: str, paper: float, ours: Score | None) -> tuple[str, str]:
-    if study is None or ours is None:
-        return NOT_COMPARABLE, "not measured"
-    if study.obstacle:
-        return NOT_COMPARABLE, study.obstacle
-    if attack == "pgd-eot":
-        return NOT_COMPARABLE, "ours draws networks, the authors' script runs it on one"
-    return (REPRODUCED if near(attack, ours.value, paper) else NOT_REPRODUCED), ""
+def _published(tables: Mapping[str, Any]) -> Iterator[tuple[str, str, float, str, str, float]]:
+    """Table, dataset, eps, attack, defense and MRA of each number."""
+    for number, table in sorted(tables.items()):
+        if "rows" in table:
+            eps = float(Fraction(str(table["eps"])))
+            places = [(table["dataset"], eps, a, table["rows"].get(a, {})) for a in PAPER_ATTACKS]
+        else:
+            places = [(name, 0.0, "none", table[name]) for name in table if name != "attack"]
+        for dataset, eps, attack, row in places:
+            for defense, percent in row.items():
+                yield number, dataset, eps, attack, defense, percent / 100
 
 
 def near(attack: str, ours: float, paper: float | None) -> bool:
@@ -119,7 +110,50 @@ def near(attack: str, ours: float, paper: float | None) -> bool:
     return paper is not None and abs(ours - paper) <= tolerance
 
 
-def counts(comparisons: Sequence[Comparison]) -> dict[str, int]:
-    """How many numbers got each verdict."""
-    words = (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE)
-    return {word: sum(one.verdict == word for one in comparisons) for word in words}
+@dataclass(frozen=True)
+class PaperCheck:
+    """Whether published MRA under a strong attack is no higher than under a weak one.
+
+    Attributes:
+        accuracies: MRA under the strong attack and the weak one, in [0, 1].
+    """
+
+    table: str
+    defense: str
+    name: str
+    strong: str
+    weak: str
+    accuracies: tuple[float, float]
+
+    @property
+    def excess(self) -> float:
+        """MRA under the strong attack minus that under the weak one; any above 0 fails."""
+        return self.accuracies[0] - self.accuracies[1]
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether it is within sampling error; published numbers allow no pairing of images."""
+        variance = sum(share * (1 - share) for share in self.accuracies) / PAPER_IMAGES
+        quantile = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+        return abs(self.excess) < quantile * math.sqrt(variance)
+
+
+def check_paper(tables: Mapping[str, Any]) -> list[PaperCheck]:
+    """The checks on each column of the paper's tables.
+
+    `pgd-eot` has none: on one deterministic network, as the paper ran it, it is PGD.
+    """
+    checks = (
+        ("iterated no weaker than single-step", "pgd", "fgsm"),
+        ("ensemble of attacks no weaker than its parts", "autoattack", "pgd"),
+    )
+    return [
+        PaperCheck(
+            number, defense, name, strong, weak, (by_defense / 100, rows[weak][defense] / 100)
+        )
+        for number, table in sorted(tables.items())
+        if (rows := table.get("rows"))
+        for defense in rows["pgd"]
+        for name, strong, weak in checks
+        for by_defense in [rows[strong][defense]]
+    ]

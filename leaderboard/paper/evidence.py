@@ -6,9 +6,9 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -42,11 +42,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def _of_each(**arrays: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    return {
-        f"{defense} {name.replace('_', ' ')}": axes
-        for defense in COMPARED
-        for name, axes in arrays.items()
-    }
+    return {f"{d} {name.replace('_', ' ')}": arrays[name] for d in COMPARED for name in arrays}
 
 
 # The arrays of each kind, with the meaning of their axes. n submodels, N images; pairs (a, b) with
@@ -68,50 +64,88 @@ KINDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "diversity": _of_each(measures=("measures", "pairs"), **dict.fromkeys(OUTCOMES, ("pairs",))),
 }
+# Axes of one length in all evidence.
+_LENGTHS = {"measures": len(DIVERSITY), "quantiles": len(QUANTILES)}
 # More than any figure shows.
 _MOST_BYTES = 2**28
 
 
-# An array in JSON, where msgspec writes bytes in base64.
-class _Packed(msgspec.Struct, forbid_unknown_fields=True):
-    shape: list[int]
-    dtype: Literal["float32", "uint8", "bool"]
-    encoding: str
-    data: bytes
-
-
-class Evidence(Sealed, frozen=True, kw_only=True, eq=False):
-    """What one figure is drawn from.
+class Measured(Sealed, frozen=True, kw_only=True, eq=False):
+    """What a file of a study says of itself.
 
     Attributes:
-        kind: one of `KINDS`, which says what the arrays hold.
         source: where the images came from; sha256 is of the decoded pixels and labels.
-        budget: the budget's name.
-        parameters: what else determines the arrays: numbers of images, radii.
         populations: the SHA-256 of the weights looked at, by defense and seed.
-        arrays: float32, uint8 or bool.
         measured_at: UTC, ISO 8601.
-        environment: versions, device, commit.
     """
 
-    kind: str
+    kind: Name
     dataset: Name
     source: str
     sha256: str
     budget: Name
     seed: int
-    parameters: Mapping[str, Any]
     populations: Mapping[str, str]
-    arrays: Mapping[str, Array]
     measured_at: str
-    environment: Mapping[str, str]
+
+    @property
+    def determined_by(self) -> list[Any]:
+        """What else the content depends on, as JSON."""
+        raise NotImplementedError
 
     @property
     def key(self) -> str:
-        """A readable name, different where the data, budget, seed or parameters are."""
-        identity = json.dumps([self.source, self.sha256, dict(self.parameters)], sort_keys=True)
+        """A readable name, different where the data, budget, seed or numbers are."""
+        identity = json.dumps([self.source, self.sha256, *self.determined_by], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
         return f"{self.kind}-{self.dataset}-{self.budget}-s{self.seed}-{digest}"
+
+
+class Evidence(Measured, frozen=True, kw_only=True, eq=False):
+    """What one figure is drawn from.
+
+    Attributes:
+        kind: one of `KINDS`, which says what the arrays hold.
+        parameters: what else determines the arrays: numbers of images, radii.
+        environment: versions, device, commit.
+        arrays: float32, uint8 or bool.
+    """
+
+    parameters: Mapping[str, Any]
+    environment: Mapping[str, str]
+    arrays: Mapping[str, Array]
+
+    @property
+    def determined_by(self) -> list[Any]:
+        """Its parameters."""
+        return [dict(self.parameters)]
+
+    @property
+    def eps(self) -> float | None:
+        """The radius of its attacks, if defenses are ranked there."""
+        return self.parameters.get("eps")
+
+
+File = TypeVar("File", bound=Measured)
+
+
+def read_measured(
+    path: Path, parse: Callable[[Mapping[str, Any]], File], kinds: Collection[str]
+) -> File:
+    """Read one file, of one of several kinds.
+
+    Raises:
+        RecordError: it cannot be parsed, or is not of this version.
+    """
+    try:
+        measured = parse(read_sealed(path))
+        if measured.kind not in kinds:
+            raise ValueError(f"kind {measured.kind!r}, known: {', '.join(kinds)}")
+        if path.stem != measured.key:
+            raise ValueError(f"it holds {measured.key}")
+    except (OSError, ValueError, zlib.error) as error:
+        raise RecordError(f"{path}: not usable ({error})") from error
+    return measured
 
 
 def folder_of(results: Path) -> Path:
@@ -125,10 +159,9 @@ def write(evidence: Evidence, results: Path) -> Path:
     Raises:
         ValueError: arrays that are not what the kind says.
     """
-    _check(evidence)
     path = folder_of(results) / f"{evidence.key}.json"
+    _check(evidence)
     content = msgspec.to_builtins(evidence, enc_hook=_encode)
-    content["arrays"] = content.pop("arrays")
     _parse(content)
     write_sealed(path, content)
     return path
@@ -140,18 +173,7 @@ def read(path: Path) -> Evidence:
     Raises:
         RecordError: it is no evidence, or not of this version.
     """
-    try:
-        evidence = _parse(read_sealed(path))
-        _check(evidence)
-        if path.stem != evidence.key:
-            raise ValueError(f"it holds {evidence.key}")
-    except (OSError, ValueError, zlib.error) as error:
-        raise RecordError(f"{path}: not usable evidence ({error})") from error
-    return evidence
-
-
-def _parse(content: Mapping[str, Any]) -> Evidence:
-    return msgspec.convert(content, Evidence, dec_hook=_decode)
+    return read_measured(path, _parse, KINDS)
 
 
 def read_all(results: Path) -> list[Evidence]:
@@ -169,14 +191,26 @@ def pairs(submodels: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
     return a, b
 
 
+def _parse(content: Mapping[str, Any]) -> Evidence:
+    evidence = msgspec.convert(content, Evidence, dec_hook=_decode)
+    _check(evidence)
+    return evidence
+
+
+class _Packed(msgspec.Struct, forbid_unknown_fields=True):
+    """An array in JSON, where msgspec writes bytes in base64."""
+
+    shape: list[int]
+    dtype: Literal["float32", "uint8", "bool"]
+    encoding: str
+    data: bytes
+
+
 def _encode(array: Array) -> dict[str, Any]:
     raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
-    return {
-        "shape": list(array.shape),
-        "dtype": array.dtype.name,
-        "encoding": "base64(zlib(little endian))",
-        "data": zlib.compress(raw, 9),
-    }
+    encoding = "base64(zlib(little endian))"
+    packed = {"dtype": array.dtype.name, "encoding": encoding, "data": zlib.compress(raw, 9)}
+    return {"shape": list(array.shape), **packed}
 
 
 def _decode(_array: type, content: Any) -> Array:
@@ -192,24 +226,18 @@ def _decode(_array: type, content: Any) -> Array:
 
 
 def _check(evidence: Evidence) -> None:
-    if evidence.kind not in KINDS:
-        raise ValueError(f"kind {evidence.kind!r}, known: {', '.join(KINDS)}")
-    expected = KINDS[evidence.kind]
-    if evidence.arrays.keys() != expected.keys():
+    expected = KINDS.get(evidence.kind, {})
+    if evidence.kind in KINDS and evidence.arrays.keys() != expected.keys():
         raise ValueError(f"arrays {sorted(evidence.arrays)}, expected {sorted(expected)}")
-    lengths = {
-        "measures": len(DIVERSITY),
-        "quantiles": len(QUANTILES),
-    }
+    lengths = dict(_LENGTHS)
     for name, axes in expected.items():
         array = evidence.arrays[name]
-        shape = array.shape
         if array.dtype.name not in ("float32", "uint8", "bool"):
             raise ValueError(f"{name} is of {array.dtype}, expected float32, uint8 or bool")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has a value that is no finite number")
-        if len(shape) != len(axes) or 0 in shape:
-            raise ValueError(f"{name} has shape {shape}, expected ({', '.join(axes)})")
-        for axis, length in zip(axes, shape, strict=True):
+        if array.ndim != len(axes) or 0 in array.shape:
+            raise ValueError(f"{name} has shape {array.shape}, expected ({', '.join(axes)})")
+        for axis, length in zip(axes, array.shape, strict=True):
             if lengths.setdefault(axis, length) != length:
                 raise ValueError(f"{name} has {length} {axis}, expected {lengths[axis]}")

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from leaderboard.baselines import Baselines
 from leaderboard.formats import format_percent, format_points, format_score
 from leaderboard.markdown import escape, markdown_table
-from leaderboard.paper.comparison import TOLERANCE, Comparison, near
+from leaderboard.paper.comparison import Comparison, near
 from leaderboard.paper.evidence import COMPARED
 from leaderboard.paper.grids import GRIDS, Cell, Grid, Way
-from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS, NAMES, format_radius
+from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS, NAMES, PUBLISHED
 from leaderboard.paper.studies import Study
+from leaderboard.paper.templating import render_macro
 
-SHARES_ONLY = "Shares only: measured before the answers of single networks were kept."
 
-
-def explain(one: Comparison, study: Study, baselines: Baselines) -> str:
+def explain(one: Comparison, study: Study) -> str:
     """Why our number may be far from the paper's; nothing if nothing was tried.
 
     How far networks trained alike may differ, near or not, and which ways come near.
     """
     if one.ours is None or study.obstacle:
         return ""
-    far = not near(one.attack, one.ours.value, one.paper)
-    words = (may_leave(one, study), _tried(one, study, baselines) if far else "")
+    words = (may_leave(one, study), "" if one.near else _tried(one, study))
     return "; ".join(filter(None, words))
 
 
-def _tried(one: Comparison, study: Study, baselines: Baselines) -> str:
+def _tried(one: Comparison, study: Study) -> str:
     """Which ways come near a number of the paper's; nothing if none was tried.
 
     Another setting of the attack explains nothing unless it comes near on each population and at
@@ -38,10 +36,10 @@ def _tried(one: Comparison, study: Study, baselines: Baselines) -> str:
     unless it is near all of the paper's numbers.
     """
     comes_near = {
-        way: _is_near(way, grid, baselines) and (whole or grid.layout.kind != "retraining")
+        way: _is_near(way, grid) and (whole or grid.layout.kind != "retraining")
         for grid in study.grids.values()
         for row in grid.rows
-        for whole in [_near_throughout(row, grid, baselines) or not row[0].trained]
+        for whole in [_near_throughout(row, grid) or not row[0].trained]
         for way in row
         if way.attack == one.attack
     }
@@ -86,163 +84,102 @@ def may_leave(one: Comparison, study: Study) -> str:
     return ""
 
 
-def what_moves(study: Study, baselines: Baselines) -> str:
+def what_moves(study: Study) -> str:
     """All grids, kind by kind, as a section of the report."""
-    if study.obstacle:
+    grids = [] if study.obstacle else [study.grids[kind] for kind in GRIDS if kind in study.grids]
+    if not grids:
         return ""
-    shown = [
-        show(study.grids[kind], baselines) for kind, show in _TABLES.items() if kind in study.grids
-    ]
     title = f"## What moves its numbers, {escape(study.setting.dataset)}\n"
-    return "\n".join([title, *_by_seed(study), *shown]) if shown else ""
+    return "\n".join([title, *_by_seed(study), *map(_section, grids)])
+
+
+def _section(grid: Grid) -> str:
+    """What a grid is of, and its table."""
+    kind = grid.layout.kind
+    if kind in ("variants", "variants-adv"):
+        words, table = _variants(grid)
+    elif kind == "networks":
+        n = grid.layout.trainings[0].submodels
+        words, table = _words("networks", grid, n), _by_network(grid)
+    elif kind == "epochs":
+        words, table = _words("epochs", grid, _widest(grid)), _by_training(grid)
+    else:
+        names = [row[0].training.name for row in grid.rows if _near_throughout(row, grid)]
+        macro = "retraining" if kind == "retraining" else "continued"
+        words, table = _words(macro, grid, names), _by_training(grid)
+    return f"{words}\n\n{table}"
+
+
+def _words(macro: str, *values: Any) -> str:
+    return render_macro("moves.md", macro, *values)
 
 
 def _by_seed(study: Study) -> list[str]:
     """How far another training seed alone moves MRA, as a paragraph; empty with one seed."""
-    eps = study.radii[0]
     listed = []
     for defense in COMPARED:
-        row = study.row(defense, eps)
-        if row is None:
-            continue
-        for attack in CLAIM_ATTACKS:
-            by_seed = sorted(row.by_attack.get(attack, {}).items())
+        row = study.row(defense, study.radii[0])
+        for attack in CLAIM_ATTACKS if row else ():
+            by_seed = sorted(row.by_attack.get(attack, {}).items()) if row else []
             if len(by_seed) > 1:
-                shares = ", ".join(format_percent(r.score.value) for _, r in by_seed)
-                listed.append(f"{NAMES[defense]} under `{attack}` {shares}")
-    if not listed:
-        return []
-    return [
-        "The tables below are of one training. Another training seed alone moves MRA by points. "
-        f"At eps {format_radius(study.setting.dataset, eps)}, by seed: {'; '.join(listed)}.\n"
-    ]
+                listed.append((defense, attack, [record.score.value for _, record in by_seed]))
+    return [_words("seeds", study, listed) + "\n"] if listed else []
 
 
-def _variants(grid: Grid, baselines: Baselines) -> str:
+def _variants(grid: Grid) -> tuple[str, str]:
     """The paper's attacks as its authors may have run them."""
     body, matching = [], []
     for ways in zip(*grid.rows, strict=True):
         cells = [f"`{ways[0].attack}`", escape(ways[0].cell.run)]
+        if all(_is_near(way, grid) for way in ways):
+            matching.append(" ".join(cells))
         for way in ways:
-            paper = _paper_mra(way, grid, baselines)
+            paper = _paper_mra(way, grid)
             difference = None if paper is None else way.score.value - paper
             cells += [format_percent(way.score.value), format_percent(paper)]
             cells.append(format_points(difference))
         body.append(cells)
-        if all(_is_near(way, grid, baselines) for way in ways):
-            matching.append(" ".join(cells[:2]))
     names = [NAMES[row[0].defense] for row in grid.rows]
     headers = ["attack", "run", *(h for name in names for h in (name, "paper", "difference"))]
-    return (
-        f"The paper's attacks on {' and '.join(names)}, run in {len(body)} ways by torchattacks in "
-        f"float32, each on one drawn network. {_measured_on(grid)} Within "
-        f"{100 * TOLERANCE:.0f} points of the paper for both populations: "
-        f"{'; '.join(matching) or 'none'}.\n\n{markdown_table(headers, body)}"
-    )
+    return _words("variants", grid, len(body), matching), markdown_table(headers, body)
 
 
-def _retraining(grid: Grid, baselines: Baselines) -> str:
-    """CLM from the same ULM, retrained with at most one thing changed."""
-    return (
-        "CLMs retrained from the same ULM, each once, with at most one thing changed, and one "
-        "without counter-linking. Our submodels train in step: each takes a batch before any takes "
-        "the next. In the script that the paper's authors released, each submodel trains a whole "
-        f"epoch before the next one starts. {_attacked_by(grid)} {_near_all(grid, baselines)}\n\n"
-        + _table(grid, baselines)
-    )
-
-
-def _epochs(grid: Grid, baselines: Baselines) -> str:
-    """The adversarially trained populations on their way, beside the paper's numbers."""
+def _widest(grid: Grid) -> list[tuple[str, str, float, float]]:
+    """For each defense the attack under which MRA varies most over epochs, and its range."""
     ranges = []
     for defense in GRIDS["epochs"]:
         rows = [row for row in grid.rows if row[0].defense == defense]
-        by_attack = {
+        accuracies = {
             ways[0].attack: [way.score.value for way in ways]
             for ways in zip(*rows, strict=True)
             if ways[0].cell.ours and ways[0].attack in CLAIM_ATTACKS
         }
-        widest = max(by_attack, key=lambda attack: np.ptp(by_attack[attack]))
-        low, high = (format_percent(extreme(by_attack[widest])) for extreme in (min, max))
-        ranges.append(f"{NAMES[defense]} under `{widest}`, {low} to {high}")
-    return (
-        "The adversarially trained populations after each epoch show how far a number depends on "
-        f"when training ends. {_attacked_by(grid)} The widest ranges: {'; '.join(ranges)}.\n\n"
-        + _table(grid, baselines)
-    )
+        attack = max(accuracies, key=lambda one: np.ptp(accuracies[one]))
+        ranges.append((defense, attack, min(accuracies[attack]), max(accuracies[attack])))
+    return ranges
 
 
-def _continued(grid: Grid, baselines: Baselines) -> str:
-    """ULM-Adv trained on, without counter-linking and with it."""
-    return (
-        "ULM-Adv trained further with a new optimizer, with and without counter-linking. Its "
-        "learning rate is unchanged unless another is given. The CLM-Adv that the paper's authors "
-        "released is named after the number of epochs of CLM's retraining, so it may be a "
-        "retrained ULM-Adv; our CLM-Adv is counter-linked from the start. Their script trains one "
-        "submodel after another within each epoch, for 10 epochs by default. "
-        f"{_attacked_by(grid)} {_near_all(grid, baselines)}\n\n" + _table(grid, baselines)
-    )
-
-
-def _networks(grid: Grid, baselines: Baselines) -> str:
-    """The populations by the network that was attacked."""
+def _by_network(grid: Grid) -> str:
+    """A row for each population and attack: robust accuracy by the network that was attacked."""
     body = []
-    for way in (way for row in grid.rows for way in row):
-        if way.accuracies is None:
-            continue
-        shares = [format_percent(float(share)) for share in way.accuracies.mean(axis=1)]
-        paper = format_percent(_paper_mra(way, grid, baselines))
-        cells = [NAMES[way.defense], f"`{way.attack}`", paper, *shares]
-        body.append([*cells, format_score(way.score)])
-    n = grid.layout.trainings[0].submodels
-    headers = ["defense", "attack", "paper", *(f"network {i}" for i in range(n)), "mean"]
-    return (
-        "Robust accuracy of each population by the network that was attacked; all networks "
-        f"answer. {_measured_on(grid)} Brackets after the mean: 95% prediction interval for {n} "
-        "newly trained networks, assuming independent networks and normal accuracies. Where it is "
-        "wide, one population of so few networks settles nothing.\n\n"
-        + markdown_table(headers, body)
-    )
+    for way in (way for row in grid.rows for way in row if way.accuracies is not None):
+        shares = map(format_percent, np.asarray(way.accuracies).mean(axis=1).tolist())
+        cells = [NAMES[way.defense], f"`{way.attack}`", format_percent(_paper_mra(way, grid))]
+        body.append([*cells, *shares, format_score(way.score)])
+    networks = (f"network {i}" for i in range(grid.layout.trainings[0].submodels))
+    return markdown_table(["defense", "attack", "paper", *networks, "mean"], body)
 
 
-def _measured_on(grid: Grid) -> str:
-    layout = grid.layout
-    return (
-        f"Measured on the first {layout.images:,} images at eps "
-        f"{format_radius(layout.dataset, layout.eps)}, seed {layout.seed}."
-        + (f" {SHARES_ONLY}" if grid.shares_only else "")
-    )
-
-
-def _attacked_by(grid: Grid) -> str:
-    return (
-        "The worst case is over the attacks as this suite runs them and the cascade; the last "
-        f"columns are variants run by torchattacks in float32. {_measured_on(grid)}"
-    )
-
-
-def _near_all(grid: Grid, baselines: Baselines) -> str:
-    """Which of the populations are near all of the paper's numbers, as a sentence."""
-    names = [
-        escape(row[0].training.name) for row in grid.rows if _near_throughout(row, grid, baselines)
-    ]
-    return (
-        "Near all of the paper's numbers, each attack as this suite runs it or as a variant: "
-        f"{'; '.join(names) or 'none'}."
-    )
-
-
-def _table(grid: Grid, baselines: Baselines) -> str:
+def _by_training(grid: Grid) -> str:
     """A row for each training, each defense's below the paper's numbers."""
     body = []
     for defense in dict.fromkeys(row[0].defense for row in grid.rows):
         rows = [row for row in grid.rows if row[0].defense == defense]
-        papers = [format_percent(_paper_mra(way, grid, baselines)) for way in rows[0]]
+        papers = [format_percent(_paper_mra(way, grid)) for way in rows[0]]
         body.append([NAMES[defense], "*the paper's*", *papers])
         for row in rows:
             training = row[0].training
-            more = f" ({training.more})" if training.more else ""
-            how = escape(training.name) + more
+            how = escape(training.name) + (f" ({training.more})" if training.more else "")
             body.append([NAMES[defense], how, *(format_score(way.score) for way in row)])
     columns = [_column(way.cell) for way in grid.rows[0]]
     return markdown_table(["defense", "training", *columns], body)
@@ -253,25 +190,15 @@ def _column(cell: Cell) -> str:
     return escape(f"{name}, {cell.run}" if cell.run else name)
 
 
-def _near_throughout(row: Sequence[Way], grid: Grid, baselines: Baselines) -> bool:
+def _near_throughout(row: Sequence[Way], grid: Grid) -> bool:
     """Whether a population is near all of the paper's numbers, each in one of its ways."""
-    close = {way.attack for way in row if _is_near(way, grid, baselines)}
+    close = {way.attack for way in row if _is_near(way, grid)}
     return close == {way.attack for way in row} - {CASCADE}
 
 
-def _is_near(way: Way, grid: Grid, baselines: Baselines) -> bool:
-    return near(way.attack, way.score.value, _paper_mra(way, grid, baselines))
+def _is_near(way: Way, grid: Grid) -> bool:
+    return near(way.attack, way.score.value, _paper_mra(way, grid))
 
 
-def _paper_mra(way: Way, grid: Grid, baselines: Baselines) -> float | None:
-    return baselines.paper_mra(grid.layout.dataset, way.attack, way.eps, way.defense)
-
-
-_TABLES = {
-    "variants": _variants,
-    "retraining": _retraining,
-    "networks": _networks,
-    "variants-adv": _variants,
-    "epochs": _epochs,
-    "retraining-adv": _continued,
-}
+def _paper_mra(way: Way, grid: Grid) -> float | None:
+    return PUBLISHED.paper_mra(grid.layout.dataset, way.attack, way.eps, way.defense)

@@ -1,22 +1,70 @@
-"""The paper's figures, and what they leave out, from our populations."""
+"""The paper's figures and others on its claims, drawn from our populations."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from leaderboard import metrics
-from leaderboard.curves import Curve
+from leaderboard.curves import Curve, curves
 from leaderboard.drawing import COLORS, DEFENSE_COLORS, FOREGROUND, OTHER_COLORS, canvas, literal
 from leaderboard.paper.evidence import COMPARED, DIVERSITY, Array, Evidence
-from leaderboard.paper.findings import Correlation, correlations, parities, size_scores
+from leaderboard.paper.findings import correlations, parities, size_scores
 from leaderboard.paper.names import NAMES, format_radius
+from leaderboard.paper.studies import Study
+from leaderboard.paper.templating import render_macro
 from leaderboard.records import Record
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a report: its file is under `figures/`, and `draw` makes the SVG text."""
+
+    kind: str
+    file: str
+    title: str
+    caption: str
+    draw: Callable[[], str]
+
+
+Draw = Callable[[Any], str]
+# What draws each kind, with the figure's title, in the report's order.
+_DRAWN: dict[str, tuple[str, Draw]] = {}
+
+
+def gallery(study: Study) -> list[Figure]:
+    """All figures that the study's records and evidence allow."""
+    data: dict[str, Any] = {
+        "curves": curves(study.records),
+        "transfer": transfer_tables(study.records),
+        **study.evidence,
+    }
+    setting = study.setting
+    return [
+        Figure(
+            kind,
+            f"{kind}-{setting.dataset}-{setting.budget}.svg",
+            title,
+            render_macro("captions.md", kind, data[kind]),
+            partial(draw, data[kind]),
+        )
+        for kind, (title, draw) in _DRAWN.items()
+        if data.get(kind) and not (kind == "conformity" and len(data[kind].arrays["seeds"]) == 1)
+    ]
+
+
+def _draws(kind: str, title: str) -> Callable[[Draw], Draw]:
+    def register(draw: Draw) -> Draw:
+        _DRAWN[kind] = (title, draw)
+        return draw
+
+    return register
 
 
 def _data(evidence: Evidence) -> bytes:
@@ -27,115 +75,11 @@ def _data(evidence: Evidence) -> bytes:
     return b"".join(parts)
 
 
-def draw_masks(evidence: Evidence) -> str:
-    """Fig. 3: which elements of a filter are counter-linked, channel by channel."""
-    mask = evidence.arrays["mask"]
-    channels, height, width = mask.shape
-    data = _data(evidence)
-    with canvas(data, width=2.4 * channels + 0.4, height=2.9, columns=channels) as drawn:
-        for channel, panel in enumerate(drawn.panels[0]):
-            for row, column in np.ndindex(height, width):
-                linked = bool(mask[channel, row, column])
-                panel.add_patch(
-                    _square(column, row, color=DEFENSE_COLORS["clm"] if linked else "none")
-                )
-            panel.set(xlim=(-0.05, width + 0.05), ylim=(height + 0.05, -0.05), aspect="equal")
-            panel.set_axis_off()
-            if channels > 1:
-                panel.set_title(f"channel {channel + 1}")
-        drawn.figure.suptitle(f"counter-linked: {int(mask.sum())} of {mask.size}", fontsize=11)
-    return drawn.svg
+def _legend_above(panel: Any) -> None:
+    panel.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2, borderaxespad=0, fontsize=9)
 
 
-def _square(x: float, y: float, *, color: str) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, facecolor=color, edgecolor=FOREGROUND)
-
-
-def draw_weights(evidence: Evidence) -> str:
-    """Fig. 4: the distribution of first-layer weights, ULM beside CLM."""
-    arrays = {name: evidence.arrays[name].ravel() for name in COMPARED}
-    limit = max(float(np.abs(values).max()) for values in arrays.values())
-    edges = np.linspace(-limit, limit, 61)
-    with canvas(_data(evidence), width=6.4, height=3.4) as drawn:
-        (panel,) = drawn.panels[0]
-        for name, values in arrays.items():
-            label = f"{NAMES[name]}: standard deviation {values.std():.3f}"
-            weights = np.full(len(values), 100 / len(values))
-            style = {"color": DEFENSE_COLORS[name], "linewidth": 2, "label": label}
-            panel.hist(values, edges, weights=weights, histtype="step", **style)
-        panel.set(xlabel="weight in the first layer", ylabel="share of weights (%)")
-        _legend_above(panel)
-    return drawn.svg
-
-
-def draw_trajectory(evidence: Evidence) -> str:
-    """Fig. 5: one counter-linked and one free weight in all submodels over the retraining."""
-    steps = evidence.arrays["step"]
-    with canvas(_data(evidence), width=8.4, height=3.4, columns=2, sharey=True) as drawn:
-        for panel, kind in zip(drawn.panels[0], ("linked", "free"), strict=True):
-            for index, values in enumerate(evidence.arrays[kind]):
-                parity, color = ("odd", COLORS[4]) if index % 2 else ("even", COLORS[2])
-                label = f"{parity} submodels" if index < 2 else None
-                panel.plot(steps, values, color=color, linewidth=1.2, label=label)
-            panel.set(title=f"a {'counter-linked' if kind == 'linked' else 'free'} weight")
-            panel.set_xlabel("training step")
-        # Beside a free weight, which hardly moves, there is room.
-        drawn.panels[0][1].legend(loc="upper left", fontsize=9)
-        drawn.panels[0][0].set_ylabel(f"weight, {len(evidence.arrays['linked'])} submodels")
-    return drawn.svg
-
-
-def draw_saliency(evidence: Evidence) -> str:
-    """Fig. 6: cosine similarity of saliency maps of all pairs, ULM beside CLM."""
-    with canvas(_data(evidence), width=8.4, height=3.6, columns=2, sharey=True) as drawn:
-        for panel, name in zip(drawn.panels[0], COMPARED, strict=True):
-            quantiles = evidence.arrays[f"{name} quantiles"]
-            quantiles = quantiles[np.argsort(quantiles[:, 2])]
-            mean = float(evidence.arrays[f"{name} mean"].mean())
-            at, color = np.arange(len(quantiles)), DEFENSE_COLORS[name]
-            panel.vlines(at, quantiles[:, 0], quantiles[:, 4], color=color, linewidth=1, alpha=0.6)
-            panel.vlines(at, quantiles[:, 1], quantiles[:, 3], color=color, linewidth=5)
-            panel.plot(at, quantiles[:, 2], "_", color=FOREGROUND, markersize=6)
-            panel.axhline(mean, color=color, linestyle="--", linewidth=1.2)
-            panel.set(title=f"{NAMES[name]}: mean {mean:.2f}", xticks=[])
-            panel.set_xlabel(f"{len(at)} pairs of submodels, by median")
-        drawn.panels[0][0].set_ylabel("cosine of saliency maps")
-    return drawn.svg
-
-
-@dataclass(frozen=True)
-class TransferTables:
-    """T[a, b] of each of `COMPARED`: accuracy of b on images crafted on a, at one eps in words."""
-
-    accuracies: Mapping[str, Array]
-    eps: str
-
-
-def draw_transfer(tables: TransferTables) -> str:
-    """Section 4.2: accuracy of submodel b on images crafted on submodel a, as heat maps."""
-    accuracies = tables.accuracies
-    data = b"".join(name.encode() + table.tobytes() for name, table in accuracies.items())
-    height = 1.2 + 0.36 * max(len(table) for table in accuracies.values())
-    columns = len(accuracies)
-    width = 1.4 + columns + 0.42 * sum(map(len, accuracies.values()))
-    with canvas(data, width=width, height=height, columns=columns) as drawn:
-        for panel, (name, table) in zip(drawn.panels[0], accuracies.items(), strict=True):
-            percent = 100 * table
-            image = panel.imshow(percent, vmin=0, vmax=100, cmap="cividis", aspect="auto")
-            for (a, b), value in np.ndenumerate(percent):
-                color = "black" if value > 55 else "white"
-                panel.text(b, a, f"{value:.0f}", ha="center", va="center", color=color, fontsize=8)
-            numbers = range(len(table))
-            panel.set(title=NAMES[name], xlabel="answered by", xticks=numbers, yticks=numbers)
-            panel.grid(visible=False)
-        drawn.panels[0][0].set_ylabel("crafted on")
-        bar = drawn.figure.colorbar(image, ax=list(drawn.panels[0]), pad=0.02)
-        bar.set_label(f"accuracy (%), PGD, eps {tables.eps}")
-    return drawn.svg
-
-
+@_draws("curves", "Robust accuracy at every radius")
 def draw_curves(curves: Sequence[Curve]) -> str:
     """All defenses, under attacks on one drawn network and on all at once."""
     data = json.dumps([asdict(curve) for curve in curves]).encode()
@@ -160,15 +104,14 @@ def draw_curves(curves: Sequence[Curve]) -> str:
     return drawn.svg
 
 
+@_draws("size", "How many networks")
 def draw_size(evidence: Evidence) -> str:
     """MRA and the worst case against the number of submodels."""
     with canvas(_data(evidence), width=6.4, height=3.6) as drawn:
         (panel,) = drawn.panels[0]
         for name, marker, shift in zip(COMPARED, ("o", "^"), (-0.06, 0.06), strict=True):
-            for column, line, words in (
-                ("claimed", "--", "PGD on one drawn"),
-                ("worst", "-", "worst case"),
-            ):
+            lines = (("claimed", "--", "PGD on one drawn"), ("worst", "-", "worst case"))
+            for column, line, words in lines:
                 scores = size_scores(evidence, name, column)
                 values = np.array([100 * score.value for score in scores.values()])
                 spread = np.array([[100 * s.low, 100 * s.high] for s in scores.values()]).T
@@ -189,6 +132,122 @@ def draw_size(evidence: Evidence) -> str:
     return drawn.svg
 
 
+@dataclass(frozen=True)
+class TransferTables:
+    """T[a, b] of each of `COMPARED`: accuracy of b on images crafted on a, at one eps in words."""
+
+    accuracies: Mapping[str, Array]
+    eps: str
+
+    def means(self, name: str) -> dict[str, float]:
+        """Mean accuracy on the network itself, and on others by the parities of both."""
+        table = self.accuracies[name]
+        own, odd = np.eye(len(table), dtype=bool), np.arange(len(table)) % 2 == 1
+        means = {"on the network itself": float(table[own].mean())}
+        for crafted, source in ((~odd, "even"), (odd, "odd")):
+            for answering, target in ((~odd, "even"), (odd, "odd")):
+                pairs = np.outer(crafted, answering) & ~own
+                if pairs.any():
+                    means[f"from {source} to {target}"] = float(table[pairs].mean())
+        return means
+
+
+def transfer_tables(records: Iterable[Record]) -> TransferTables | None:
+    """Of the records of "transfer" at the smallest eps, the newest of the lowest seed."""
+    transfers = [r for r in records if r.case.protocol == "transfer" and r.case.defense in COMPARED]
+    if not transfers:
+        return None
+    eps = min(record.case.eps for record in transfers)
+    transfers.sort(key=lambda r: (-r.case.seed, r.case.submodels, r.measured_at))
+    last = {record.case.defense: record for record in transfers if record.case.eps == eps}
+    tables = {n: metrics.transfer(last[n].correct).accuracies for n in COMPARED if n in last}
+    return TransferTables(tables, format_radius(transfers[0].case.dataset, eps))
+
+
+@_draws("transfer", "Transfer between networks (Section 4.2)")
+def draw_transfer(tables: TransferTables) -> str:
+    """Section 4.2: accuracy of submodel b on images crafted on submodel a, as heat maps."""
+    accuracies = tables.accuracies
+    data = b"".join(name.encode() + table.tobytes() for name, table in accuracies.items())
+    height = 1.2 + 0.36 * max(len(table) for table in accuracies.values())
+    columns = len(accuracies)
+    width = 1.4 + columns + 0.42 * sum(map(len, accuracies.values()))
+    with canvas(data, width=width, height=height, columns=columns) as drawn:
+        for panel, (name, table) in zip(drawn.panels[0], accuracies.items(), strict=True):
+            percent = 100 * table
+            image = panel.imshow(percent, vmin=0, vmax=100, cmap="cividis", aspect="auto")
+            for (a, b), value in np.ndenumerate(percent):
+                color = "black" if value > 55 else "white"
+                panel.text(b, a, f"{value:.0f}", ha="center", va="center", color=color, fontsize=8)
+            numbers = range(len(table))
+            panel.set(title=NAMES[name], xlabel="answered by", xticks=numbers, yticks=numbers)
+            panel.grid(visible=False)
+        drawn.panels[0][0].set_ylabel("crafted on")
+        bar = drawn.figure.colorbar(image, ax=list(drawn.panels[0]), pad=0.02)
+        bar.set_label(f"accuracy (%), PGD, eps {tables.eps}")
+    return drawn.svg
+
+
+@_draws("diversity", "Does diversity buy robustness?")
+def draw_diversity(evidence: Evidence) -> str:
+    """Each measure of diversity of a pair against its robust accuracy under both attackers."""
+    from matplotlib.lines import Line2D
+
+    arrays = evidence.arrays
+    found = {(c.defense, c.measure, c.outcome): c for c in correlations(evidence)}
+    outcomes = {"claimed": ("PGD on one", COLORS[2]), "worst": ("worst case", COLORS[3])}
+    by_parity = parities(len(arrays["clm claimed"])).items()
+    groups = [("ulm", "ULM", "o", np.ones(len(arrays["ulm claimed"]), bool))]
+    groups += [
+        ("clm", f"CLM, {words}", marker, pairs)
+        for (words, pairs), marker in zip(by_parity, "^Dv", strict=True)
+    ]
+    grid = {"columns": len(DIVERSITY), "sharey": True}
+    with canvas(_data(evidence), width=11.5, height=4.0, **grid) as drawn:
+        for number, (panel, measure) in enumerate(zip(drawn.panels[0], DIVERSITY, strict=True)):
+            above = []
+            for outcome, (words, color) in outcomes.items():
+                for name, _, marker, pairs in groups:
+                    x = arrays[f"{name} measures"][number][pairs]
+                    y = 100 * arrays[f"{name} {outcome}"][pairs]
+                    panel.plot(x, y, marker, color=color, markersize=4, alpha=0.8)
+                rhos = (f"{NAMES[d]} {found[d, measure, outcome].starred}" for d in COMPARED)
+                above.append(f"{words}: {', '.join(rhos)}")
+            panel.set_title("\n".join(above), fontsize=9)
+            panel.set_xlabel(measure.replace(" (", "\n("), fontsize=9)
+        drawn.panels[0][0].set_ylabel("MRA of the pair (%)")
+        handles = [
+            Line2D([], [], color=color, linewidth=4, label=words)
+            for words, color in outcomes.values()
+        ]
+        handles += [
+            Line2D([], [], marker=marker, label=label, linestyle="", color=FOREGROUND)
+            for _, label, marker, _ in groups
+        ]
+        drawn.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return drawn.svg
+
+
+@_draws("saliency", "Saliency maps (Fig. 6)")
+def draw_saliency(evidence: Evidence) -> str:
+    """Fig. 6: cosine similarity of saliency maps of all pairs, ULM beside CLM."""
+    with canvas(_data(evidence), width=8.4, height=3.6, columns=2, sharey=True) as drawn:
+        for panel, name in zip(drawn.panels[0], COMPARED, strict=True):
+            quantiles = evidence.arrays[f"{name} quantiles"]
+            quantiles = quantiles[np.argsort(quantiles[:, 2])]
+            mean = float(evidence.arrays[f"{name} mean"].mean())
+            at, color = np.arange(len(quantiles)), DEFENSE_COLORS[name]
+            panel.vlines(at, quantiles[:, 0], quantiles[:, 4], color=color, linewidth=1, alpha=0.6)
+            panel.vlines(at, quantiles[:, 1], quantiles[:, 3], color=color, linewidth=5)
+            panel.plot(at, quantiles[:, 2], "_", color=FOREGROUND, markersize=6)
+            panel.axhline(mean, color=color, linestyle="--", linewidth=1.2)
+            panel.set(title=f"{NAMES[name]}: mean {mean:.2f}", xticks=[])
+            panel.set_xlabel(f"{len(at)} pairs of submodels, by median")
+        drawn.panels[0][0].set_ylabel("cosine of saliency maps")
+    return drawn.svg
+
+
+@_draws("conformity", "Conformity of CLMs (Section 4)")
 def draw_conformity(evidence: Evidence) -> str:
     """Every submodel of several CLMs: its accuracy, clean and under PGD."""
     with canvas(_data(evidence), width=8.4, height=3.2, columns=2) as drawn:
@@ -205,6 +264,61 @@ def draw_conformity(evidence: Evidence) -> str:
     return drawn.svg
 
 
+@_draws("masks", "The mask (Fig. 3)")
+def draw_masks(evidence: Evidence) -> str:
+    """Fig. 3: which elements of a filter are counter-linked, channel by channel."""
+    from matplotlib.colors import ListedColormap
+
+    mask = evidence.arrays["mask"]
+    colors = ListedColormap(["none", DEFENSE_COLORS["clm"]])
+    channels, width = len(mask), 2.4 * len(mask) + 0.4
+    with canvas(_data(evidence), width=width, height=2.9, columns=channels) as drawn:
+        for number, (panel, channel) in enumerate(zip(drawn.panels[0], mask, strict=True), 1):
+            panel.pcolormesh(channel, cmap=colors, vmin=0, vmax=1, edgecolors=FOREGROUND)
+            panel.set(aspect="equal", title=f"channel {number}" if channels > 1 else "")
+            panel.invert_yaxis()
+            panel.set_axis_off()
+        drawn.figure.suptitle(f"counter-linked: {int(mask.sum())} of {mask.size}", fontsize=11)
+    return drawn.svg
+
+
+@_draws("weights", "First-layer weights (Fig. 4)")
+def draw_weights(evidence: Evidence) -> str:
+    """Fig. 4: the distribution of first-layer weights, ULM beside CLM."""
+    arrays = {name: evidence.arrays[name].ravel() for name in COMPARED}
+    limit = max(float(np.abs(values).max()) for values in arrays.values())
+    edges = np.linspace(-limit, limit, 61)
+    with canvas(_data(evidence), width=6.4, height=3.4) as drawn:
+        (panel,) = drawn.panels[0]
+        for name, values in arrays.items():
+            label = f"{NAMES[name]}: standard deviation {values.std():.3f}"
+            weights = np.full(len(values), 100 / len(values))
+            style = {"color": DEFENSE_COLORS[name], "linewidth": 2, "label": label}
+            panel.hist(values, edges, weights=weights, histtype="step", **style)
+        panel.set(xlabel="weight in the first layer", ylabel="share of weights (%)")
+        _legend_above(panel)
+    return drawn.svg
+
+
+@_draws("trajectory", "A weight over the retraining (Fig. 5)")
+def draw_trajectory(evidence: Evidence) -> str:
+    """Fig. 5: one counter-linked and one free weight in all submodels over the retraining."""
+    steps = evidence.arrays["step"]
+    with canvas(_data(evidence), width=8.4, height=3.4, columns=2, sharey=True) as drawn:
+        for panel, kind in zip(drawn.panels[0], ("linked", "free"), strict=True):
+            for index, values in enumerate(evidence.arrays[kind]):
+                parity, color = ("odd", COLORS[4]) if index % 2 else ("even", COLORS[2])
+                label = f"{parity} submodels" if index < 2 else None
+                panel.plot(steps, values, color=color, linewidth=1.2, label=label)
+            panel.set(title=f"a {'counter-linked' if kind == 'linked' else 'free'} weight")
+            panel.set_xlabel("training step")
+        # Beside a free weight, which hardly moves, there is room.
+        drawn.panels[0][1].legend(loc="upper left", fontsize=9)
+        drawn.panels[0][0].set_ylabel(f"weight, {len(evidence.arrays['linked'])} submodels")
+    return drawn.svg
+
+
+@_draws("examples", "Examples at growing radii")
 def draw_examples(evidence: Evidence) -> str:
     """Images of each class at growing eps, with how many submodels still answer right."""
     images, right = evidence.arrays["images"], evidence.arrays["s"]
@@ -227,74 +341,3 @@ def draw_examples(evidence: Evidence) -> str:
                 eps = format_radius(evidence.dataset, float(evidence.arrays["eps"][row]))
                 panel.set_ylabel(f"eps {eps}", fontsize=9)
     return drawn.svg
-
-
-def draw_diversity(evidence: Evidence) -> str:
-    """Each measure of diversity of a pair against what both attackers leave of it."""
-    from matplotlib.lines import Line2D
-
-    found = {(c.defense, c.measure, c.outcome): c for c in correlations(evidence)}
-    outcomes = {"claimed": COLORS[2], "worst": COLORS[3]}
-    by_parity = parities(len(evidence.arrays["clm claimed"]))
-    everything = np.ones(len(evidence.arrays["ulm claimed"]), bool)
-    groups = [("ulm", "ULM", "o", everything)]
-    groups += [
-        ("clm", f"CLM, {words}", marker, by_parity[words])
-        for words, marker in zip(by_parity, ("^", "D", "v"), strict=True)
-    ]
-    grid = {"columns": len(DIVERSITY), "sharey": True}
-    with canvas(_data(evidence), width=11.5, height=4.0, **grid) as drawn:
-        for number, (panel, measure) in enumerate(zip(drawn.panels[0], DIVERSITY, strict=True)):
-            for outcome, color in outcomes.items():
-                for name, _, marker, mine in groups:
-                    panel.plot(
-                        evidence.arrays[f"{name} measures"][number][mine],
-                        100 * evidence.arrays[f"{name} {outcome}"][mine],
-                        marker,
-                        color=color,
-                        markersize=4,
-                        alpha=0.8,
-                    )
-            above = [
-                f"{_WORDS[outcome]}: "
-                + ", ".join(_rank_correlation(found[name, measure, outcome]) for name in COMPARED)
-                for outcome in outcomes
-            ]
-            panel.set_title("\n".join(above), fontsize=9)
-            what, _, unit = measure.partition(" (")
-            panel.set_xlabel(f"{what}\n({unit}", fontsize=9)
-        drawn.panels[0][0].set_ylabel("MRA of the pair (%)")
-        dot: dict[str, Any] = {"linestyle": "", "color": FOREGROUND}
-        handles = [
-            *(Line2D([], [], color=color, linewidth=4, label=_WORDS[outcome])
-              for outcome, color in outcomes.items()),
-            *(Line2D([], [], marker=marker, label=label, **dot) for _, label, marker, _ in groups),
-        ]  # fmt: skip
-        drawn.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
-    return drawn.svg
-
-
-_WORDS = {"claimed": "PGD on one", "worst": "worst case"}
-
-
-def _rank_correlation(one: Correlation) -> str:
-    """`CLM +0.31*`, with a star where it is significant."""
-    value = "–" if one.rho is None else f"{one.rho:+.2f}{'*' * one.significant}"
-    return f"{NAMES[one.defense]} {value}"
-
-
-def transfer_tables(records: Iterable[Record]) -> TransferTables | None:
-    """Of the records of "transfer" at the smallest eps, the newest of the lowest seed."""
-    found = [r for r in records if r.case.protocol == "transfer" and r.case.defense in COMPARED]
-    if not found:
-        return None
-    eps = min(record.case.eps for record in found)
-    found = [record for record in found if record.case.eps == eps]
-    found.sort(key=lambda r: (-r.case.seed, r.case.submodels, r.measured_at))
-    last = {record.case.defense: record for record in found}
-    tables = {n: metrics.transfer(last[n].correct).accuracies for n in COMPARED if n in last}
-    return TransferTables(tables, format_radius(found[0].case.dataset, eps))
-
-
-def _legend_above(panel: Any) -> None:
-    panel.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2, borderaxespad=0, fontsize=9)

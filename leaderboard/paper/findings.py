@@ -44,17 +44,13 @@ def submodels_of(pair_count: int) -> int:
 class Correlation:
     """Spearman's rank correlation over the pairs of one population's submodels.
 
-    Of counter-linked submodels, the pairs of two even ones, of two odd ones and of one of each are
-    ranked among themselves: the groups differ in everything, since counter-linking pushes even
-    submodels one way and odd ones the other.
+    Counter-linking pushes even submodels one way and odd ones the other, so pairs of CLM are ranked
+    among those of the same parities.
 
     Attributes:
-        measure: of diversity, one of `DIVERSITY`.
-        outcome: one of `OUTCOMES`.
-        rho: None where one side does not vary.
-        p: of a permutation test, two-sided: pairs share submodels and are not independent, so
-            submodels are relabeled (Mantel, 1967), those of a parity among themselves where pairs
-            are ranked so. None with `rho`.
+        measure, outcome: of `DIVERSITY` and `OUTCOMES`.
+        rho, p: None where one side does not vary; p is two-sided, of a permutation test that
+            relabels submodels (Mantel, 1967), since pairs that share one are not independent.
     """
 
     defense: str
@@ -67,6 +63,17 @@ class Correlation:
     def significant(self) -> bool:
         """Whether p is below 5%."""
         return self.p is not None and self.p < SIGNIFICANT
+
+    @property
+    def starred(self) -> str:
+        """`+0.31*`, with a star where it is significant; an en dash where there is none."""
+        return "–" if self.rho is None else f"{self.rho:+.2f}{'*' * self.significant}"
+
+    def __str__(self) -> str:
+        """`+0.31 (p 0.042)`, or an en dash."""
+        p = self.p or 0.0
+        p_words = f"{p:.3f}" if p >= 0.001 else "< 0.001"
+        return "–" if self.rho is None else f"{self.rho:+.2f} (p {p_words})"
 
 
 @lru_cache(maxsize=8)
@@ -125,11 +132,3 @@ def _ranks(
     length = float(np.linalg.norm(ranks))
     # Two pairs always correlate.
     return ranks / length if length > 0 and len(values) > 2 else None
-
-
-def format_correlation(correlation: Correlation) -> str:
-    """`+0.31 (p 0.042)`, or an en dash."""
-    if correlation.rho is None:
-        return "–"
-    p = correlation.p or 0.0
-    return f"{correlation.rho:+.2f} (p {f'{p:.3f}' if p >= 0.001 else '< 0.001'})"

@@ -6,22 +6,21 @@ were measured before the answers of single members were kept: they hold shares o
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from leaderboard import metrics, records
-from leaderboard.files import Name, Sealed, read_sealed, write_sealed
+from leaderboard.files import Name, write_sealed
 from leaderboard.metrics import Answers, Score
-from leaderboard.paper.evidence import ADVERSARIAL, COMPARED
+from leaderboard.paper.evidence import ADVERSARIAL, COMPARED, Measured, read_measured
 from leaderboard.paper.names import CASCADE
-from leaderboard.records import Count, Record, RecordError, Share, read_each
+from leaderboard.records import Count, Record, Share, read_each
 
 # The suite's populations that each grid stands beside.
 GRIDS = {
@@ -81,33 +80,17 @@ class Training(_Part, frozen=True, kw_only=True):
     cells: tuple[Cell, ...] = ()
 
 
-class Layout(Sealed, frozen=True, kw_only=True, eq=False):
-    """What a grid's file holds.
+class Layout(Measured, frozen=True, kw_only=True, eq=False):
+    """What a grid's file holds; its kind is one of `GRIDS`."""
 
-    Attributes:
-        kind: one of `GRIDS`.
-        populations: the SHA-256 of the weights that it stands beside, by defense.
-    """
-
-    kind: Name
-    dataset: Name
-    source: str
-    sha256: str
-    budget: Name
-    seed: int
     images: Count
     eps: float
-    populations: Mapping[str, str]
-    measured_at: str
     trainings: tuple[Training, ...]
 
     @property
-    def key(self) -> str:
-        """A readable name, different where the data, numbers, budget or seed are."""
-        sizes = [training.submodels for training in self.trainings]
-        identity = json.dumps([self.source, self.sha256, self.images, self.eps, sizes])
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-        return f"{self.kind}-{self.dataset}-{self.budget}-s{self.seed}-{digest}"
+    def determined_by(self) -> list[Any]:
+        """Its numbers of images and submodels, and its radius."""
+        return [self.images, self.eps, [training.submodels for training in self.trainings]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,15 +166,7 @@ def read(path: Path) -> Layout:
     Raises:
         RecordError: it is no grid, or not of this version.
     """
-    try:
-        layout = msgspec.convert(read_sealed(path), Layout)
-        if layout.kind not in GRIDS:
-            raise ValueError(f"kind {layout.kind!r}, known: {', '.join(GRIDS)}")
-        if path.stem != layout.key:
-            raise ValueError(f"it holds {layout.key}")
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: not a usable grid ({error})") from error
-    return layout
+    return read_measured(path, lambda content: msgspec.convert(content, Layout), GRIDS)
 
 
 def read_all(results: Path) -> list[Grid]:
@@ -211,20 +186,20 @@ def read_all(results: Path) -> list[Grid]:
 
 def scored(layout: Layout, by_key: Mapping[str, Record]) -> Grid:
     """A grid with its scores, from its records by key, or from shares."""
-    return Grid(layout, tuple(_row(layout, training, by_key) for training in layout.trainings))
+    return Grid(layout, tuple(_row(layout.eps, one, by_key) for one in layout.trainings))
 
 
 def _is_measured(layout: Layout, by_key: Mapping[str, Record]) -> bool:
+    weights = {key: record.population_sha256 for key, record in by_key.items()}
     return all(
-        cell.record in by_key
-        and by_key[cell.record].population_sha256 == training.population_sha256
+        weights.get(cell.record) == training.population_sha256
         for training in layout.trainings
         for cell in training.cells
         if cell.record
     )
 
 
-def _row(layout: Layout, training: Training, by_key: Mapping[str, Record]) -> tuple[Way, ...]:
+def _row(eps: float, training: Training, by_key: Mapping[str, Record]) -> tuple[Way, ...]:
     attacked = [
         by_key[cell.record].answers
         for cell in training.cells
@@ -232,26 +207,18 @@ def _row(layout: Layout, training: Training, by_key: Mapping[str, Record]) -> tu
     ]
     ways = []
     for cell in training.cells:
-        eps = layout.eps if cell.attack != "none" else 0.0
-        accuracies = _accuracies(cell, by_key)
+        record = by_key.get(cell.record)
+        accuracies = np.asarray(cell.accuracies) if cell.accuracies else None
+        if record and record.case.protocol == "transfer":
+            accuracies = metrics.transfer(record.correct).accuracies
         if accuracies is not None:
-            shares = metrics.network_shares(accuracies)
-            score = metrics.another_mean(shares, len(shares))
-        elif cell.record and cell.attack == CASCADE:
+            score = metrics.another_mean(metrics.network_shares(accuracies), len(accuracies))
+        elif record and cell.attack == CASCADE:
             score = metrics.score([metrics.worst_case(attacked)])
-        elif cell.record:
-            score = by_key[cell.record].score
+        elif record:
+            score = record.score
         else:
             s = np.frombuffer(cell.right, np.uint8) / training.submodels
             score = metrics.score([Answers(s[np.newaxis])])
-        ways.append(Way(training, cell, eps, score, accuracies))
+        ways.append(Way(training, cell, eps if cell.attack != "none" else 0.0, score, accuracies))
     return tuple(ways)
-
-
-def _accuracies(cell: Cell, by_key: Mapping[str, Record]) -> npt.NDArray[np.float64] | None:
-    if cell.accuracies:
-        return np.asarray(cell.accuracies)
-    record = by_key.get(cell.record)
-    if record is None or record.case.protocol != "transfer":
-        return None
-    return metrics.transfer(record.correct).accuracies

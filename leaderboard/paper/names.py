@@ -1,13 +1,15 @@
-"""What the paper is about: its datasets, radii, defenses and attacks."""
+"""What the paper is about: its datasets, radii, defenses, attacks and published numbers."""
 
 from __future__ import annotations
 
+from leaderboard import baselines
 from leaderboard.formats import format_eps
 
 # The Linf radii that the paper attacks at, and n of its populations.
 RADII = {"mnist": (0.3, 0.4), "cifar10": (8 / 255, 16 / 255)}
 SUBMODELS = 10
-# What reports call the defenses.
+# What reports call the datasets and the defenses.
+SPELLED = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 NAMES = {
     "ulm": "ULM",
     "clm": "CLM",
@@ -20,6 +22,7 @@ NAMES = {
 CLAIM_ATTACKS = ("fgsm", "mifgsm", "pgd", "autoattack")
 PAPER_ATTACKS = (*CLAIM_ATTACKS, "pgd-eot")
 CASCADE = "worst-case"
+PUBLISHED = baselines.load()
 
 
 def format_radius(dataset: str, eps: float) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from leaderboard.paper.evidence import Evidence
@@ -36,7 +36,9 @@ class Study:
     @cached_property
     def radii(self) -> list[float]:
         """The Linf radii of the ranking: the paper's first, then from small to large."""
-        return _radii(self.setting.dataset, self.records)
+        first = RADII.get(self.setting.dataset, (0.0,))[0]
+        radii = (eps for norm, eps in headline_radii(self.records) if norm == "Linf")
+        return sorted(radii, key=lambda eps: (abs(eps - first) > 1e-6, eps))
 
     def row(self, defense: str, eps: float) -> Row | None:
         """A defense's row at an Linf radius; for clean images, at 0, the one at its first.
@@ -62,48 +64,35 @@ def studies(
     records: Iterable[Record], evidence: Iterable[Evidence] = (), grids: Iterable[Grid] = ()
 ) -> dict[str, Study]:
     """The study of each dataset: the largest budget, then the most images."""
-    by_dataset: dict[str, tuple[Setting, list[Record]]] = {}
-    for setting, measured in settings(records).items():
-        kept = by_dataset.get(setting.dataset)
-        if kept is None or _thoroughness(setting) > _thoroughness(kept[0]):
-            by_dataset[setting.dataset] = (setting, measured)
+    # Of several of a kind the lowest seed counts, then the newest.
     seen = sorted(evidence, key=lambda one: (-one.seed, one.measured_at))
     tried = sorted(grids, key=lambda grid: (-grid.layout.seed, grid.layout.measured_at))
-    return {
-        dataset: Study(
-            setting,
-            tuple(measured),
-            {one.kind: one for one in seen if _belongs(one, setting, measured)},
-            {grid.layout.kind: grid for grid in tried if _belongs(grid.layout, setting, measured)},
+    found: dict[str, Study] = {}
+    by_setting = settings(records)
+    thorough = sorted(by_setting, key=lambda s: (budget_rank(s.budget), s.images), reverse=True)
+    for setting in thorough:
+        if setting.dataset in found:
+            continue
+        study = Study(setting, tuple(by_setting[setting]), {}, {})
+        found[setting.dataset] = replace(
+            study,
+            evidence={one.kind: one for one in seen if _belongs(one, study)},
+            grids={grid.layout.kind: grid for grid in tried if _belongs(grid.layout, study)},
         )
-        for dataset, (setting, measured) in by_dataset.items()
-    }
+    return found
 
 
-def _radii(dataset: str, records: Iterable[Record]) -> list[float]:
-    first = RADII.get(dataset, (0.0,))[0]
-    radii = (eps for norm, eps in headline_radii(records) if norm == "Linf")
-    return sorted(radii, key=lambda eps: (abs(eps - first) > 1e-6, eps))
-
-
-def _thoroughness(setting: Setting) -> tuple[int, int]:
-    return budget_rank(setting.budget), setting.images
-
-
-def _belongs(one: Evidence | Layout, setting: Setting, measured: Sequence[Record]) -> bool:
-    """Whether evidence or a grid is of the records' data, budget, weights and radius."""
-    weights = {record.population_sha256 for record in measured}
-    radii = _radii(setting.dataset, measured)
-    shown = radii[:1]
+def _belongs(one: Evidence | Layout, study: Study) -> bool:
+    """Whether evidence or a grid is of the study's data, budget, weights and radius."""
+    setting, shown = study.setting, study.radii[:1]
     if one.kind in AT_LARGEST_RADIUS:
         # The paper's own radii, whatever else was ranked at.
-        shown = [*radii[-1:], *RADII.get(setting.dataset, ())[-1:]]
-    eps = one.eps if isinstance(one, Layout) else one.parameters.get("eps")
+        shown = [*study.radii[-1:], *RADII.get(setting.dataset, ())[-1:]]
     return (
         (one.dataset, one.budget) == (setting.dataset, setting.budget)
         and (one.source, one.sha256) == (setting.source, setting.sha256)
-        and set(one.populations.values()) <= weights
-        and eps in (None, *shown)
+        and {*one.populations.values()} <= {record.population_sha256 for record in study.records}
+        and one.eps in (None, *shown)
     )
 
 

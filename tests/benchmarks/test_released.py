@@ -8,7 +8,7 @@ from benchmarks import populations
 from benchmarks.datasets import experiment
 from benchmarks.paths import RELEASED
 from benchmarks.populations import Populations
-from benchmarks.store import Store, epoch_paths, read_card, read_tensors, read_weights
+from benchmarks.store import Store, read_card, read_population, read_tensors
 from defenses import DEFENSES
 from leaderboard import records
 
@@ -39,9 +39,9 @@ def test_a_released_population_is_what_the_suite_would_train(folder, tmp_path):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_released_population_is_sound_and_that_of_the_records(folder):
-    card = read_card(folder / "card.json")
-    weights = read_weights(folder / "weights.safetensors", card)
-    assert all(read_tensors(path)[0].keys() == weights.keys() for path in epoch_paths(folder))
+    card, weights = read_population(folder)
+    epochs = folder.glob("epoch-*.safetensors")
+    assert all(read_tensors(path)[0].keys() == weights.keys() for path in epochs)
     named = f"{card['identity']['dataset']}-{card['identity']['defense']}-"
     of_it = [records.read(path) for path in RECORDS.glob(f"{named}*-paper-s*.json")]
     measured = {(r.case.defense, r.case.seed): r.population_sha256 for r in of_it}

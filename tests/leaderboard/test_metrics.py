@@ -14,17 +14,14 @@ from leaderboard.metrics import (
     another_mean,
     best_member,
     difference,
-    expected_correctness,
     mean,
     means_apart,
     network_shares,
-    never_fooled,
     on_shared_images,
     persistent,
     score,
     shared_difference,
     standard_error,
-    submodel_accuracies,
     transfer,
     worst_case,
 )
@@ -54,12 +51,11 @@ def parts(score):
 
 
 def test_s_by_hand():
-    assert TWO.s.tolist() == expected_correctness(CORRECT).tolist() == [1.0, 0.5, 0.0, 0.0]
+    assert TWO.s.tolist() == [1.0, 0.5, 0.0, 0.0]
     assert Answers(CORRECT, (0.25, 0.75)).s.tolist() == [1.0, 0.25, 0.0, 0.0]
     # Two draws of each of two members.
     drawn = Answers(np.array([[1, 1], [1, 0], [0, 1], [0, 0]], bool), (0.25, 0.75), draws=2)
     assert drawn.s.tolist() == [0.25, 0.25 / 2 + 0.75 / 2]
-    assert submodel_accuracies(CORRECT).tolist() == [0.5, 0.25]
     first = Answers(CORRECT, selecting=np.array([0.1, 0.2, 0.3, 0.4])).first(2)
     assert (first.images, first.selected.tolist()) == (2, [0.1, 0.2])
 
@@ -150,7 +146,7 @@ def test_scores_of_nothing_or_of_different_images_are_refused(wrong):
 @given(matrices, st.randoms(use_true_random=False))
 def test_a_score_is_in_its_interval_and_blind_to_the_order_of_submodels_and_images(correct, random):
     found = score([Answers(correct)])
-    assert found.value == pytest.approx(submodel_accuracies(correct).mean())
+    assert found.value == pytest.approx(correct.mean())
     assert 0 <= found.low <= found.value <= found.high <= 1
     rows, columns = (random.sample(range(k), k) for k in correct.shape)
     assert parts(score([Answers(correct[rows][:, columns])])) == pytest.approx(parts(found))
@@ -336,6 +332,8 @@ def test_transfer_and_the_decomposition_by_hand():
     result = transfer(correct)
     assert result.accuracies.tolist() == [[0.0, 0.5], [1.0, 0.25]]
     assert (result.own, result.others, result.expected_mra) == (0.125, 0.75, 0.4375)
+    # Two draws of each member, which answer alike.
+    assert transfer(correct.repeat(2, axis=1)).accuracies.tolist() == result.accuracies.tolist()
     single = transfer(np.array([[[True, False]]]))
     assert single.expected_mra == single.own == 0.5
     assert np.isnan(single.others)
@@ -343,8 +341,7 @@ def test_transfer_and_the_decomposition_by_hand():
 
 def test_a_persistent_attacker_by_hand():
     """s = (1, 1/2, 0, 0): k = 2 gives (1 + 1/4) / 4; the limit is 1/4."""
-    assert [persistent(TWO, tries) for tries in (1, 2)] == [0.375, 0.3125]
-    assert never_fooled(TWO) == 0.25
+    assert [persistent(TWO, tries) for tries in (1, 2, np.inf)] == [0.375, 0.3125, 0.25]
 
 
 def test_a_persistent_attacker_of_a_random_network_is_estimated_without_bias():
@@ -353,7 +350,7 @@ def test_a_persistent_attacker_of_a_random_network_is_estimated_without_bias():
     assert persistent(drawn, 2) == pytest.approx(1 / 3)
     assert persistent(drawn, 4) is None
     assert persistent(Answers(np.ones((4, 1), bool), draws=2), 2) is None
-    assert never_fooled(drawn) is None
+    assert persistent(drawn, np.inf) is None
     outcomes = np.array(np.meshgrid(*[[0, 1]] * 3)).reshape(3, -1).astype(bool)
     chances = np.prod(np.where(outcomes, 0.8, 0.2), axis=0)
     found = [persistent(Answers(o[:, np.newaxis], draws=3), 2) for o in outcomes.T]
@@ -363,5 +360,5 @@ def test_a_persistent_attacker_of_a_random_network_is_estimated_without_bias():
 @given(matrices, st.integers(1, 20))
 def test_more_tries_never_help_the_defense(correct, tries):
     answers = Answers(correct)
-    assert never_fooled(answers) - 1e-12 <= persistent(answers, tries + 1)
+    assert persistent(answers, np.inf) - 1e-12 <= persistent(answers, tries + 1)
     assert persistent(answers, tries + 1) <= persistent(answers, tries) + 1e-12

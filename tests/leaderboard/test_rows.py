@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from samples import record, row
 
-from leaderboard.rows import rows, settings
+from leaderboard.rows import own_and_others, rows, settings
 
 
 def test_rows_are_ordered_by_their_minimum_and_incomplete_ones_come_last():
@@ -137,3 +137,13 @@ def test_a_protocol_does_not_count_under_another_version_of_the_attack():
         newer = replace(left("draw", 2), measured_at="2026-01-03T00:00:00+00:00")
         (only,) = rows([*row("ulm", 5), newer, *protocols], "Linf", 0.3)
         assert {name for name, by_seed in only.by_protocol.items() if by_seed} == counted
+
+
+def test_a_transfer_between_random_members_tells_own_draws_from_others():
+    """Member 0 falls for its own attacks only, member 1 for none; three draws of each."""
+    transfer = record(draws=3, protocol="transfer")
+    right = np.ones((2, 2, 3, 20), bool)
+    right[0, 0] = False
+    own, others = own_and_others({0: replace(transfer, correct=right.reshape(2, 6, 20))})
+    assert (own[0].s.mean(), others[0].s.mean()) == (0.5, 1.0)
+    assert own[0].draws == 3

@@ -7,7 +7,6 @@ import samples
 from grid_samples import grid, told_apart
 from samples import record
 
-from leaderboard import baselines
 from leaderboard.metrics import Score
 from leaderboard.paper.claims import (
     FAILS,
@@ -28,7 +27,7 @@ PAPER = (*CLAIMS, "pgd-eot")
 
 def judged(words, records=(), seen=(), grids=()):
     """The verdict on the only claim that has these words."""
-    found = judge_claims(studies(records, seen, grids), baselines.load())
+    found = judge_claims(studies(records, seen, grids))
     (verdict,) = [verdict for claim, verdict in found if words in claim.text]
     return verdict
 
@@ -60,7 +59,7 @@ def attacked(name, left, *, worst=0, clean=990, eps=0.3, **cell):
 
 
 def test_nothing_is_claimed_of_what_was_not_measured():
-    found = judge_claims({}, baselines.load())
+    found = judge_claims({})
     assert not [verdict for _, verdict in found if verdict]
     assert len({claim.text for claim, _ in found}) == len(found) == 19
     assert all(claim.means for claim, _ in found)
@@ -356,7 +355,7 @@ def test_no_verdict_prints_what_is_no_number():
     one = samples.evidence("weights", budget="paper")
     alone = {name: array[:1] for name, array in one.arrays.items()}
     for evidence in (everything, [*everything, *seen("weights", **alone)]):
-        found = judge_claims(studies(RECORDS, evidence), baselines.load())
+        found = judge_claims(studies(RECORDS, evidence))
         shown = [verdict.figures for _, verdict in found if verdict]
         assert shown
         assert not [figures for figures in shown if re.search(r"nan|inf\b", figures)]

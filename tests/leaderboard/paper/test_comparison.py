@@ -2,7 +2,7 @@ import pytest
 from samples import record, row
 
 from leaderboard import baselines
-from leaderboard.paper.comparison import compare, counts
+from leaderboard.paper.comparison import compare
 from leaderboard.paper.studies import studies
 
 TABLES = {
@@ -26,7 +26,7 @@ def test_every_number_of_the_paper_is_compared_in_the_order_of_its_attacks():
     assert {one.reason for one in found} == {"not measured"}
     second = [one.attack for one in found if one.table == "2" and one.defense == "ulm"]
     assert second == ["fgsm", "mifgsm", "pgd", "autoattack", "pgd-eot"]
-    assert counts(found) == {"reproduced": 0, "not reproduced": 0, "not comparable": 68}
+    assert {one.verdict for one in found} == {"not comparable"}
 
 
 def test_a_number_is_reproduced_within_five_points():

@@ -12,8 +12,7 @@ from leaderboard.curves import Curve, Point
 from leaderboard.drawing import FOREGROUND
 from leaderboard.paper import figures
 from leaderboard.paper.evidence import KINDS
-from leaderboard.paper.figures import transfer_tables
-from leaderboard.paper.gallery import gallery
+from leaderboard.paper.figures import gallery, transfer_tables
 from leaderboard.paper.studies import studies
 
 
@@ -95,7 +94,7 @@ def test_captions_have_the_numbers(drawn):
     assert "3 of 9" in drawn["masks"][0].caption
     assert "3.0 times" in drawn["weights"][0].caption
     assert "0.300 for ULM and 0.150 for CLM" in drawn["saliency"][0].caption
-    assert "ULM with 2: 25.0 under PGD, 0.0 in the worst case" in drawn["size"][0].caption
+    assert "10 images, eps" in drawn["size"][0].caption
     diversity = drawn["diversity"][0].caption
     assert "one of each: 50 under PGD on one, 25 in the worst case." in diversity
     assert "linked 0.025 and 0.200" in drawn["trajectory"][0].caption

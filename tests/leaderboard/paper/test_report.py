@@ -11,7 +11,7 @@ from leaderboard import baselines
 from leaderboard.metrics import Score
 from leaderboard.paper.comparison import compare
 from leaderboard.paper.evidence import KINDS
-from leaderboard.paper.explanations import SHARES_ONLY, explain
+from leaderboard.paper.explanations import explain
 from leaderboard.paper.report import FIRST_LINE, render_paper, result
 from leaderboard.paper.studies import studies
 
@@ -97,7 +97,7 @@ def studied(records=None, evidence=None, grids=None):
 
 
 def report(records=None, evidence=None, grids=None):
-    return render_paper(studied(records, evidence, grids), baselines.load())
+    return render_paper(studied(records, evidence, grids))
 
 
 def verdict(attack, defense, grids):
@@ -174,7 +174,7 @@ def test_variants_stand_beside_the_paper_and_near_ones_are_named():
     assert "for both populations: none." in text
     assert "| 30.0 | 35.9 | -5.9 | 50.0 | 54.3 | -4.3 |" in text
     assert "for both populations: `pgd` as released." in moved(variants(0.36, 0.54))
-    assert SHARES_ONLY in text
+    assert "Shares only: measured before" in text
 
 
 def test_what_moves_its_numbers_begins_with_the_seeds():
@@ -309,15 +309,14 @@ def test_networks_that_differ_may_explain_a_number_and_alike_ones_do_not():
 
 def test_the_reach_of_retraining_is_said_of_a_reproduced_number_too():
     found = studied(evidence=[], grids=[of_networks(np.add.outer([0.4, 0.6, 0.8], np.zeros(3)))])
-    paper = baselines.load()
     (one,) = (
         one
-        for one in compare(paper.paper["tables"], found)
+        for one in compare(baselines.load().paper["tables"], found)
         if (one.table, one.attack, one.defense) == ("2", "fgsm", "ulm-adv")
     )
     as_the_paper = replace(one, ours=Score(one.paper, one.paper, one.paper))
     words = "retraining 3 networks may give 0.0 to 100.0 (95%)"
-    assert explain(as_the_paper, found["mnist"], paper) == words
+    assert explain(as_the_paper, found["mnist"]) == words
 
 
 def test_a_dataset_that_the_paper_has_not_may_open_the_readme():
@@ -434,7 +433,7 @@ def test_the_worst_case_waits_for_the_cascade():
 
 def test_a_row_that_fails_a_gate_is_shown_with_that_and_decides_nothing():
     found = studied(masked(measured_by_hand(), "clm"))
-    text = render_paper(found, baselines.load())
+    text = render_paper(found)
     for name, fails in (("CLM", True), ("ULM", False)):
         worst = cells(text, "**worst case**", f"{name} (n=10)")
         assert worst[-1].endswith("gates failed") == fails
