@@ -190,11 +190,7 @@ def evidence(kind, *, seed=0, **changes):
         "sha256": CELL.sha256,
         "budget": CELL.budget,
         "seed": seed,
-        "parameters": {
-            "images": 10,
-            "eps": 0.3,
-            "pair_eps": 0.1,
-        },
+        "parameters": {"images": 10, "eps": 0.3, "pair_eps": 0.1},
         "populations": {name: weights_sha256(name) for name in ("ulm", "clm")},
         "arrays": arrays[kind],
         "measured_at": "2026-01-02T03:04:05+00:00",

@@ -124,8 +124,7 @@ TRAINED_AGAIN = ("exact law", "noise by batch", "two training seeds", "near 0")
 
 
 @pytest.mark.parametrize(
-    ("printed", "world"),
-    [*product(SCORES, WORLDS), *product([another_training], TRAINED_AGAIN)],
+    ("printed", "world"), [*product(SCORES, WORLDS), *product([another_training], TRAINED_AGAIN)]
 )
 def test_intervals_hold_the_truth(printed, world):
     rng = np.random.default_rng(0)

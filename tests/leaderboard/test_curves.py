@@ -68,17 +68,10 @@ def test_a_population_with_more_attacks_is_drawn_under_those_of_all():
 
 
 def test_sizes_are_curves_of_their_own():
-    cells = [{"submodels": 1}, {"submodels": 2}]
-    measured = [
-        one
-        for cell in cells
-        for one in (
-            record(20, attack="none", **cell),
-            *swept("pgd", [(0.1, 18), (0.2, 10)], **cell),
-            *swept("arc", [(0.1, 11), (0.2, 3)], **cell),
-        )
-    ]
-    assert [(curve.label, curve.submodels) for curve in curves(measured)] == [
-        ("ulm", 1),
-        ("ulm", 2),
-    ]
+    measured = []
+    for n in (1, 2):
+        measured.append(record(20, attack="none", submodels=n))
+        for attack in ("pgd", "arc"):
+            measured += swept(attack, [(0.1, 11), (0.2, 3)], submodels=n)
+    found = [(curve.label, curve.submodels) for curve in curves(measured)]
+    assert found == [("ulm", 1), ("ulm", 2)]

@@ -34,17 +34,11 @@ def changed(attack, protocol="draw", eps=0.3, **changes):
 RIGHT, WRONG = np.ones((2, 1000), bool), np.zeros((2, 1000), bool)
 
 DEFECTS = {
-    "gradients on all draws no weaker than on one": (
-        "fgsm",
-        {"correct": WRONG},
-    ),
+    "gradients on all draws no weaker than on one": ("fgsm", {"correct": WRONG}),
     "gradients no weaker than queries and noise": ("square-oracle", {"correct": WRONG}),
     "no attack beats the cascade": ("worst-case", {"correct": RIGHT}),
     "monotone in eps": ("pgd-clipped-margin", {"eps": 0.35, "correct": RIGHT}),
-    "at or below chance at the largest eps": (
-        "pgd-clipped-margin",
-        {"eps": 0.5, "correct": RIGHT},
-    ),
+    "at or below chance at the largest eps": ("pgd-clipped-margin", {"eps": 0.5, "correct": RIGHT}),
     "own-member attack no weaker than transfer": (
         "pgd",
         {"protocol": "transfer", "correct": np.stack([[RIGHT[0], WRONG[0]], [WRONG[0], RIGHT[0]]])},

@@ -56,9 +56,6 @@ def test_s_by_hand():
     # Two draws of each of two members.
     drawn = Answers(np.array([[1, 1], [1, 0], [0, 1], [0, 0]], bool), (0.25, 0.75), draws=2)
     assert drawn.s.tolist() == [0.25, 0.25 / 2 + 0.75 / 2]
-
-
-def test_the_first_images_keep_their_selecting_shares():
     first = Answers(CORRECT, selecting=np.array([0.1, 0.2, 0.3, 0.4])).first(2)
     assert (first.images, first.selected.tolist()) == (2, [0.1, 0.2])
 
@@ -340,11 +337,6 @@ def test_transfer_and_the_decomposition_by_hand():
     single = transfer(np.array([[[True, False]]]))
     assert single.expected_mra == single.own == 0.5
     assert np.isnan(single.others)
-
-
-@given(arrays(bool, (3, 3, 5)))
-def test_the_decomposition_is_the_mean_over_surrogates(correct):
-    assert transfer(correct).expected_mra == pytest.approx(correct.mean())
 
 
 def test_a_persistent_attacker_by_hand():

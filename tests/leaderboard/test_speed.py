@@ -22,21 +22,14 @@ TIMING = Timing(
 )
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_each_device_keeps_its_own_and_a_later_one_replaces(tmp_path):
+    assert speed.read_all(tmp_path) == []
     path = speed.write(TIMING, tmp_path)
     assert path == tmp_path / "speed" / "crafting-lenet5-quick-nvidia-h200.json"
     assert speed.read_all(tmp_path) == [TIMING]
-
-
-def test_each_device_keeps_its_own_and_a_later_one_replaces(tmp_path):
-    speed.write(TIMING, tmp_path)
     speed.write(replace(TIMING, environment={**TIMING.environment, "device": "cpu"}), tmp_path)
     speed.write(replace(TIMING, ours=1.0), tmp_path)
     assert [timing.ours for timing in speed.read_all(tmp_path)] == [20_000.0, 1.0]
-
-
-def test_no_folder_no_timings(tmp_path):
-    assert speed.read_all(tmp_path) == []
 
 
 @pytest.mark.parametrize(

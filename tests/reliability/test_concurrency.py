@@ -1,16 +1,11 @@
 """Several processes on one store: each population trained once, no record lost, one valid page."""
 
-import subprocess
-import sys
-from pathlib import Path
-
-from workers import ATTACKS, CONTEXT, options, work
+from workers import ATTACKS, CONTEXT, command, options, run, work
 
 from benchmarks.datasets import experiment
-from benchmarks.housekeeping import entries
+from benchmarks.housekeeping import entries, prune
+from benchmarks.store import Store
 from leaderboard import records
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_two_processes_train_each_population_once_and_lose_nothing(tmp_path):
@@ -30,16 +25,12 @@ def test_two_processes_train_each_population_once_and_lose_nothing(tmp_path):
 
 
 def test_parallel_workers_share_a_store_and_write_one_page(tmp_path):
-    command = [sys.executable, "-m", "pytest", "benchmarks/", "-n", "2", "-q"]
-    command += ["-k", "digits and (ulm or single) and not adv and (none or fgsm)"]
-    command += ["--budget", "smoke", f"--results={tmp_path / 'results'}"]
-    command += [f"--store={tmp_path / 'store'}", "--benchmark-disable", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "populations trained: 2" in done.stdout
+    wanted = "digits and (ulm or single) and not adv and (none or fgsm)"
+    printed = run(command(tmp_path, wanted, "-n", "2", "-q", "--benchmark-disable"))
+    assert "populations trained: 2" in printed
     numbers = experiment("smoke", "digits")
     radii = sorted({*numbers.radii["Linf"], *numbers.sweep_radii["Linf"]})
-    expected = {(attack, eps) for attack in ("fgsm",) for eps in radii} | {("none", 0.0)}
+    expected = {("fgsm", eps) for eps in radii} | {("none", 0.0)}
     for defense in ("ulm", "single"):
         mine = [r for r in records.read_all(tmp_path / "results") if r.case.defense == defense]
         drawn = {(r.case.attack, r.case.eps) for r in mine if r.case.protocol == "draw"}
@@ -51,9 +42,6 @@ def test_parallel_workers_share_a_store_and_write_one_page(tmp_path):
 
 
 def test_a_population_in_training_is_not_pruned(tmp_path):
-    from benchmarks.housekeeping import prune
-    from benchmarks.store import Store
-
     store = Store(options(tmp_path).store)
     folder = store.folder("digits-ulm-s0", {"x": 1})
     with store.lock(folder):

@@ -15,6 +15,7 @@ from benchmarks.session import Session
 from benchmarks.store import FileBlocks, FileCheckpoint, Store, weights_sha256, write_tensors
 from defenses import Population
 from leaderboard import records
+from leaderboard.files import set_aside
 from leaderboard.records import RecordError
 
 
@@ -53,28 +54,21 @@ def repeat(content, chance):
 DAMAGES = (flip_a_bit, truncate, lose_a_block, repeat)
 
 
-def damaged(path, number):
-    """Spoil a file; False where it came out as it was."""
-    before = path.read_bytes()
-    after = DAMAGES[number % len(DAMAGES)](before, random.Random(number))
-    path.write_bytes(after)
-    return after != before
-
-
-def damages(tries):
-    """Numbers for `damaged`, until enough files have come out different."""
-    numbers = itertools.count()
-    done = []
-    while len(done) < tries["damages"]:
-        yield next(numbers), done
-
-
-def same_json(path, content):
-    """Whether a file still says what it said, in other white space."""
+def same_json(first, second):
+    """Whether both say the same, in other white space."""
     try:
-        return json.loads(path.read_bytes()) == json.loads(content)
+        return json.loads(first) == json.loads(second)
     except ValueError:
         return False
+
+
+def damages(content, tries):
+    """Numbered contents that differ from this one."""
+    numbered = (
+        (k, DAMAGES[k % len(DAMAGES)](content, random.Random(k))) for k in itertools.count()
+    )
+    different = ((k, d) for k, d in numbered if d != content and not same_json(d, content))
+    return itertools.islice(different, tries["damages"])
 
 
 @pytest.mark.parametrize("name", ["card.json", "weights.safetensors"])
@@ -83,14 +77,11 @@ def test_a_damaged_population_is_set_aside(sound, tmp_path, tries, name):
     session = Session(options(folder))
     fresh = session.prepare("digits", "ulm").population
     (original,) = populations(folder / "store")
-    for number, done in damages(tries):
+    for number, content in damages((original / name).read_bytes(), tries):
         root = tmp_path / str(number)
         copy = root / "populations" / original.name
         shutil.copytree(original, copy)
-        content = (copy / name).read_bytes()
-        if not damaged(copy / name, number) or same_json(copy / name, content):
-            continue
-        done.append(number)
+        (copy / name).write_bytes(content)
         assert main(["store", "--store", str(root), "verify"]) == 1
         with pytest.warns(UserWarning, match=f"{original.name}.*[Ss]et aside"):
             assert Store(root).load_into(fresh, copy) is None
@@ -123,40 +114,36 @@ def test_a_damaged_population_is_trained_again_to_the_same_weights(sound, tmp_pa
     assert weights_sha256(prepared.population) == sha256
 
 
-def small():
-    return Population([torch.nn.Linear(40, 10)])
-
-
 def test_a_damaged_checkpoint_is_set_aside(tmp_path, tries):
-    for number, done in damages(tries):
-        folder = tmp_path / str(number)
-        population = small()
-        optimizer = torch.optim.Adam(population.parameters())
-        population(torch.rand(2, 40)).sum().backward()
-        optimizer.step()
-        writing = FileCheckpoint(folder, {})
-        writing.restore(population, optimizer, 3)
-        writing.save(population, optimizer, 2)
-        if not damaged(folder / "checkpoint.safetensors", number):
-            continue
-        done.append(number)
-        other = small()
+    def small():
+        population = Population([torch.nn.Linear(40, 10)])
+        return population, torch.optim.Adam(population.parameters())
+
+    population, optimizer = small()
+    population(torch.rand(2, 40)).sum().backward()
+    optimizer.step()
+    writing = FileCheckpoint(tmp_path, {})
+    writing.restore(population, optimizer, 3)
+    writing.save(population, optimizer, 2)
+    path = tmp_path / "checkpoint.safetensors"
+    for _, content in damages(path.read_bytes(), tries):
+        path.write_bytes(content)
+        other, optimizer = small()
         before = weights_sha256(other)
         with pytest.warns(UserWarning, match="Set aside as checkpoint.safetensors.unusable"):
-            assert FileCheckpoint(folder, {}).restore(other, optimizer, 3) == 0
+            assert FileCheckpoint(tmp_path, {}).restore(other, optimizer, 3) == 0
         assert weights_sha256(other) == before
 
 
 def test_damaged_blocks_are_set_aside(tmp_path, tries, monkeypatch):
     monkeypatch.setattr(FileBlocks, "AT_STAKE", 0.0)
-    for number, done in damages(tries):
-        folder = tmp_path / str(number)
-        writing = FileBlocks(folder)
-        writing.put("0", torch.rand(3, 1, 8, 8), 1.0)
-        writing.put("1", torch.rand(3, 1, 8, 8), 1.0)
-        if not damaged(folder / "000000.safetensors", number):
-            continue
-        done.append(number)
+    writing = FileBlocks(tmp_path / "sound")
+    for name in "01":
+        writing.put(name, torch.rand(3, 1, 8, 8), 1.0)
+    first = tmp_path / "sound" / "000000.safetensors"
+    for number, content in damages(first.read_bytes(), tries):
+        folder = shutil.copytree(tmp_path / "sound", tmp_path / str(number))
+        (folder / first.name).write_bytes(content)
         with pytest.warns(UserWarning, match="Set aside as 000000.safetensors.unusable"):
             found = FileBlocks(folder)
         assert found.get("0") is None
@@ -170,12 +157,9 @@ def test_a_damaged_record_is_refused_by_name_and_measured_again(sound, tmp_path,
     folder, _ = sound
     (original,) = (folder / "results").glob("digits-ulm-fgsm-*.json")
     content = original.read_bytes()
-    for number, done in damages(tries):
+    for _, spoiled in damages(content, tries):
         path = tmp_path / original.name
-        path.write_bytes(content)
-        if not damaged(path, number) or same_json(path, content):
-            continue
-        done.append(number)
+        path.write_bytes(spoiled)
         with pytest.raises(RecordError, match=original.name):
             records.read(path)
 
@@ -192,8 +176,6 @@ def test_a_damaged_record_is_refused_by_name_and_measured_again(sound, tmp_path,
 
 
 def test_what_is_set_aside_twice_has_two_names(tmp_path):
-    from leaderboard.files import set_aside
-
     for _ in range(3):
         (tmp_path / "x.json").write_text("{")
         set_aside(tmp_path / "x.json")

@@ -1,22 +1,22 @@
 """A full disk, a store that cannot be written: one clear error, and what was there is intact."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
-from workers import CONTEXT, options, prepare_only
+from workers import CONTEXT, ROOT, command, options, prepare_only
 
 from benchmarks.housekeeping import entries
 from benchmarks.session import Session
 from leaderboard.files import write_atomically
 
-ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 
 
-def outcome_of(*arguments):
+def outcome_of(folder, *limits):
     queue = CONTEXT.SimpleQueue()
-    process = CONTEXT.Process(target=prepare_only, args=(arguments[0], queue, *arguments[1:]))
+    process = CONTEXT.Process(target=prepare_only, args=(folder, queue, *limits))
     process.start()
     process.join()
     assert process.exitcode == 0
@@ -63,42 +63,40 @@ def read_only(folder):
 
 
 @pytest.fixture
-def somebody(tmp_path):
-    """A user who may not write what is read-only; the superuser may, and becomes nobody."""
-    if os.geteuid() != 0:
-        yield None
-    else:
-        for parent in tmp_path.parents:
-            if parent.stat().st_uid == 0 and parent != Path(parent.anchor):
-                parent.chmod(parent.stat().st_mode | 0o055)
-        yield NOBODY
-    for path in [tmp_path, *tmp_path.rglob("*")]:
-        path.chmod(0o755)
+def shared():
+    """A folder that everybody can reach: pytest closes its own whenever another pytest starts."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+        for path in [Path(name), *Path(name).rglob("*")]:
+            path.chmod(0o755)
 
 
-def test_a_read_only_store_serves_what_it_holds(tmp_path, somebody):
-    first = Session(options(tmp_path, run="earlier")).prepare("digits", "ulm")
-    read_only(tmp_path)
-    before = files(tmp_path)
-    kind, sha256, trained = outcome_of(tmp_path, None, somebody)
+# Who may not write what is read-only; the superuser may, and becomes nobody.
+SOMEBODY = NOBODY if os.geteuid() == 0 else None
+
+
+def test_a_read_only_store_serves_what_it_holds(shared):
+    first = Session(options(shared, run="earlier")).prepare("digits", "ulm")
+    read_only(shared)
+    before = files(shared)
+    kind, sha256, trained = outcome_of(shared, None, SOMEBODY)
     assert (kind, sha256, trained) == ("prepared", first.sha256, False), sha256
-    assert files(tmp_path) == before
+    assert files(shared) == before
 
 
-def test_a_store_without_permission_is_one_clear_error(tmp_path, somebody):
-    (tmp_path / "store").mkdir()
-    read_only(tmp_path)
-    kind, message, _ = outcome_of(tmp_path, None, somebody)
+def test_a_store_without_permission_is_one_clear_error(shared):
+    (shared / "store").mkdir()
+    read_only(shared)
+    kind, message, _ = outcome_of(shared, None, SOMEBODY)
     assert kind == "PermissionError"
-    assert str(tmp_path / "store") in message
-    assert not list(entries(tmp_path / "store"))
+    assert str(shared / "store") in message
+    assert not list(entries(shared / "store"))
 
 
 def test_the_command_line_names_what_cannot_be_written(tmp_path, capfd):
     (tmp_path / "store").write_text("a file where a folder should be")
-    arguments = ["benchmarks/", "-k", "digits-single-none", "--budget", "smoke", "-q"]
-    arguments += [f"--rootdir={ROOT}", f"--results={tmp_path / 'results'}"]
-    code = pytest.main([*arguments, f"--store={tmp_path / 'store'}", "-p", "no:cacheprovider"])
+    arguments = command(tmp_path, "digits-single-none", "-q", f"--rootdir={ROOT}")[3:]
+    code = pytest.main(arguments)
     assert code == pytest.ExitCode.TESTS_FAILED
     printed = capfd.readouterr().out
     assert "the store cannot be used" in printed

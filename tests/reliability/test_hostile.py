@@ -1,9 +1,7 @@
 """Input that means harm, or does it by mistake."""
 
-import os
 import pickle
 import re
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -14,7 +12,7 @@ import pytest
 import torch
 from samples import record
 from torch import nn
-from workers import options, populations
+from workers import ROOT, command, options, populations, run
 
 from attacks import ThreatModel
 from benchmarks.datasets import DATASETS, DatasetError, Raw
@@ -29,7 +27,6 @@ from leaderboard import baselines, records
 from leaderboard.files import MOST_BYTES
 from leaderboard.render import render
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("attacks", "benchmarks", "defenses", "leaderboard")
 LINF = ThreatModel("Linf", 0.1)
 
@@ -157,25 +154,6 @@ def test_a_dataset_that_is_none_is_named(monkeypatch, train, test, words):
         load_dataset("digits", Path(), None, None)
 
 
-def with_defense(monkeypatch, tmp_path, train, build=None):
-    """A session that knows a defense called `mine`."""
-    monkeypatch.setattr(DEFENSES, "_entries", dict(DEFENSES._entries))
-    register_defense("mine", build=build)(train)
-    return Session(options(tmp_path))
-
-
-def spoil_images(population, task):
-    task.images.zero_()
-
-
-def spoil_labels(population, task):
-    task.labels.add_(1)
-
-
-def make_nan(population, task):
-    next(population.parameters()).data.fill_(torch.nan)
-
-
 class WrongShape(nn.Module):
     def forward(self, images):
         return images.flatten(1)[:, :1]
@@ -193,9 +171,13 @@ def nothing(population, task):
 @pytest.mark.parametrize(
     ("train", "build", "words"),
     [
-        (spoil_images, None, "changed the training images or labels"),
-        (spoil_labels, None, "changed the training images or labels"),
-        (make_nan, None, "logits that are not finite"),
+        (lambda _, task: task.images.zero_(), None, "changed the training images or labels"),
+        (lambda _, task: task.labels.add_(1), None, "changed the training images or labels"),
+        (
+            lambda population, _: next(population.parameters()).data.fill_(torch.nan),
+            None,
+            "logits that are not finite",
+        ),
         (nothing, lambda data: WrongShape(), r"must return logits \(N, K\)"),
         (nothing, lambda data: nn.Linear(32, 10), r"must return logits \(N, K\)"),
         (nothing, lambda data: Changes(1024, 10), "changes the images it is given"),
@@ -204,7 +186,9 @@ def nothing(population, task):
 def test_a_defense_that_breaks_its_contract_is_named_and_not_stored(
     monkeypatch, tmp_path, train, build, words
 ):
-    session = with_defense(monkeypatch, tmp_path, train, build)
+    monkeypatch.setattr(DEFENSES, "_entries", dict(DEFENSES._entries))
+    register_defense("mine", build=build)(train)
+    session = Session(options(tmp_path))
     with pytest.raises(DefenseError, match=f"'mine'.*{words}"):
         session.prepare("digits", "mine")
     assert not list((tmp_path / "store").rglob("card.json"))
@@ -242,23 +226,15 @@ def sleeps(model, images, labels, *, threat_model):
 def test_the_run_goes_on_with_the_others_and_the_exit_code_tells(tmp_path):
     (tmp_path / "hostile.py").write_text(HOSTILE_PLUGIN)
     defenses, attacks = "raises or hangs or single", "none or leaves or sleeps"
-    command = [sys.executable, "-c", "import hostile, pytest, sys; sys.exit(pytest.main())"]
-    command += ["benchmarks/", "-k", f"digits and ({defenses}) and ({attacks}) and not adv"]
-    command += ["--budget", "smoke", f"--results={tmp_path / 'results'}", "--time-limit", "8"]
-    command += [f"--store={tmp_path / 'store'}", "-p", "no:cacheprovider", "-q", "-rfE"]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "boom" in done.stdout
+    wanted = f"digits and ({defenses}) and ({attacks}) and not adv"
+    arguments = command(tmp_path, wanted, "--time-limit", "8", "-q", "-rfE")[3:]
+    start = "import hostile, pytest, sys; sys.exit(pytest.main())"
+    printed = run([sys.executable, "-c", start, *arguments], tmp_path, code=1)
+    assert "boom" in printed
     # Named by the case that waited for it first; it is not waited for again.
-    assert "training or loading for test_mra[digits-hangs-none] took longer" in done.stdout
-    assert "test_mra[digits-single-sleeps] took longer than 8 s; --time-limit" in done.stdout
-    assert "attack 'leaves' left the" in done.stdout
+    assert "training or loading for test_mra[digits-hangs-none] took longer" in printed
+    assert "test_mra[digits-single-sleeps] took longer than 8 s; --time-limit" in printed
+    assert "attack 'leaves' left the" in printed
     measured = records.read_all(tmp_path / "results")
     assert {(r.case.defense, r.case.attack) for r in measured} == {("single", "none")}
     assert "| single " in (tmp_path / "LEADERBOARD.md").read_text()

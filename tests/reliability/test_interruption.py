@@ -3,18 +3,15 @@
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from workers import ATTACKS, CONTEXT, work
+from workers import ATTACKS, CONTEXT, ROOT, command, work
 
 from benchmarks.housekeeping import entries
 from leaderboard import records
-
-ROOT = Path(__file__).parents[2]
 
 
 def outcome(folder):
@@ -79,11 +76,8 @@ def test_killed_work_ends_as_if_undisturbed(undisturbed, tmp_path, tries, schedu
 
 def test_ctrl_c_leaves_a_page_and_says_how_to_go_on(tmp_path):
     results = tmp_path / "results"
-    command = [sys.executable, "-m", "pytest", "benchmarks/", "-k", "digits and single and not adv"]
-    command += ["--budget", "smoke", f"--results={results}", f"--store={tmp_path / 'store'}"]
-    command += ["--benchmark-disable", "-p", "no:cacheprovider"]
     process = subprocess.Popen(
-        command,
+        command(tmp_path, "digits and single and not adv", "--benchmark-disable"),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,

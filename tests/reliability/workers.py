@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import resource
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +31,26 @@ SMOKE = DATASETS["digits"].experiments["smoke"]
 def options(folder: Path, **changes) -> Options:
     folders = {name: folder / name for name in ("data_root", "store", "results")}
     return Options(budget="smoke", **folders, **{"run": "test", **changes})
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(folder: Path, wanted: str, *more: str) -> list[str]:
+    """`pytest benchmarks/` at the smoke budget with store and results under a folder."""
+    places = [f"--{name}={folder / name}" for name in ("store", "results")]
+    arguments = ["benchmarks/", "-k", wanted, "--budget", "smoke", "-p", "no:cacheprovider"]
+    return [sys.executable, "-m", "pytest", *arguments, *places, *more]
+
+
+def run(arguments: list[str], *path: Path, code: int = 0) -> str:
+    """What a command printed that ends with this code; with these on Python's path."""
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT))), "COLUMNS": "300"}
+    done = subprocess.run(
+        arguments, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
 
 
 def populations(store: Path) -> list[Path]:

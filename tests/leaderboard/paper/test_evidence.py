@@ -74,13 +74,6 @@ def test_what_is_no_evidence_is_refused_by_name(tmp_path, changes, words):
     assert words in str(error.value)
 
 
-def test_a_broken_seal_is_refused(tmp_path):
-    path = evidence.write(samples.evidence("masks"), tmp_path)
-    path.write_text(path.read_text().replace("cpu", "gpu"))
-    with pytest.raises(RecordError, match="seal is broken"):
-        evidence.read(path)
-
-
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
@@ -101,8 +94,3 @@ def test_all_unusable_files_are_named_at_once(tmp_path):
         evidence.write(samples.evidence(kind), tmp_path).write_text("{")
     with pytest.raises(RecordError, match="masks-mnist.*\n.*weights-mnist"):
         evidence.read_all(tmp_path)
-
-
-def test_pairs_come_in_order():
-    first, second = evidence.pairs(3)
-    assert list(zip(first, second, strict=True)) == [(0, 1), (0, 2), (1, 2)]

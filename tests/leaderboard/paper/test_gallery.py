@@ -8,6 +8,7 @@ import samples
 from msgspec import structs
 from samples import gated, record
 
+from leaderboard.curves import Curve, Point
 from leaderboard.drawing import FOREGROUND
 from leaderboard.paper import figures
 from leaderboard.paper.evidence import KINDS
@@ -122,19 +123,10 @@ def test_the_transfer_map_is_that_of_the_smallest_eps_and_lowest_seed():
     assert transfer_tables([record(5)]) is None
 
 
-def test_a_name_with_mathematics_in_it_is_drawn_as_it_is():
-    from leaderboard.curves import Curve, Point
-
+def test_other_defenses_have_a_colour_each_and_names_with_mathematics_are_drawn_as_they_are():
     points = tuple(Point(eps, 0.5, 0.1) for eps in (0.0, 0.1, 0.2))
-    svg = figures.draw_curves([Curve("$x^2$", "mine", 2, ("pgd",), (0,), points)])
+    names = ("$x^2$", "mine 1", "mine 2")
+    svg = figures.draw_curves([Curve(name, "mine", 2, ("pgd",), (0,), points) for name in names])
     assert "$x^2$ (n=2)" in texts(svg)
-
-
-def test_other_defenses_have_a_colour_each():
-    from leaderboard.curves import Curve, Point
-
-    points = tuple(Point(eps, 0.5, 0.1) for eps in (0.0, 0.1, 0.2))
-    lines = [Curve(f"mine {i}", "mine", 2, ("pgd",), (0,), points) for i in range(3)]
-    body = figures.draw_curves(lines).split("</metadata>")[1]
-    inks = set(re.findall(r"stroke: (#[0-9a-f]{6})", body)) - {FOREGROUND}
+    inks = set(re.findall(r"stroke: (#[0-9a-f]{6})", svg.split("</metadata>")[1])) - {FOREGROUND}
     assert len(inks) == 3
