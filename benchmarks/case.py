@@ -51,12 +51,7 @@ class Subject:
 
 
 def protocols(*, several: bool, random: bool) -> tuple[Protocol, ...]:
-    """The protocols beside the draw that mean anything.
-
-    Args:
-        several: whether there are two members or more.
-        random: whether members are random in themselves.
-    """
+    """The protocols beside the draw that mean anything, of one member or several, random or not."""
     if not several:
         return ("doubled",)
     return ("alone", *(() if random else ("average",)), "transfer", "doubled")
@@ -102,10 +97,11 @@ def build_case(
     parameters = chosen.parameters(experiment.attacks.get(attack, {}), threat_model)
     if protocol == "doubled":
         parameters |= {name: 2 * parameters[name] for name in chosen.doubles}
-    whole = _on_one_draw(chosen) and protocol == "draw"
+    # These cost no more on many networks than on one.
+    whole = chosen.kind in ("authors", "control") and protocol == "draw"
     most = experiment.test_images if whole else experiment.population_images
     images = min(most or experiment.test_images or count, count)
-    shared = population.random and chosen.kind == "authors" and chosen.surrogate == "submodel"
+    shared = population.random and _claims(chosen)
     return Case(
         dataset=subject.dataset,
         source=subject.source,
@@ -146,8 +142,3 @@ def facts(subject: Subject, attack: Attack, norm: str) -> Facts:
 
 def _claims(attack: Attack) -> bool:
     return attack.kind == "authors" and attack.surrogate == "submodel"
-
-
-def _on_one_draw(attack: Attack) -> bool:
-    """Whether an attack costs no more on many networks than on one."""
-    return attack.kind in ("authors", "control")

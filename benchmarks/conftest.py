@@ -19,8 +19,7 @@ from benchmarks.case import protocols
 from benchmarks.datasets import DATASETS, DatasetError, DatasetMissingError
 from benchmarks.environment import resolve_device
 from benchmarks.experiment import TIME_LIMITS
-from benchmarks.options import Options
-from benchmarks.populations import DefenseError, Prepared
+from benchmarks.populations import DefenseError, Options, Prepared
 from benchmarks.session import NoRadiusError, Session
 from benchmarks.store import StoreError
 from defenses import DEFENSES

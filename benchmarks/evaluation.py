@@ -18,7 +18,7 @@ from benchmarks.checks import check_answers, check_images, check_radius
 from benchmarks.datasets import DATASETS, experiment
 from benchmarks.experiment import Experiment, attack_numbers
 from benchmarks.measure import measure
-from benchmarks.store import FileBlocks, digest_of, weights_sha256
+from benchmarks.store import digest_of, weights_sha256
 from defenses import Population
 from defenses.surrogate import Plan
 from leaderboard import metrics
@@ -30,9 +30,7 @@ class Evaluation:
     """What an attack left of a population.
 
     Attributes:
-        record: with everything that determines the number.
-        images: (N, C, H, W), the perturbed images; with a leading (n,) where they are crafted on
-            each member.
+        images: (N, C, H, W), perturbed; with a leading (n,) where they are crafted on each member.
     """
 
     record: Record
@@ -57,15 +55,7 @@ def subject_of(
     dataset: str = "own",
     name: str = "own",
 ) -> Subject:
-    """A population of anybody's, on images of anybody's.
-
-    Args:
-        dataset, name: what the records and the page call the images and the defense.
-
-    Raises:
-        TypeError: not a Population.
-        ValueError: images, labels or answers that are not what they should be.
-    """
+    """A population of anybody's, on images of anybody's; arguments and errors as in `evaluate`."""
     if not isinstance(population, Population):
         raise TypeError(f"expected a Population(modules), got {type(population).__name__}")
     images = _usable(population, images)
@@ -144,16 +134,12 @@ def evaluate(
     batch_size: int = 250,
     protocol: Protocol = "draw",
     plan: Plan | None = None,
-    blocks: FileBlocks | None = None,
 ) -> Evaluation:
     """Perturb every image with a registered attack and let the members classify the result.
 
     Args:
         population: `Population(modules)`, for any modules that map images in [0, 1] to logits.
-        images: (N, C, H, W), float, in [0, 1], on the population's device.
-        labels: (N,) int64.
-        attack: a registered attack's name.
-        threat_model: what the attacker may do.
+        images: (N, C, H, W), float, in [0, 1], on the population's device; labels: (N,) int64.
         parameters: the attack's keyword arguments; None: the budget's.
         dataset: whose numbers are taken; any other name: the budget's for any images.
         seed: all randomness follows from it.
@@ -161,7 +147,6 @@ def evaluate(
         batch_size: most images processed at once.
         protocol: who is attacked and who answers: see `leaderboard.records.PROTOCOLS`.
         plan: how attacks compute; None: as is fastest on this machine.
-        blocks: where the attack's work survives being killed.
 
     Raises:
         LookupError: unknown attack or budget.
@@ -180,4 +165,4 @@ def evaluate(
         case = replace(case, attack_parameters=effective)
     if images_per_draw > 1:
         case = replace(case, images_per_draw=images_per_draw)
-    return Evaluation(*measure(case, subject, headline=True, plan=plan, blocks=blocks))
+    return Evaluation(*measure(case, subject, headline=True, plan=plan))

@@ -177,10 +177,7 @@ def standard(
     adversary_steps: ByBudget[int] = (2, 4, 20),
     clm_epochs: ByBudget[int | None] = (1, 4, None),
     every_epoch: ByBudget[bool] = (True, False, False),
-    queries: ByBudget[int] = (2, 1000, 5000),
-    targets: ByBudget[int] = (1, 3, 9),
-    arc_steps: ByBudget[int] = (1, 10, 50),
-    square_queries: ByBudget[int] = (2, 100, 5000),
+    quick_attacks: Mapping[str, int] | None = None,
     figure_images: ByBudget[int] = (16, 50, 1000),
     watched_epochs: ByBudget[int] = (1, 2, 20),
     pair_submodels: ByBudget[int] = (10, 5, 10),
@@ -200,10 +197,10 @@ def standard(
         continued_images: training images for going on from ULM-Adv; None: all.
         epochs, adversarial_epochs, clm_epochs: None: the recipe's, and half as many for `clm`.
         adversary_steps: of PGD in training; below the paper budget of a quarter of the radius.
-        targets: of APGD on the population.
+        quick_attacks: what `attack_numbers` takes in place of the quick budget's numbers.
         retrainings, continued: those beside the standard ones.
 
-    All others are described by `Experiment`, `Figures` and `_attacks`.
+    All others are described by `Experiment` and `Figures`.
     """
     eps = radii["Linf"][0]
     shares = {
@@ -239,12 +236,7 @@ def standard(
                 "clm-adv": {**adversary, **counter_linking_adv, **period},
             },
             attacks=attack_numbers(
-                BUDGETS[k],
-                step_size=step_size,
-                queries=queries[k],
-                targets=targets[k],
-                arc_steps=arc_steps[k],
-                square_queries=square_queries[k],
+                BUDGETS[k], step_size=step_size, **(quick_attacks or {} if k == 1 else {})
             ),
             radii=radii,
             sweep_radii={**shares, **(sweep_radii or {})},
@@ -293,20 +285,18 @@ def attack_numbers(
     if budget not in BUDGETS:
         raise LookupError(f"unknown budget {budget!r} (known: {', '.join(BUDGETS)})")
     k = BUDGETS.index(budget)
-    queries = queries or (2, 1000, 5000)[k]
-    targets = targets or (1, 3, 9)[k]
     arc_steps = arc_steps or (1, 10, 50)[k]
     square_queries = square_queries or (2, 100, 5000)[k]
     steps, auto_steps = (2, 40, 40)[k], (2, 100, 100)[k]
     population = {"steps": (2, 20, 100)[k]}
-    apgd = {"targets": targets}
+    apgd = {"targets": targets or (1, 3, 9)[k]}
     arc, few_queries = {"candidates": 3}, {"queries": min(square_queries, 1000)}
     losses = ("mean-ce", "mean-probability", "mean-margin", "clipped-margin")
     return {
         "pgd": {"steps": steps, "step_size": step_size},
         "mifgsm": {"steps": (2, 10, 10)[k], "decay": 1.0},
         "pgd-eot": {"steps": steps, "step_size": step_size, "draws": (2, 2, 10)[k]},
-        "autoattack": {"steps": auto_steps, "queries": queries},
+        "autoattack": {"steps": auto_steps, "queries": queries or (2, 1000, 5000)[k]},
         **{f"pgd-{loss}": {**population, "restarts": 1} for loss in losses},
         "apgd-population": {"steps": auto_steps, **apgd},
         "arc": {"steps": min(arc_steps, 20), **arc},

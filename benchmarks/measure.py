@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -62,55 +63,51 @@ def measure(
         ValueError: images, labels or answers that are not what they should be.
         AttackError: the attack broke its contract.
     """
-    population, attack = subject.population, attack or ATTACKS[case.attack]
+    population = subject.population
     images, labels = subject.images[: case.images], subject.labels[: case.images]
     check_images(images, labels)
     check_answers(population, images, labels)
-    plan = plan or fastest_plan(population, images)
-    seed = derive_seed(case.seed, "attack", case.attack)
+    run = _Run(
+        case, attack or ATTACKS[case.attack], population, plan or fastest_plan(population, images)
+    )
     # Whatever the caller switched off, attacks follow gradients.
     with torch.inference_mode(False), torch.enable_grad(), subnormals_flushed():
         start = time.perf_counter()
-        made = _crafted(case, attack, population, images, labels, seed, plan, blocks)
+        made = run.crafted(images, labels, blocks)
         seconds = time.perf_counter() - start + (blocks.earlier_seconds if blocks else 0)
-        answers = [
-            _answers(case, population, perturbed, labels, seed, number)
-            for number, perturbed in enumerate(made)
-        ]
-        zero_gradients = repeatable = None
+        scored = [run.rows(one, labels, number, "score") for number, one in enumerate(made)]
+        selecting = None
+        if population.random:
+            # As attackers compare attacks: by other draws than those that answer.
+            chosen = [run.selecting(one, labels, number) for number, one in enumerate(made)]
+            selecting = torch.stack(chosen).mean(0).double().numpy()
+        zero_gradients = None
         if case.attack == "none":
             first = slice(case.batch_size)
-            with global_seed(derive_seed(seed, "gradient"), images.device):
+            with global_seed(derive_seed(run.seed, "gradient"), images.device):
                 zero_gradients = zero_gradient_share(
-                    population, images[first], labels[first], chunk=plan.chunk
+                    population, images[first], labels[first], chunk=run.plan.chunk
                 )
-        if repeat:
-            few = images[:REPEATED], labels[:REPEATED]
-            pair = [_crafted(case, attack, population, *few, seed, plan)[0] for _ in range(2)]
-            repeatable = _same(case, population, pair, few[1], seed)
-    correct = torch.stack([scored for scored, _ in answers])
-    # (targets, rows, N) is what "transfer" holds.
-    correct = correct if case.protocol == "transfer" else correct.flatten(0, 1)
-    selecting = None
-    if population.random:
-        # As attackers compare attacks: by other draws than those that answer.
-        selecting = torch.stack([chosen for _, chosen in answers]).mean(0).double().numpy()
+        repeatable = run.repeats(images[:REPEATED], labels[:REPEATED]) if repeat else None
     threat_model = ThreatModel(case.norm, case.eps)
+    unperturbed = [(one == images).flatten(1).all(dim=1).float().mean().item() for one in made]
+    correct = torch.stack(scored)
     record = Record(
         case=case,
-        correct=correct.numpy(),
+        # (targets, rows, N) is what "transfer" holds.
+        correct=(correct if case.protocol == "transfer" else correct.flatten(0, 1)).numpy(),
         selecting=selecting,
-        facts=facts(subject, attack, case.norm),
+        facts=facts(subject, run.attack, case.norm),
         population_sha256=subject.population_sha256,
         training_seconds=subject.training_seconds,
         attack_seconds=seconds,
-        unperturbed=_mean([_unperturbed(one, images) for one in made]),
+        unperturbed=sum(unperturbed) / len(unperturbed),
         largest_distance=max(threat_model.distance(one, images).max().item() for one in made),
         zero_gradients=zero_gradients,
         repeatable=repeatable,
         headline=headline,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment={**environment(images.device), "computation": str(plan)},
+        environment={**environment(images.device), "computation": str(run.plan)},
     )
     return record, made[0] if len(made) == 1 else torch.stack(made)
 
@@ -121,8 +118,6 @@ def answers_of(
     """Whether each member, or fresh draw of it, classifies each image correctly.
 
     Args:
-        images: (N, C, H, W) in [0, 1]; labels: (N,).
-        seed: of the draws.
         batch_size: most images classified at once; where a member draws once a pass, as many share
             the draw.
 
@@ -140,62 +135,78 @@ def answers_of(
     return torch.cat(rows, dim=1)
 
 
-def _crafted(
-    case: Case,
-    attack: Attack,
-    population: Population,
-    images: Tensor,
-    labels: Tensor,
-    seed: int,
-    plan: Plan,
-    blocks: FileBlocks | None = None,
-) -> list[Tensor]:
-    """The perturbed images for each target of the protocol, (N, C, H, W) each."""
-    if case.eps == 0 or attack.kind == "control":
-        attacked: Population = population
-    else:
-        attacked = surrogate_of(population, plan, low_precision=attack.gradient_only)
-    # What decides by answers must see those that are scored.
-    with nullcontext() if attack.gradient_only else full_precision():
-        return [
-            craft(
-                attack,
-                target,
-                images,
-                labels,
-                ThreatModel(case.norm, case.eps),
-                seed=seed,
-                parameters=case.attack_parameters,
-                batch_size=case.batch_size,
-                images_per_draw=case.images_per_draw,
-                kept=_Part(blocks, number) if blocks else None,
-            ).images
-            for number, target in enumerate(_deployed(attacked, case.protocol))
-        ]
+@dataclass(frozen=True)
+class _Run:
+    """A case being measured: what attacks whom, and how it is computed."""
 
+    case: Case
+    attack: Attack
+    population: Population
+    plan: Plan
 
-def _answers(
-    case: Case,
-    population: Population,
-    images: Tensor,
-    labels: Tensor,
-    seed: int,
-    target: int,
-) -> tuple[Tensor, Tensor]:
-    """`correct` (rows, N) of what answers a target's images, and the selecting s_j (N,)."""
-    answering = population
-    if case.protocol in ("alone", "average"):
-        answering = _deployed(population, case.protocol)[target]
+    @property
+    def seed(self) -> int:
+        """Of everything that is drawn."""
+        return derive_seed(self.case.seed, "attack", self.case.attack)
 
-    def rows(purpose: str) -> Tensor:
-        drawn = derive_seed(seed, purpose, target)
-        return answers_of(answering, images, labels, seed=drawn, batch_size=case.batch_size)
+    def crafted(
+        self, images: Tensor, labels: Tensor, blocks: FileBlocks | None = None
+    ) -> list[Tensor]:
+        """The perturbed images for each target of the protocol, (N, C, H, W) each."""
+        case, attack, attacked = self.case, self.attack, self.population
+        if case.eps > 0 and attack.kind != "control":
+            attacked = surrogate_of(attacked, self.plan, low_precision=attack.gradient_only)
+        # What decides by answers must see those that are scored.
+        with nullcontext() if attack.gradient_only else full_precision():
+            return [
+                craft(
+                    attack,
+                    target,
+                    images,
+                    labels,
+                    ThreatModel(case.norm, case.eps),
+                    seed=self.seed,
+                    parameters=case.attack_parameters,
+                    batch_size=case.batch_size,
+                    images_per_draw=case.images_per_draw,
+                    kept=_Part(blocks, number) if blocks else None,
+                ).images
+                for number, target in enumerate(_deployed(attacked, case.protocol))
+            ]
 
-    if not population.random:
-        return (scored := rows("score")), scored
-    law = case.probabilities if answering is population else None
-    chosen = Answers(rows("select").numpy(), probabilities=law, draws=case.draws)
-    return rows("score"), torch.from_numpy(chosen.s)
+    def answering(self, target: int) -> Population:
+        """What answers a target's images."""
+        if self.case.protocol in ("alone", "average"):
+            return _deployed(self.population, self.case.protocol)[target]
+        return self.population
+
+    def rows(self, images: Tensor, labels: Tensor, target: int, purpose: str) -> Tensor:
+        """`correct` (rows, N) of what answers a target's images, by draws for a purpose."""
+        seed, size = derive_seed(self.seed, purpose, target), self.case.batch_size
+        return answers_of(self.answering(target), images, labels, seed=seed, batch_size=size)
+
+    def selecting(self, images: Tensor, labels: Tensor, target: int) -> Tensor:
+        """s_j (N,) of a target's images, by draws of its own."""
+        law = self.case.probabilities if self.answering(target) is self.population else None
+        rows = self.rows(images, labels, target, "select").numpy()
+        return torch.from_numpy(Answers(rows, probabilities=law, draws=self.case.draws).s)
+
+    def repeats(self, images: Tensor, labels: Tensor) -> bool:
+        """Whether two runs give the same: on a CPU the same images, else nearly the same answers.
+
+        A GPU's kernels do not promise the same bits, and a sign turns the last bit into a whole
+        step.
+        """
+        pair = [self.crafted(images, labels)[0] for _ in range(2)]
+        if images.device.type == "cpu":
+            return torch.equal(*pair)
+        first, second = (
+            answers_of(
+                self.population, one, labels, seed=self.seed, batch_size=self.case.batch_size
+            )
+            for one in pair
+        )
+        return (first != second).float().mean().item() <= 1 / REPEATED
 
 
 def _deployed(population: Population, protocol: str) -> list[Population]:
@@ -205,30 +216,6 @@ def _deployed(population: Population, protocol: str) -> list[Population]:
     if protocol == "average":
         return [population.of([AveragedEnsemble(population)])]
     return [population]
-
-
-def _same(
-    case: Case, population: Population, pair: list[Tensor], labels: Tensor, seed: int
-) -> bool:
-    """Whether two runs gave the same: on a CPU the same images, elsewhere nearly the same answers.
-
-    A GPU's kernels do not promise the same bits, and a sign turns the last bit into a whole step.
-    """
-    if pair[0].device.type == "cpu":
-        return torch.equal(*pair)
-    first, second = (
-        answers_of(population, images, labels, seed=seed, batch_size=case.batch_size)
-        for images in pair
-    )
-    return (first != second).float().mean().item() <= 1 / REPEATED
-
-
-def _unperturbed(perturbed: Tensor, images: Tensor) -> float:
-    return (perturbed == images).flatten(1).all(dim=1).float().mean().item()
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 class _Part:

@@ -12,18 +12,45 @@ import torch
 from torch import Tensor, nn
 
 from attacks.seeding import derive_seed
+from attacks.threat_model import Norm
 from benchmarks.case import Subject
 from benchmarks.checks import check_answers
 from benchmarks.datasets import DATASETS, Dataset, DatasetMissingError, experiment, load
 from benchmarks.experiment import Experiment, Variation
 from benchmarks.measure import answers_of
-from benchmarks.options import Options
 from benchmarks.paths import RELEASED
 from benchmarks.store import FileCheckpoint, Store, weights_sha256
 from benchmarks.tuning import fastest_plan
 from defenses import DEFENSES, Defense, Population, Task
 from defenses.surrogate import Plan
 from defenses.training import BeforeStep, Recipe, initialise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of a run; see `pytest --help`.
+
+    Attributes:
+        norm: that defenses are attacked in.
+        eps: radii to rank at in place of the budget's, or empty.
+        submodels: n in place of the budget's (a defense of one member stays one), or None.
+        run: identifies the run, the same for all its processes.
+        plan: how to compute; None: as is fastest on this machine.
+    """
+
+    data_root: Path
+    store: Path
+    results: Path
+    run: str
+    budget: str = "quick"
+    device: torch.device = torch.device("cpu")  # noqa: RUF009
+    seed: int = 0
+    rerun: bool = False
+    retrain: bool = False
+    norm: Norm = "Linf"
+    eps: tuple[float, ...] = ()
+    submodels: int | None = None
+    plan: Plan | None = None
 
 
 class DefenseError(RuntimeError):

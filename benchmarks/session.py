@@ -13,21 +13,15 @@ from attacks import ATTACKS, Attack, ThreatModel
 from benchmarks.case import build_case
 from benchmarks.environment import environment
 from benchmarks.measure import measure
-from benchmarks.options import Options
-from benchmarks.populations import Populations, Prepared
+from benchmarks.populations import Options, Populations, Prepared
 from leaderboard import records
 from leaderboard.files import set_aside
 from leaderboard.records import Case, Protocol, Record, RecordError
 
 # What bits depend on beside a record's own seeds and the way it was computed.
 SAME_BITS = (
-    "device",
-    "processor",
-    "instructions",
-    "threads",
-    "torch",
-    "torchattacks",
-    "arithmetic",
+    *("device", "processor", "instructions", "threads"),
+    *("torch", "torchattacks", "arithmetic"),
 )
 
 
@@ -45,11 +39,7 @@ class Session(Populations):
         self._measured: set[Path] = set()
 
     def radii(self, dataset: str) -> tuple[ThreatModel, ...]:
-        """The threat models to rank at.
-
-        Raises:
-            NoRadiusError: the dataset has none in the norm, and none was asked for.
-        """
+        """The threat models to rank at; NoRadiusError: the dataset has none in the norm."""
         norm = self.options.norm
         radii = self.options.eps or self.experiment(dataset).radii.get(norm, ())
         if not radii:
@@ -64,19 +54,15 @@ class Session(Populations):
         return tuple(ThreatModel(norm, eps) for eps in sorted(radii))
 
     def measure(
-        self,
-        prepared: Prepared,
-        attack: str,
-        threat_model: ThreatModel,
-        protocol: Protocol = "draw",
+        self, prepared: Prepared, attack: str, at: ThreatModel, protocol: Protocol = "draw"
     ) -> tuple[Record, bool]:
         """Attack a population; return its record, and whether it was on disk already.
 
         A record is re-used when it was measured on these very weights: by this run, or by an
         earlier one unless this run trained them (a first run measures everything itself).
         """
-        case = self.case(prepared, attack, threat_model, protocol)
-        headline = attack == "none" or threat_model in self.radii(prepared.dataset.name)
+        case = self.case(prepared, attack, at, protocol)
+        headline = attack == "none" or at in self.radii(prepared.dataset.name)
         # One attack on the population, a strong and quick one.
         repeat = headline and ATTACKS[attack].swept and ATTACKS[attack].kind == "population"
         return self.measure_case(
@@ -84,17 +70,13 @@ class Session(Populations):
         )
 
     def case(
-        self,
-        prepared: Prepared,
-        attack: str,
-        threat_model: ThreatModel,
-        protocol: Protocol = "draw",
+        self, prepared: Prepared, attack: str, at: ThreatModel, protocol: Protocol = "draw"
     ) -> Case:
         """The case of an attack under the budget's numbers; see `build_case`."""
         return build_case(
             self.subject(prepared),
             attack,
-            threat_model,
+            at,
             self.experiment(prepared.dataset.name),
             protocol=protocol,
             budget=self.options.budget,

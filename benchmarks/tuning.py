@@ -47,22 +47,17 @@ def fastest_plan(population: Population, images: Tensor) -> Plan:
     key = _describe(population, images)
     if (path, key) not in _known:
         try:
-            _known[path, key] = _kept_plan(path, key, population, images)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                kept = _read(path)
+                if key not in kept:
+                    kept[key] = asdict(measure_plan(population, images))
+                    write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
+            _known[path, key] = Plan(**kept[key])
         except OSError as error:
             logger.warning("how to compute cannot be kept (%s): measured for this run", error)
             _known[path, key] = measure_plan(population, images)
     return _known[path, key]
-
-
-def _kept_plan(path: Path, key: str, population: Population, images: Tensor) -> Plan:
-    """The plan in a file, measured if it is not there, by one process at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        kept = _read(path)
-        if key not in kept:
-            kept[key] = asdict(measure_plan(population, images))
-            write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
-    return Plan(**kept[key])
 
 
 def measure_plan(population: Population, images: Tensor) -> Plan:

@@ -66,9 +66,7 @@ def judge(
 
     Args:
         modules: n networks that map images in [0, 1] to logits; one, drawn at random, answers.
-        images: (N, C, H, W), float, in [0, 1], on the networks' device.
-        labels: (N,) int64.
-        threat_model: what the attacker may do.
+        images: (N, C, H, W), float, in [0, 1], on the networks' device; labels: (N,) int64.
         probabilities: (n,) with which networks are drawn; default: uniform.
         draws: over how many fresh passes of each network expectations are taken, where networks
             draw random numbers themselves, such as 16; 1: they are deterministic.

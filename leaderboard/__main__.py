@@ -23,16 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
         default=RESULTS,
         help="folder of records; the page is written beside it (default: %(default)s)",
     )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="write nothing; fail when the page or a figure is not what the records say",
-    )
-    parser.add_argument(
-        "--convert",
-        action="store_true",
-        help="rewrite records of an earlier version of the suite as this one reads them",
-    )
+    check = "write nothing; fail when the page or a figure is not what the records say"
+    parser.add_argument("--check", action="store_true", help=check)
+    earlier = "rewrite records of an earlier version of the suite as this one reads them"
+    parser.add_argument("--convert", action="store_true", help=earlier)
     options = parser.parse_args(arguments)
     if not options.results.is_dir():
         print(f"no folder {options.results}: run pytest benchmarks/ first, or name another")

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 # Okabe and Ito's colours, legible to the colour-blind and on both backgrounds.
@@ -24,27 +25,30 @@ FOREGROUND = "#808080"
 # Tells a figure of ours from others' files.
 MARK = "randomized-defense-bench"
 
+_COLORED = ("text.color", "axes.labelcolor", "axes.edgecolor", "grid.color", "xtick.color")
+_STYLE: dict[Any, Any] = {
+    **dict.fromkeys((*_COLORED, "ytick.color"), FOREGROUND),
+    "svg.hashsalt": MARK,
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
 
+
+@dataclass
 class Canvas:
-    """A figure of panels in a row or a grid.
+    """Matplotlib's figure and its axes (rows, columns); `svg` is there after the `canvas` block."""
 
-    Attributes:
-        figure: matplotlib's figure.
-        panels: its axes, an array of shape (rows, columns).
-        svg: the text, once the `canvas` block is done.
-    """
-
-    def __init__(self, figure: Any, panels: Any) -> None:
-        self.figure, self.panels = figure, panels
-        self.svg = ""
-
-    def finish(self, data: bytes) -> None:
-        """Write the text, with the digest of what was drawn."""
-        buffer = io.StringIO()
-        description = f"data {hashlib.sha256(data).hexdigest()}"
-        metadata = {"Date": None, "Creator": MARK, "Description": description}
-        self.figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-        self.svg = buffer.getvalue()
+    figure: Any
+    panels: Any
+    svg: str = ""
 
 
 @contextmanager
@@ -63,33 +67,17 @@ def canvas(
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    style: dict[Any, Any] = {
-        "svg.hashsalt": MARK,
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "axes.titlesize": 11,
-        "text.color": FOREGROUND,
-        "axes.labelcolor": FOREGROUND,
-        "axes.edgecolor": FOREGROUND,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "grid.color": FOREGROUND,
-        "grid.alpha": 0.25,
-        "legend.frameon": False,
-        "xtick.color": FOREGROUND,
-        "ytick.color": FOREGROUND,
-    }
-    with pyplot.rc_context(style):
+    with pyplot.rc_context(_STYLE):
         figure, panels = pyplot.subplots(
             rows, columns, squeeze=False, figsize=(width, height), layout="constrained", **layout
         )
-        drawn = Canvas(figure, panels)
+        drawn, buffer = Canvas(figure, panels), io.StringIO()
         try:
             yield drawn
-            drawn.finish(data)
+            description = f"data {hashlib.sha256(data).hexdigest()}"
+            metadata = {"Date": None, "Creator": MARK, "Description": description}
+            figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+            drawn.svg = buffer.getvalue()
         finally:
             pyplot.close(figure)
 

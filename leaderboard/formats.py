@@ -12,11 +12,9 @@ from leaderboard.rows import Setting
 
 def describe(setting: Setting) -> str:
     """A setting in words."""
-    return (
-        f"{escape(setting.dataset)}, {escape(setting.budget)} budget, "
-        f"{setting.images:,} test images "
-        f"({escape(setting.source)}, sha256 {setting.sha256[:8]})"
-    )
+    name, budget, source = map(escape, (setting.dataset, setting.budget, setting.source))
+    images = f"{setting.images:,} test images ({source}, sha256 {setting.sha256[:8]})"
+    return f"{name}, {budget} budget, {images}"
 
 
 def format_score(score: Score | None) -> str:

@@ -27,6 +27,17 @@ def page_path(results: Path) -> Path:
     return results.parent / "LEADERBOARD.md"
 
 
+def fresh(results: Path) -> bool:
+    """Whether the page was written after every record, so that nothing need be rendered."""
+    page = page_path(results)
+    if not page.exists():
+        return False
+    # A record that was removed leaves its folder changed.
+    return page.stat().st_mtime > max(
+        p.stat().st_mtime for p in (results, *results.rglob("*.json"))
+    )
+
+
 def publish(results: Path) -> Path:
     """Write the page, the report on the paper, their figures and the README's part.
 
@@ -37,31 +48,12 @@ def publish(results: Path) -> Path:
         RecordError: a record that cannot be used; nothing is written then.
     """
     with FileLock(results.with_name(f".{results.name}.lock")):
-        return _publish(results)
-
-
-def fresh(results: Path) -> bool:
-    """Whether the page was written after every record, so that nothing need be rendered."""
-    page = page_path(results)
-    if not page.exists():
-        return False
-    newest = max((path.stat().st_mtime for path in results.rglob("*.json")), default=0.0)
-    # A record that was removed leaves its folder changed.
-    return page.stat().st_mtime > max(newest, results.stat().st_mtime)
-
-
-def paper_path(results: Path) -> Path:
-    """The report on the paper: `PAPER.md` beside the page."""
-    return results.parent / "PAPER.md"
-
-
-def _publish(results: Path) -> Path:
-    texts, drawn = _expected(results)
-    for old in (results.parent / "figures").glob("*.svg"):
-        if old not in drawn and f"<dc:title>{MARK}" in old.read_text(errors="replace"):
-            old.unlink(missing_ok=True)
-    for path, text in {**drawn, **texts}.items():
-        write_atomically(path, text.encode())
+        texts, drawn = _expected(results)
+        for old in (results.parent / "figures").glob("*.svg"):
+            if old not in drawn and f"<dc:title>{MARK}" in old.read_text(errors="replace"):
+                old.unlink(missing_ok=True)
+        for path, text in {**drawn, **texts}.items():
+            write_atomically(path, text.encode())
     return page_path(results)
 
 
@@ -72,7 +64,7 @@ def stale(results: Path) -> list[Path]:
     library that drew it.
     """
     texts, drawn = _expected(results)
-    wrong = [path for path, text in texts.items() if not _same(path, text)]
+    wrong = [p for p, text in texts.items() if not p.exists() or p.read_text() != text]
     for path, svg in drawn.items():
         if not path.exists() or _data_digest(path.read_text()) != _data_digest(svg):
             wrong.append(path)
@@ -85,7 +77,7 @@ def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
     found = studies(measured, evidence.read_all(results), grids.read_all(results))
     texts = {
         page_path(results): render(measured, speed.read_all(results), published),
-        paper_path(results): render_paper(found),
+        results.parent / "PAPER.md": render_paper(found),
     }
     if results.resolve() == RESULTS.resolve() and README.exists():
         texts[README] = with_result(README.read_text(), result(found))
@@ -98,10 +90,6 @@ def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
 def with_result(readme: str, text: str) -> str:
     """The README with what was found between its markers."""
     return _README_BLOCK.sub(lambda _: f"\n{text}\n", readme)
-
-
-def _same(path: Path, text: str) -> bool:
-    return path.exists() and path.read_text() == text
 
 
 def _data_digest(svg: str) -> str | None:

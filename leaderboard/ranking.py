@@ -18,12 +18,7 @@ OUTCOMES: tuple[Outcome, ...] = ("passed", "undecided", "failed", "not run")
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table.
-
-    Attributes:
-        rank: as shown, or a dash.
-        most_images: the most that any row of the table was measured on.
-    """
+    """One row of the table, its rank as shown, and the most images that any row was measured on."""
 
     row: Row
     gates: Sequence[Gate]
@@ -38,12 +33,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: to add one, add it to `COLUMNS`.
+    """A column, and what it shows of a line: to add one, add it to `COLUMNS`.
 
-    Attributes:
-        header: above it.
-        meaning: for the legend; empty where the header says it all.
-        cell: what it shows of a line.
+    `meaning` is for the legend; empty where the header says it all.
     """
 
     header: str
@@ -166,12 +158,8 @@ def ranking(rows: Checked, headers: Sequence[str] = ()) -> str:
     return markdown_table([column.header for column in columns], body)
 
 
-def notes(rows: Checked) -> str:
+def notes(rows: Checked) -> list[str]:
     """What the table leaves out: why a row has no rank, and what is not of all its seeds."""
-    return "".join(f"\n{note}\n" for note in _notes(rows))
-
-
-def _notes(rows: Checked) -> list[str]:
     notes = []
     if any(not (row.complete and gates.passed(checks)) for row, checks in rows):
         notes.append(
@@ -179,10 +167,9 @@ def _notes(rows: Checked) -> list[str]:
             "Elsewhere it means not measured or not applicable."
         )
     for row, checks in rows:
-        failures = "; ".join(
-            f"“{gate.name}” ({escape(gate.figure)})" for gate in checks if gate.outcome == "failed"
-        )
-        if failures:
+        failed = [gate for gate in checks if gate.outcome == "failed"]
+        if failed:
+            failures = "; ".join(f"“{gate.name}” ({escape(gate.figure)})" for gate in failed)
             notes.append(f"{escape(row.label)} fails {failures}.")
         partly: dict[tuple[int, ...], list[str]] = {}
         for name, by_seed in sorted({**row.by_attack, **row.by_protocol}.items()):
@@ -210,4 +197,4 @@ def gate_details(checked: Checked) -> str:
         [same[0].name, *(f"{words.get(g.outcome, g.outcome)}: {escape(g.figure)}" for g in same)]
         for same in zip(*(found for _, found in checked), strict=True)
     ]
-    return f"<details><summary>Gates</summary>\n\n{markdown_table(headers, body)}\n</details>\n"
+    return markdown_table(headers, body)

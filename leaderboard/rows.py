@@ -209,16 +209,17 @@ def seconds_a_seed(by_seed: BySeed) -> float:
 def worst_case_by_seed(by_attack: Mapping[str, BySeed]) -> dict[int, Answers]:
     """Each seed's answers under the best of several attacks, image by image.
 
-    Over the attacks that were run on all seeds: a seed with fewer would look more robust. On the
-    images that all were run on.
+    Over the attacks that were run on all seeds, since a seed with fewer would look more robust, and
+    on the images that all were run on.
     """
     seeds = sorted({seed for by_seed in by_attack.values() for seed in by_seed})
-    tried = [by_seed for by_seed in by_attack.values() if by_seed.keys() >= {*seeds}]
-    shared = iter(
-        metrics.on_shared_images([by_seed[seed].answers for seed in seeds for by_seed in tried])
-    )
-    by_seeds = {seed: [next(shared) for _ in tried] for seed in seeds}
-    return {seed: metrics.worst_case(tried) for seed, tried in by_seeds.items() if tried}
+    tried = [answers(by_seed) for by_seed in by_attack.values() if by_seed.keys() >= {*seeds}]
+    images = min((one.images for by_seed in tried for one in by_seed.values()), default=0)
+    return {
+        seed: metrics.worst_case([by_seed[seed].first(images) for by_seed in tried])
+        for seed in seeds
+        if tried
+    }
 
 
 def settings(records: Iterable[Record]) -> dict[Setting, list[Record]]:
@@ -257,32 +258,22 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
     for identity, of_it in populations.items():
         fitting = [r for r in of_it if r.case.attack == "none" or r.case.norm == norm]
         here = [r for r in fitting if r.case.attack == "none" or r.case.eps == eps]
-        drawn = _newest([r for r in here if r.case.protocol == "draw"], lambda c: c.attack)
+        drawn = _newest((r for r in here if r.case.protocol == "draw"), lambda c: c.attack)
         seeds = _counted_seeds(drawn)
-        drawn = {
-            attack: counted
-            for attack, by_seed in sorted(drawn.items())
-            if (counted := {seed: by_seed[seed] for seed in by_seed if seed in seeds})
-        }
+        counted = [r for r in fitting if r.case.seed in seeds]
+        here = [r for r in here if r.case.seed in seeds]
+        drawn = _newest((r for r in here if r.case.protocol == "draw"), lambda c: c.attack)
         if not drawn.keys() - {"none"}:
             continue
-        others = [
-            r
-            for r in here
-            if r.case.protocol != "draw" and r.case.seed in seeds and _of_same_version(r, drawn)
-        ]
-        swept = [
-            r
-            for r in fitting
-            if r.case.protocol == "draw" and r.case.seed in seeds and r.case.attack != "none"
-        ]
+        others = (r for r in here if r.case.protocol != "draw" and _of_same_version(r, drawn))
+        swept = (r for r in counted if r.case.protocol == "draw" and r.case.attack != "none")
         case = of_it[0].case
         found.append(
             Row(
                 labels[identity],
                 case.defense,
                 case.submodels,
-                by_attack=drawn,
+                by_attack=dict(sorted(drawn.items())),
                 by_protocol=_newest(others, lambda c: c.protocol),
                 sweep=_newest(swept, lambda c: (c.attack, c.eps)),
             )
@@ -344,18 +335,19 @@ def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def _labels(populations: Mapping[str, Sequence[Record]]) -> dict[str, str]:
     """A label for each population, by identity: the name, and what tells namesakes apart."""
-    named: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
-    for identity, of_it in populations.items():
-        case = of_it[0].case
-        settings = {"version": case.defense_version, **_flat(case.defense_parameters)}
-        named.setdefault((case.defense, case.submodels), {})[identity] = settings
+    cases = {identity: of_it[0].case for identity, of_it in populations.items()}
+    details = {
+        identity: {"version": case.defense_version, **_flat(case.defense_parameters)}
+        for identity, case in cases.items()
+    }
     labels = {}
-    for (defense, _), namesakes in named.items():
-        keys = dict.fromkeys(key for settings in namesakes.values() for key in settings)
-        differing = [k for k in keys if len({str(s.get(k)) for s in namesakes.values()}) > 1]
-        for identity, settings in namesakes.items():
-            details = ", ".join(f"{key} {settings.get(key)}" for key in differing)
-            labels[identity] = f"{defense} ({details})" if details else defense
+    for identity, case in cases.items():
+        named = (case.defense, case.submodels)
+        alike = [details[i] for i, c in cases.items() if (c.defense, c.submodels) == named]
+        keys = dict.fromkeys(key for one in alike for key in one)
+        differing = [key for key in keys if len({str(one.get(key)) for one in alike}) > 1]
+        words = ", ".join(f"{key} {details[identity].get(key)}" for key in differing)
+        labels[identity] = f"{case.defense} ({words})" if words else case.defense
     return labels
 
 

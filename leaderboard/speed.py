@@ -20,16 +20,13 @@ class Timing(Sealed, frozen=True, kw_only=True):
     """One piece of work, timed in turn with others' ways to do it.
 
     Attributes:
-        name: its id.
         budget: the budget's name, which says how much was timed.
-        work: what was done, in words.
-        unit: of all figures.
+        work: what was done, in words; unit: of all figures.
         ours: the suite's figure; the median of the rounds.
         others: figures to compare it with, by what was done instead.
         growth: further figures of the suite's, by how much work there was, such as "n = 5".
         note: how the suite did it.
         measured_at: UTC, ISO 8601.
-        environment: versions, device, commit.
     """
 
     name: Name
@@ -62,11 +59,7 @@ def write(timing: Timing, results: Path) -> Path:
 
 
 def read_all(results: Path) -> list[Timing]:
-    """All timings, in the order of their file names.
-
-    Raises:
-        RecordError: some cannot be used; the message names each.
-    """
+    """All timings, in the order of their file names; see `read_each`."""
     return read_each(sorted(folder_of(results).glob("*.json")), _read)
 
 

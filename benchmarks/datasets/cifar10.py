@@ -29,17 +29,12 @@ _EXPERIMENTS = standard(
     radii={"Linf": (8 / 255, 16 / 255), "L2": (0.5, 1.0)},
     sweep_radii={"Linf": tuple(k / 255 for k in (1, 2, 4, 6, 12, 24, 32))},
     step_size=2 / 255,
-    clm={"alpha": 0.5, "delta": 0.1, "period": 10},
-    clm_adv={"alpha": 0.1, "delta": 0.05, "period": 10},
     batch_size=100,
     # smoke, quick, paper. Quick is what two cores do in hours, at a hundred gradients of a ResNet18
     # a second: too few images to tell defenses apart, enough to see what an attack leaves.
     recipe=(_RECIPE, _QUARTER, _RECIPE),
-    epochs=(1, 10, 200),
-    adversarial_epochs=(1, 3, 200),
     clm_epochs=(1, 4, 150),
-    targets=(1, 1, 9),
-    square_queries=(2, 200, 5000),
+    quick_attacks={"targets": 1, "square_queries": 200},
     pair_submodels=(10, 10, 10),
     pair_images=(500, 50, 500),
 )

@@ -61,9 +61,8 @@ class Dataset:
         return self._digest == self._checksum()
 
     def _checksum(self) -> int:
-        tensors = (self.train_images, self.train_labels, self.test_images, self.test_labels)
         checksum = 0
-        for tensor in tensors:
+        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             checksum = zlib.crc32(tensor.numpy().data.cast("B"), checksum)
         return checksum
 
@@ -102,8 +101,7 @@ def torchvision_or_folder(name: str, kind: Any, root: Path, files: str) -> Raw:
 
     Args:
         name: of the registered dataset, and of the folder of images.
-        kind: torchvision's class, which takes `train` and `download`.
-        files: where it keeps its files under `root`.
+        kind: torchvision's class, which takes `train` and `download`, and keeps `files` in `root`.
     """
     try:
         return _torchvision(name, kind, root, download=False)
@@ -126,13 +124,12 @@ def _torchvision(name: str, kind: Any, root: Path, *, download: bool) -> Raw:
     try:
         train = kind(str(root), train=True, download=download)
         test = kind(str(root), train=False, download=download)
-    except RuntimeError as error:
-        message = str(error).splitlines()[0]
-        if "not found" in message or "downloading" in message:
+    except (RuntimeError, ValueError, AssertionError, EOFError, IndexError, KeyError) as error:
+        runtime = isinstance(error, RuntimeError)
+        message = str(error).splitlines()[0] if runtime else repr(error)
+        if runtime and ("not found" in message or "downloading" in message):
             raise DatasetMissingError(message) from error
         raise DatasetError(f"{name} under {root} is corrupt: {message}") from error
-    except (ValueError, AssertionError, EOFError, IndexError, KeyError) as error:
-        raise DatasetError(f"{name} under {root} is corrupt: {error!r}") from error
     images, labels = np.asarray(train.data), np.asarray(train.targets)
     source = f"torchvision {kind.__name__}"
     return Raw(images, labels, np.asarray(test.data), np.asarray(test.targets), source)

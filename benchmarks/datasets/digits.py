@@ -33,7 +33,7 @@ _EXPERIMENTS = standard(
     adversary_steps=(2, 4, 50),
     clm_epochs=(1, 8, 5),
     every_epoch=(True, True, False),
-    queries=(2, 500, 5000),
+    quick_attacks={"queries": 500},
     figure_images=(50, 80, 200),
     watched_epochs=(1, 8, 20),
 )

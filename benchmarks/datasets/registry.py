@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -39,14 +40,15 @@ class DatasetEntry:
     """A dataset's facts, and how to read it.
 
     Attributes:
-        name: its id.
         read: `f(root)` reads it from the folder of all data, or downloads it there.
         channels: 1 for grey, 3 for colour.
-        classes: how many there are.
         network: `f(channels, classes)` makes one untrained submodel, unless a defense brings its
             own; its input is (N, channels, 32, 32).
-        eps_unit: in which its radii in Linf are written: 1 / 255 makes eps "8/255".
         experiments: its numbers, by budget.
+        eps_unit: in which its radii in Linf are written: 1 / 255 makes eps "8/255".
+
+    Raises:
+        ValueError: a budget without an experiment.
     """
 
     name: str
@@ -54,8 +56,15 @@ class DatasetEntry:
     channels: int
     classes: int
     network: Callable[[int, int], nn.Module]
-    eps_unit: float
     experiments: Mapping[str, Experiment]
+    eps_unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        if set(self.experiments) != set(BUDGETS):
+            raise ValueError(
+                f"dataset {self.name!r} has experiments for {', '.join(self.experiments)}; "
+                f"expected {', '.join(BUDGETS)}, as benchmarks.experiment.standard makes them"
+            )
 
     def standard_network(self) -> nn.Module:
         """Its own network, untrained: (N, channels, 32, 32) -> (N, classes)."""
@@ -65,29 +74,11 @@ class DatasetEntry:
 DATASETS: Registry[DatasetEntry] = Registry("dataset")
 
 
-def register_dataset(
-    name: str,
-    *,
-    channels: int,
-    classes: int,
-    network: Callable[[int, int], nn.Module],
-    eps_unit: float = 1.0,
-    experiments: Mapping[str, Experiment],
-) -> Callable[[Read], Read]:
-    """Decorator that registers a reader; see `DatasetEntry` for the arguments.
-
-    Raises:
-        ValueError: a bad name, or a budget without an experiment.
-    """
-    if set(experiments) != set(BUDGETS):
-        raise ValueError(
-            f"dataset {name!r} has experiments for {', '.join(experiments) or 'no budget'}; "
-            f"expected {', '.join(BUDGETS)}, as benchmarks.experiment.standard makes them"
-        )
+def register_dataset(name: str, **facts: Any) -> Callable[[Read], Read]:
+    """Decorator that registers a reader; see `DatasetEntry` for the facts."""
 
     def register(read: Read) -> Read:
-        entry = DatasetEntry(name, read, channels, classes, network, eps_unit, experiments)
-        DATASETS.add(name, entry)
+        DATASETS.add(name, DatasetEntry(name, read, **facts))
         return read
 
     return register

@@ -1,4 +1,4 @@
-"""Experiments on why a number differs from the paper's: other attacks, other training, or both."""
+"""What moves the paper's numbers: other attacks, other training, or both."""
 
 from __future__ import annotations
 
@@ -9,79 +9,12 @@ import numpy as np
 
 from leaderboard.formats import format_percent, format_points, format_score
 from leaderboard.markdown import escape, markdown_table
-from leaderboard.paper.comparison import Comparison, near
+from leaderboard.paper.comparison import near
 from leaderboard.paper.evidence import COMPARED
 from leaderboard.paper.grids import GRIDS, Cell, Grid, Way
 from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS, NAMES, PUBLISHED
 from leaderboard.paper.studies import Study
 from leaderboard.paper.templating import render_macro
-
-
-def explain(one: Comparison, study: Study) -> str:
-    """Why our number may be far from the paper's; nothing if nothing was tried.
-
-    How far networks trained alike may differ, near or not, and which ways come near.
-    """
-    if one.ours is None or study.obstacle:
-        return ""
-    words = (may_leave(one, study), "" if one.near else _tried(one, study))
-    return "; ".join(filter(None, words))
-
-
-def _tried(one: Comparison, study: Study) -> str:
-    """Which ways come near a number of the paper's; nothing if none was tried.
-
-    Another setting of the attack explains nothing unless it comes near on each population and at
-    each radius that it was tried on, trained in one way or another; nor does another retraining
-    unless it is near all of the paper's numbers.
-    """
-    comes_near = {
-        way: _is_near(way, grid) and (whole or grid.layout.kind != "retraining")
-        for grid in study.grids.values()
-        for row in grid.rows
-        for whole in [_near_throughout(row, grid) or not row[0].trained]
-        for way in row
-        if way.attack == one.attack
-    }
-
-    def explains(way: Way) -> bool:
-        by_place: dict[tuple[str, float], bool] = {}
-        for other, is_near in comes_near.items():
-            if other.attacked == way.attacked:
-                by_place[_place(other)] = by_place.get(_place(other), False) or is_near
-        return comes_near[way] and (not way.attacked or all(by_place.values()))
-
-    tried = [way for way in comes_near if _place(way) == _place(one) and way.name]
-    if not tried:
-        return ""
-    close = [way for way in tried if explains(way)]
-    # Where one cause will do, two say no more.
-    simple = [way for way in close if not (way.trained and way.attacked)]
-    names = dict.fromkeys(escape(way.name) for way in simple or close)
-    if names:
-        return f"near it: {'; '.join(names)}"
-    here = dict.fromkeys(escape(way.name) for way in tried if comes_near[way])
-    if here:
-        return f"matches here only: {'; '.join(here)}"
-    others = len({way.name for way in tried})
-    return f"none of {others} other ways is near" if others > 1 else "another way is not near"
-
-
-def _place(number: Way | Comparison) -> tuple[str, float]:
-    """Whose number it is and at which radius, the same however that was computed."""
-    return number.defense, round(number.eps, 6)
-
-
-def may_leave(one: Comparison, study: Study) -> str:
-    """The range expected of other networks trained alike, if the paper's number is in it."""
-    grid = study.grids.get("networks")
-    for row in grid.rows if grid else ():
-        for way in row:
-            in_reach = way.score.low <= one.paper <= way.score.high
-            if (_place(way), way.attack) == (_place(one), one.attack) and in_reach:
-                reach = f"{format_percent(way.score.low)} to {format_percent(way.score.high)}"
-                return f"retraining {way.training.submodels} networks may give {reach} (95%)"
-    return ""
 
 
 def what_moves(study: Study) -> str:
@@ -102,7 +35,7 @@ def _section(grid: Grid) -> str:
         n = grid.layout.trainings[0].submodels
         words, table = _words("networks", grid, n), _by_network(grid)
     elif kind == "epochs":
-        words, table = _words("epochs", grid, _widest(grid)), _by_training(grid)
+        words, table = _words("epochs", grid), _by_training(grid)
     else:
         names = [row[0].training.name for row in grid.rows if _near_throughout(row, grid)]
         macro = "retraining" if kind == "retraining" else "continued"
@@ -142,21 +75,6 @@ def _variants(grid: Grid) -> tuple[str, str]:
     names = [NAMES[row[0].defense] for row in grid.rows]
     headers = ["attack", "run", *(h for name in names for h in (name, "paper", "difference"))]
     return _words("variants", grid, len(body), matching), markdown_table(headers, body)
-
-
-def _widest(grid: Grid) -> list[tuple[str, str, float, float]]:
-    """For each defense the attack under which MRA varies most over epochs, and its range."""
-    ranges = []
-    for defense in GRIDS["epochs"]:
-        rows = [row for row in grid.rows if row[0].defense == defense]
-        accuracies = {
-            ways[0].attack: [way.score.value for way in ways]
-            for ways in zip(*rows, strict=True)
-            if ways[0].cell.ours and ways[0].attack in CLAIM_ATTACKS
-        }
-        attack = max(accuracies, key=lambda one: np.ptp(accuracies[one]))
-        ranges.append((defense, attack, min(accuracies[attack]), max(accuracies[attack])))
-    return ranges
 
 
 def _by_network(grid: Grid) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import cycle
+from itertools import cycle, product
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from leaderboard import metrics
 from leaderboard.curves import Curve, curves
 from leaderboard.drawing import COLORS, DEFENSE_COLORS, FOREGROUND, OTHER_COLORS, canvas, literal
 from leaderboard.paper.evidence import COMPARED, DIVERSITY, Array, Evidence
-from leaderboard.paper.findings import correlations, parities, size_scores
+from leaderboard.paper.findings import correlations, parities
 from leaderboard.paper.names import NAMES, format_radius
 from leaderboard.paper.studies import Study
 from leaderboard.paper.templating import render_macro
@@ -60,6 +60,8 @@ def gallery(study: Study) -> list[Figure]:
 
 
 def _draws(kind: str, title: str) -> Callable[[Draw], Draw]:
+    """Register what draws a kind of figure."""
+
     def register(draw: Draw) -> Draw:
         _DRAWN[kind] = (title, draw)
         return draw
@@ -109,24 +111,26 @@ def draw_size(evidence: Evidence) -> str:
     """MRA and the worst case against the number of submodels."""
     with canvas(_data(evidence), width=6.4, height=3.6) as drawn:
         (panel,) = drawn.panels[0]
+        sizes = evidence.arrays["sizes"].astype(int)
+        lines = (("claimed", "--", "PGD on one drawn"), ("worst", "-", "worst case"))
         for name, marker, shift in zip(COMPARED, ("o", "^"), (-0.06, 0.06), strict=True):
-            lines = (("claimed", "--", "PGD on one drawn"), ("worst", "-", "worst case"))
             for column, line, words in lines:
-                scores = size_scores(evidence, name, column)
-                values = np.array([100 * score.value for score in scores.values()])
-                spread = np.array([[100 * s.low, 100 * s.high] for s in scores.values()]).T
+                of_each = (
+                    metrics.Answers(s[np.newaxis]) for s in evidence.arrays[f"{name} {column} s"]
+                )
+                scores = [metrics.score([answers]) for answers in of_each]
+                values = np.array([100 * score.value for score in scores])
+                spread = np.array([[100 * s.low, 100 * s.high] for s in scores]).T
+                style = {"linestyle": line, "marker": marker, "markersize": 4, "capsize": 3}
                 panel.errorbar(
-                    np.array(list(scores)) + shift,
+                    sizes + shift,
                     values,
                     np.abs(spread - values),
                     color=DEFENSE_COLORS[name],
-                    linestyle=line,
-                    marker=marker,
-                    markersize=4,
-                    capsize=3,
                     label=f"{NAMES[name]}, {words}",
+                    **style,
                 )
-        panel.set(xlabel="n, networks in the population", ylabel="MRA (%)", xticks=list(scores))
+        panel.set(xlabel="n, networks in the population", ylabel="MRA (%)", xticks=sizes)
         panel.set_ylim(bottom=-2)
         _legend_above(panel)
     return drawn.svg
@@ -142,13 +146,12 @@ class TransferTables:
     def means(self, name: str) -> dict[str, float]:
         """Mean accuracy on the network itself, and on others by the parities of both."""
         table = self.accuracies[name]
-        own, odd = np.eye(len(table), dtype=bool), np.arange(len(table)) % 2 == 1
+        own = np.eye(len(table), dtype=bool)
         means = {"on the network itself": float(table[own].mean())}
-        for crafted, source in ((~odd, "even"), (odd, "odd")):
-            for answering, target in ((~odd, "even"), (odd, "odd")):
-                pairs = np.outer(crafted, answering) & ~own
-                if pairs.any():
-                    means[f"from {source} to {target}"] = float(table[pairs].mean())
+        for (a, source), (b, target) in product(enumerate(("even", "odd")), repeat=2):
+            others = table[a::2, b::2][~own[a::2, b::2]]
+            if others.size:
+                means[f"from {source} to {target}"] = float(others.mean())
         return means
 
 

@@ -1,4 +1,4 @@
-"""What evidence says: scores and correlations computed from its arrays."""
+"""Correlations of diversity with robustness, over the pairs of a population."""
 
 from __future__ import annotations
 
@@ -10,22 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from leaderboard import metrics
-from leaderboard.metrics import Score
 from leaderboard.paper.evidence import COMPARED, DIVERSITY, OUTCOMES, Array, Evidence, pairs
 
 # Relabelings of submodels tried for a p-value; the first of a fixed sequence.
 PERMUTATIONS = 9999
 SIGNIFICANT = 0.05
-
-
-def size_scores(evidence: Evidence, defense: str, column: str) -> dict[int, Score]:
-    """MRA with its interval by n, "claimed" or "worst"."""
-    rows = evidence.arrays[f"{defense} {column} s"]
-    sizes = [int(k) for k in evidence.arrays["sizes"]]
-    return {
-        k: metrics.score([metrics.Answers(s[np.newaxis])]) for k, s in zip(sizes, rows, strict=True)
-    }
 
 
 def parities(pair_count: int) -> dict[str, npt.NDArray[np.bool_]]:

@@ -119,21 +119,6 @@ class Way:
         """Under which attack of the paper's tables."""
         return self.cell.attack
 
-    @property
-    def trained(self) -> str:
-        """What is different about the population, in words; empty if it is the suite's."""
-        return "" if self.training.ours else self.training.name
-
-    @property
-    def attacked(self) -> str:
-        """What is different about the attack, in words; empty if it runs as the suite's does."""
-        return "" if self.cell.ours else self.cell.run
-
-    @property
-    def name(self) -> str:
-        """What is different, in words; empty if nothing is."""
-        return ", ".join(part for part in (self.trained, self.attacked) if part)
-
 
 @dataclass(frozen=True, eq=False)
 class Grid:

@@ -9,7 +9,13 @@ from fractions import Fraction
 import numpy as np
 
 from leaderboard import gates, metrics
-from leaderboard.formats import describe, format_difference, format_points, format_score
+from leaderboard.formats import (
+    describe,
+    format_difference,
+    format_percent,
+    format_points,
+    format_score,
+)
 from leaderboard.markdown import escape, markdown_table
 from leaderboard.metrics import Score
 from leaderboard.paper.claims import (
@@ -22,15 +28,13 @@ from leaderboard.paper.claims import (
     worst_difference,
 )
 from leaderboard.paper.comparison import (
-    REPRODUCED,
-    VERDICTS,
     Comparison,
     PaperCheck,
     check_paper,
     compare,
 )
 from leaderboard.paper.evidence import ADVERSARIAL, COMPARED, OUTCOMES, Evidence
-from leaderboard.paper.explanations import explain, may_leave, what_moves
+from leaderboard.paper.explanations import what_moves
 from leaderboard.paper.figures import gallery
 from leaderboard.paper.findings import correlations
 from leaderboard.paper.names import NAMES, PUBLISHED, RADII, SUBMODELS, format_radius
@@ -57,6 +61,7 @@ def render_paper(studies: Studies) -> str:
     tables = PUBLISHED.paper["tables"]
     compared, judged, checks = compare(tables, studies), judge_claims(studies), check_paper(tables)
     of_the_paper = [studies[name] for name in RADII if name in studies]
+    others = [study for name, study in studies.items() if name not in RADII]
     mnist = studies.get("mnist")
     by_table = {n: [one for one in compared if one.table == n] for n in TITLES}
     text = render(
@@ -65,7 +70,6 @@ def render_paper(studies: Studies) -> str:
         opening=_opening(mnist) if mnist and mnist.radii and not mnist.obstacle else "",
         settings=[describe(study.setting) for study in of_the_paper],
         compared=compared,
-        tally=_tally(compared, studies),
         judged=judged,
         claims=_claims(judged),
         link=_link,
@@ -76,38 +80,11 @@ def render_paper(studies: Studies) -> str:
         ],
         checks=checks,
         gated=_gated(checks, studies),
-        moved=list(map(what_moves, studies.values())),
-        galleries=[(study, gallery(study)) for study in (*of_the_paper, *_others(studies))],
-        significant=_significant,
+        moved={name: text for name, study in studies.items() if (text := what_moves(study))},
+        galleries=[(study, gallery(study)) for study in (*of_the_paper, *others)],
         correlations=_correlations,
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
-
-
-def _others(studies: Studies) -> list[Study]:
-    return [study for name, study in studies.items() if name not in RADII]
-
-
-def _tally(compared: Sequence[Comparison], studies: Studies) -> str:
-    """How many numbers got each verdict, and what is to be said of some of them."""
-    parts = []
-    for verdict in VERDICTS:
-        mine = [one for one in compared if one.verdict == verdict]
-        reproduced = verdict == REPRODUCED
-        notes = {
-            "with fewer networks": sum(reproduced and one.submodels != SUBMODELS for one in mine),
-            "with the paper's number outside our interval": sum(
-                reproduced and not one.inside for one in mine
-            ),
-            "within reach of retraining": sum(
-                bool(one.ours and not one.reason and may_leave(one, studies[one.dataset]))
-                for one in mine
-            ),
-            "not measured": sum(one.ours is None for one in mine),
-        }
-        listed = ", ".join(f"{count} {name}" for name, count in notes.items() if count)
-        parts.append(f"{len(mine)} {verdict}" + (f" (of them {listed})" if listed else ""))
-    return ", ".join(parts)
 
 
 def _claims(judged: Sequence[tuple[Claim, Verdict | None]]) -> str:
@@ -172,7 +149,7 @@ def _table(compared: Sequence[Comparison], studies: Studies) -> str:
         digits = 1 + (one.attack == "none")
         difference = "–" if one.difference is None else f"{100 * one.difference:+.{digits}f}"
         cells = [one.dataset, one.attack, name, f"{100 * one.paper:.2f}", format_score(one.ours)]
-        body.append([*cells[not several :], difference, _verdict(one, studies.get(one.dataset))])
+        body.append([*cells[not several :], difference, _verdict(one)])
     eps, study = compared[0].eps, studies.get(compared[0].dataset)
     for row in _rows(study, eps).values() if study and eps else ():
         if row.worst:
@@ -185,14 +162,17 @@ def _table(compared: Sequence[Comparison], studies: Studies) -> str:
     return markdown_table(headers[not several :], body)
 
 
-def _verdict(one: Comparison, study: Study | None) -> str:
+def _verdict(one: Comparison) -> str:
     """A number's verdict, and what is to be said of it."""
     words = one.verdict + (f" ({one.reason})" if one.reason else "")
     if not one.reason and one.near != one.inside:
         over = " over images" if one.trainings == 1 else ""
         outside = f" (the paper's is outside our interval{over})"
         words += outside if one.near else " (the paper's is in our interval)"
-    return "; ".join(filter(None, (words, explain(one, study) if study else "")))
+    if one.reach:
+        low, high = map(format_percent, (one.reach.low, one.reach.high))
+        words += f"; retraining may give {low} to {high} (95%)"
+    return words
 
 
 def _gated(checks: Sequence[PaperCheck], studies: Studies) -> str:
@@ -213,12 +193,6 @@ def _gated(checks: Sequence[PaperCheck], studies: Studies) -> str:
             body[-1].append(format_difference(ours))
     headers = ["table", "defense", "gate failed", "published MRA (%)", "excess", "ours"]
     return markdown_table(headers, body)
-
-
-def _significant(evidence: Evidence) -> list[tuple[str, int, int]]:
-    """For each outcome how many significant correlations are positive, and negative."""
-    signs = [(c.outcome, (c.rho or 0) > 0) for c in correlations(evidence) if c.significant]
-    return [(OUTCOMES[k], signs.count((k, True)), signs.count((k, False))) for k in OUTCOMES]
 
 
 def _correlations(evidence: Evidence) -> str:

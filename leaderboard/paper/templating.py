@@ -6,27 +6,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from leaderboard.formats import (
-    describe,
-    format_difference,
-    format_percent,
-    format_points,
-    format_score,
-)
+from leaderboard import formats
 from leaderboard.markdown import escape
-from leaderboard.paper.comparison import CLEAN_TOLERANCE, PAPER_IMAGES, TOLERANCE
+from leaderboard.paper import names
 from leaderboard.paper.evidence import OUTCOMES
 from leaderboard.paper.findings import parities
-from leaderboard.paper.names import (
-    CLAIM_ATTACKS,
-    NAMES,
-    RADII,
-    SPELLED,
-    SUBMODELS,
-    format_radius,
-)
 
-SHARES_ONLY = "Shares only: measured before the answers of single networks were kept."
 _ENVIRONMENT = Environment(
     loader=PackageLoader("leaderboard.paper"),
     undefined=StrictUndefined,
@@ -34,28 +19,19 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.globals |= {
-    "CLAIM_ATTACKS": CLAIM_ATTACKS,
-    "NAMES": NAMES,
     "OUTCOMES": OUTCOMES,
-    "SHARES_ONLY": SHARES_ONLY,
-    "TOLERANCE": TOLERANCE,
-    "CLEAN_TOLERANCE": CLEAN_TOLERANCE,
-    "PAPER_IMAGES": PAPER_IMAGES,
-    "RADII": RADII,
-    "SPELLED": SPELLED,
-    "SUBMODELS": SUBMODELS,
     "by_parity": parities,
-    "describe": describe,
-    "radius": format_radius,
+    "describe": formats.describe,
+    "paper": names,
 }
 _ENVIRONMENT.filters |= {
     "code": lambda name: f"`{name}`",
-    "difference": format_difference,
+    "difference": formats.format_difference,
     "inert": escape,
-    "percent": format_percent,
-    "points": format_points,
-    "score": format_score,
-    "spelled": NAMES.get,
+    "percent": formats.format_percent,
+    "points": formats.format_points,
+    "score": formats.format_score,
+    "spelled": names.NAMES.get,
 }
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.options import Options
+from benchmarks.populations import Options
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 
 from attacks import ThreatModel
 from benchmarks.environment import environment
-from benchmarks.options import Options
+from benchmarks.populations import Options
 from benchmarks.reproduction import all_seeds, candidates, deviation, measured_again
 from benchmarks.session import Session
 from leaderboard.records import Record

@@ -112,8 +112,8 @@ def test_changed_parts_are_refused_by_name(tmp_path):
     ("content", "words"),
     [
         *(("", ""), ("{", ""), ("[]", ""), ("null", ""), ('{"schema_version": 1}', "")),
-        ('{"mra": NaN}', "malformed"),
-        ('{"mra": -Infinity}', "malformed"),
+        ('{"mra": NaN}', "JSON is malformed"),
+        ('{"mra": -Infinity}', "JSON is malformed"),
         ('{"mra": 0.5, "seal": "0"}', "seal is broken"),
     ],
 )

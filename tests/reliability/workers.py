@@ -13,7 +13,7 @@ import torch
 from attacks import ThreatModel
 from benchmarks import store
 from benchmarks.datasets import DATASETS
-from benchmarks.options import Options
+from benchmarks.populations import Options
 from benchmarks.session import Session
 from benchmarks.tuning import fastest_plan
 from defenses import Population

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.datasets import DATASETS
-from benchmarks.options import Options
+from benchmarks.populations import Options
 
 
 @pytest.fixture(scope="module")

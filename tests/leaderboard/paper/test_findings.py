@@ -2,18 +2,7 @@ import numpy as np
 import pytest
 import samples
 
-from leaderboard import metrics
-from leaderboard.paper.findings import correlations, mantel, parities, size_scores
-
-
-def test_scores_of_sizes_have_intervals_over_images():
-    evidence = samples.evidence("size")
-    s = np.zeros((2, 10), np.float32)
-    s[1, :5] = 1
-    changed = samples.evidence("size", arrays={**evidence.arrays, "ulm claimed s": s})
-    found = size_scores(changed, "ulm", "claimed")
-    assert {k: score.value for k, score in found.items()} == {1: 0, 2: 0.5}
-    assert found[2] == metrics.score([metrics.Answers(s[1:])])
+from leaderboard.paper.findings import correlations, mantel, parities
 
 
 def test_ranks_are_correlated_not_values():
