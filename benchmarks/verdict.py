@@ -115,15 +115,14 @@ def judge(
         return record, perturbed
 
     run("none")
-    worst, strongest = None, images
+    tried: list[metrics.Answers] = []
+    strongest = images
     for attack in real:
         record, perturbed = run(attack)
-        if worst is None:
-            worst, strongest = record.answers, perturbed
-            continue
-        better = torch.from_numpy(record.answers.selected < worst.selected).to(images.device)
-        strongest = torch.where(better.view(-1, 1, 1, 1), perturbed, strongest)
-        worst = metrics.worst_case([worst, record.answers])
+        tried.append(record.answers)
+        best = torch.from_numpy(metrics.strongest_attack(tried) == len(tried) - 1)
+        strongest = torch.where(best.to(images.device).view(-1, 1, 1, 1), perturbed, strongest)
+    worst = metrics.worst_case(tried)
     for attack in chosen:
         entry = ATTACKS[attack]
         if entry.kind == "control" and attack != "none":
@@ -136,7 +135,6 @@ def judge(
             if attack in chosen:
                 run(attack, protocol)
     (row,) = rows.rows(measured, threat_model.norm, threat_model.eps)
-    assert worst is not None
     return Verdict(
         correct=np.asarray(worst.correct, bool),
         images=strongest,

@@ -231,6 +231,18 @@ def on_shared_images(answers: Sequence[Answers]) -> list[Answers]:
     return [one.first(shared) for one in answers]
 
 
+def strongest_attack(by_attack: Sequence[Answers]) -> npt.NDArray[np.intp]:
+    """For each image the number of the attack with the lowest `selected`, (N,).
+
+    Of several the one that is strongest on average, then the first: of few draws of a random member
+    many are all wrong by luck.
+    """
+    ranked = sorted(range(len(by_attack)), key=lambda k: float(by_attack[k].selected.mean()))
+    selected = np.stack([by_attack[k].selected for k in ranked])
+    chosen: npt.NDArray[np.intp] = np.asarray(ranked)[selected.argmin(axis=0)]
+    return chosen
+
+
 def worst_case(by_attack: Sequence[Answers]) -> Answers:
     """The outcome under an attacker who, for each image, has the best of several attacks.
 
@@ -242,15 +254,14 @@ def worst_case(by_attack: Sequence[Answers]) -> Answers:
     """
     if not by_attack or len({answers.correct.shape for answers in by_attack}) != 1:
         raise ValueError("the worst case needs at least one attack, all on the same population")
-    selected = np.stack([answers.selected for answers in by_attack])
-    lowest, everything = selected.argmin(axis=0), np.arange(selected.shape[1])
-    correct = np.stack([answers.correct for answers in by_attack])[lowest, :, everything].T
     first = by_attack[0]
+    at = strongest_attack(by_attack), np.arange(first.images)
+    selected = np.stack([answers.selected for answers in by_attack])[at]
     return replace(
         first,
-        correct=correct,
+        correct=np.stack([answers.correct.T for answers in by_attack])[at].T,
         block=max(answers.block for answers in by_attack),
-        selecting=None if first.selecting is None else selected[lowest, everything],
+        selecting=None if first.selecting is None else selected,
     )
 
 
