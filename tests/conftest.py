@@ -1,9 +1,15 @@
 """Tests keep to themselves."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+# Helpers of one folder serve the tests of others.
+FOLDERS = ("attacks", "benchmarks", "leaderboard", "reliability")
+sys.path[:0] = [str(Path(__file__).parent / name) for name in FOLDERS]
 
 # Networks this small gain nothing from threads, and tests run beside each other.
 torch.set_num_threads(1)

@@ -101,7 +101,3 @@ def test_data_that_is_missing_fails_with_one_clear_message(tmp_path, capfd, monk
     assert "cifar10 is not under" in line
     assert "--data-root" in line
     assert not (tmp_path / "LEADERBOARD.md").exists()
-
-
-def test_a_bare_pytest_collects_the_tests_alone(pytestconfig):
-    assert pytestconfig.getini("testpaths") == ["tests"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from stand_ins import Chance
 from torch import nn
 
 from attacks import ATTACKS, ThreatModel, register_attack
@@ -16,24 +17,6 @@ from leaderboard.__main__ import main
 
 LINF = ThreatModel("Linf", 0.001)
 EQUALS = ("equal-one", "equal-two", "equal-three")
-
-
-class Chance(nn.Module):
-    """Right (class 0) with the probability s_j that the image itself says.
-
-    Args:
-        shared: one draw serves all images of a pass.
-    """
-
-    def __init__(self, *, shared):
-        super().__init__()
-        self.shared = shared
-
-    def forward(self, images):
-        s = images.flatten(1)[:, 0]
-        drawn = torch.rand(1 if self.shared else len(images))
-        right = (drawn < s).to(images)
-        return torch.stack([right, 0.4 + 0.1 * torch.rand(len(images)) + 0 * s], dim=1)
 
 
 class Member(nn.Module):

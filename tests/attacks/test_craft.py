@@ -3,6 +3,7 @@
 import pytest
 import torch
 from networks import PARAMETERS as ON_THE_POPULATION
+from stand_ins import linear
 from torch import nn
 
 from attacks import ATTACKS, ThreatModel, craft
@@ -12,15 +13,6 @@ from defenses.architectures import lenet5
 from defenses.surrogate import Plan, Surrogate
 
 LINF = ThreatModel("Linf", 0.1)
-
-
-def linear(weights):
-    """Logits (w . x, 0, 0, 0) of a 1 x 1 x 2 image: class 0 while w . x > 0."""
-    module = nn.Sequential(nn.Flatten(), nn.Linear(2, 4, bias=False))
-    with torch.no_grad():
-        module[1].weight.zero_()
-        module[1].weight[0] = torch.tensor(weights)
-    return module
 
 
 def images_and_labels(count):
@@ -51,7 +43,7 @@ def attack_of(function):
 
 def test_fgsm_by_hand():
     images, labels = images_and_labels(3)
-    crafted = run("fgsm", Population([linear([1.0, -2.0])]), images, labels)
+    crafted = run("fgsm", Population([linear(1.0, -2.0)]), images, labels)
     # The loss of class 0 grows against the weights' signs.
     assert torch.allclose(crafted.images, images + 0.1 * torch.tensor([-1.0, 1.0]))
 
@@ -59,7 +51,7 @@ def test_fgsm_by_hand():
 @pytest.mark.parametrize("attack", ["pgd", "mifgsm", "pgd-eot"])
 def test_iterated_attacks_reach_the_corner_that_is_optimal_on_a_linear_network(attack):
     images, labels = images_and_labels(4)
-    population = Population([linear([1.0, -2.0])] * 2)
+    population = Population([linear(1.0, -2.0)] * 2)
     crafted = run(attack, population, images, labels)
     assert torch.allclose(crafted.images, images + 0.1 * torch.tensor([-1.0, 1.0]), atol=1e-6)
 
@@ -68,7 +60,7 @@ def test_iterated_attacks_reach_the_corner_that_is_optimal_on_a_linear_network(a
 def test_every_attack_obeys_the_threat_model_repeats_itself_and_leaves_no_trace(attack):
     images, labels = images_and_labels(6)
     before = images.clone()
-    population = Population([linear([1.0, -2.0]), linear([-1.0, 0.5])])
+    population = Population([linear(1.0, -2.0), linear(-1.0, 0.5)])
     population.submodels[0].eval()
     modes = [module.training for module in population.modules()]
     state = torch.get_rng_state()
@@ -97,7 +89,7 @@ def test_every_attack_takes_colours_with_the_channels_last_to_its_end(attack):
 
 def test_each_image_is_crafted_on_the_submodel_drawn_for_it():
     images, labels = images_and_labels(40)
-    submodels = [linear([1.0, 1.0]), linear([-1.0, -1.0])]
+    submodels = [linear(1.0, 1.0), linear(-1.0, -1.0)]
     crafted = run("fgsm", Population(submodels), images, labels)
     direction = (crafted.images - images).sign().flatten(1)[:, 0]
     expected = torch.where(crafted.surrogates == 0, -1.0, 1.0)
@@ -107,7 +99,7 @@ def test_each_image_is_crafted_on_the_submodel_drawn_for_it():
 
 def test_one_draw_can_serve_consecutive_images():
     images, labels = images_and_labels(25)
-    population = Population([linear([1.0, 1.0])] * 1000)
+    population = Population([linear(1.0, 1.0)] * 1000)
     crafted = run("none", population, images, labels, images_per_draw=10)
     blocks = crafted.surrogates.split(10)
     assert [len(block.unique()) for block in blocks] == [1, 1, 1]
@@ -119,7 +111,7 @@ class Noisy(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.inner = linear([1.0, 1.0])
+        self.inner = linear(1.0, 1.0)
         self.noise = []
 
     def forward(self, batch):
@@ -168,7 +160,7 @@ def test_pgd_eot_draws_submodels_from_the_population():
             used.add(self)
             return super().forward(batch)
 
-    population = Population([Watched(linear([1.0, 1.0])) for _ in range(4)])
+    population = Population([Watched(linear(1.0, 1.0)) for _ in range(4)])
     crafted = run("pgd-eot", population, images, labels)
     assert crafted.surrogates is None
     assert used == {*population.submodels}
@@ -177,7 +169,7 @@ def test_pgd_eot_draws_submodels_from_the_population():
 def test_autoattack_keeps_its_best_iterate_where_it_fails():
     images, labels = images_and_labels(5)
     # Too far from the boundary for eps: the parts fail and hand back the clean images.
-    sure = linear([1.0, 1.0])
+    sure = linear(1.0, 1.0)
     sure[1].bias = nn.Parameter(torch.tensor([10.0, 0, 0, 0]))
     crafted = run("autoattack", Population([sure]), images, labels)
     assert torch.allclose(crafted.images, images - 0.1, atol=1e-6)
@@ -186,7 +178,7 @@ def test_autoattack_keeps_its_best_iterate_where_it_fails():
 def test_autoattack_perturbs_what_its_surrogate_misreads_from_the_start():
     images, _ = images_and_labels(5)
     labels = torch.ones(5, dtype=torch.int64)
-    crafted = run("autoattack", Population([linear([1.0, 1.0])]), images, labels)
+    crafted = run("autoattack", Population([linear(1.0, 1.0)]), images, labels)
     assert (crafted.images != images).flatten(1).any(dim=1).all()
 
 
@@ -199,7 +191,7 @@ def test_autoattack_says_how_many_classes_it_needs():
 
 def test_mifgsm_leaves_an_image_with_zero_gradient_as_it_was():
     images, labels = images_and_labels(3)
-    crafted = run("mifgsm", Population([linear([0.0, 0.0])]), images, labels)
+    crafted = run("mifgsm", Population([linear(0.0, 0.0)]), images, labels)
     assert torch.equal(crafted.images, images)
 
 
@@ -213,7 +205,7 @@ def test_an_attack_cannot_change_the_images_it_is_given():
         labels.fill_(3)
         return result
 
-    run(attack_of(vandal), Population([linear([1.0, 1.0])]), images, labels)
+    run(attack_of(vandal), Population([linear(1.0, 1.0)]), images, labels)
     assert torch.equal(images, before)
     assert labels.eq(0).all()
 
@@ -221,7 +213,7 @@ def test_an_attack_cannot_change_the_images_it_is_given():
 def test_an_unsupported_norm_is_refused():
     images, labels = images_and_labels(2)
     with pytest.raises(ValueError, match="'fgsm' supports Linf, not L2"):
-        run("fgsm", Population([linear([1.0, 1.0])]), images, labels, ThreatModel("L2", 1.0))
+        run("fgsm", Population([linear(1.0, 1.0)]), images, labels, ThreatModel("L2", 1.0))
 
 
 def test_blocks_and_single_submodels_make_the_same_images():

@@ -13,23 +13,6 @@ from benchmarks.environment import subnormals_flushed
 CPU = torch.device("cpu")
 
 
-def test_the_incumbent_keeps_the_lowest_correctness_then_the_highest_loss():
-    images = torch.zeros(2, 1, 1, 1)
-    incumbent = Incumbent(images)
-    both = torch.tensor([0, 1])
-
-    def offer(value, correctness, loss):
-        incumbent.offer(
-            both, torch.full_like(images, value), torch.tensor(correctness), torch.tensor(loss)
-        )
-
-    offer(1.0, [0.5, 0.5], [0.0, 0.0])
-    offer(2.0, [1.0, 0.0], [9.0, -9.0])
-    offer(3.0, [0.5, 0.0], [1.0, -9.5])
-    assert incumbent.images.flatten().tolist() == [3.0, 2.0]
-    assert incumbent.alive.tolist() == [0]
-
-
 def test_incumbents_are_compared_by_confirming_draws():
     """Both points look perfect by the draws of the search; other draws say 0.8 and 0.3."""
     images = torch.zeros(1, 1, 1, 1)
@@ -64,10 +47,3 @@ def test_a_gradient_of_zero_leads_nowhere_even_where_subnormal_numbers_are_flush
     with subnormals_flushed():
         direction = problem_of([Coin()]).direction(torch.zeros(1, 1, 1, 2))
     assert direction.tolist() == [[[[0.0, 0.0]]]]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_weights_and_images_of_either_precision_meet(dtype):
-    problem = problem_of([Coin(2.0), Coin(-1.0)], 3, "Linf", eps=0.1, probabilities=(0.75, 0.25))
-    images = problem.images.to(dtype)
-    assert problem.correctness(images, torch.arange(3)).tolist() == [0.75] * 3

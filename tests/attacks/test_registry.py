@@ -1,4 +1,5 @@
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,26 +33,18 @@ def test_unknown_name_suggests_the_nearest_and_lists_all():
 
 
 def test_plugins_register_on_import_and_a_broken_one_is_only_a_warning(monkeypatch):
-    class Plugin:
-        def __init__(self, value, load):
-            self.value, self.load = value, load
-
     names = Registry("defense")
 
     def broken():
         raise ImportError("no such module")
 
-    offered = [Plugin("bad", broken), Plugin("good", lambda: names.add("mine", 1))]
-    groups = []
-
-    def entry_points(group):
-        groups.append(group)
-        return offered
-
-    monkeypatch.setattr(registry, "entry_points", entry_points)
+    good = SimpleNamespace(value="good", load=lambda: names.add("mine", 1))
+    offered = {
+        "randomized_defense_bench.defenses": [SimpleNamespace(value="bad", load=broken), good]
+    }
+    monkeypatch.setattr(registry, "entry_points", lambda group: offered[group])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         names.load_plugins()
-    assert groups == ["randomized_defense_bench.defenses"]
     assert list(names) == ["mine"]
     assert "defense plug-in 'bad' failed: no such module" in str(caught[0].message)

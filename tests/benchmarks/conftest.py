@@ -1,12 +1,6 @@
-import sys
-from pathlib import Path
-
 import pytest
 
 from benchmarks.populations import Options
-
-# `stand_ins.py` is shared by the tests of this folder.
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

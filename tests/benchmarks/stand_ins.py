@@ -6,12 +6,16 @@ from torch import nn
 from attacks.registry import Attack
 
 
+def layer(*rows):
+    """Logits W x of flattened images."""
+    module = nn.Linear(len(rows[0]), len(rows), bias=False)
+    module.weight.data = torch.tensor(rows)
+    return nn.Sequential(nn.Flatten(), module)
+
+
 def linear(*weights):
     """Logits (w . x, 0, 0, 0): class 0 while w . x > 0."""
-    module = nn.Sequential(nn.Flatten(), nn.Linear(2, 4, bias=False))
-    nn.init.zeros_(module[1].weight)
-    module[1].weight.data[0] = torch.tensor(weights)
-    return module
+    return layer([*weights], *[[0.0] * len(weights)] * 3)
 
 
 class Chance(nn.Module):
@@ -29,7 +33,8 @@ class Chance(nn.Module):
         first = images.flatten(1)[:, 0]
         drawn = torch.rand(1 if self.shared else len(images), device=images.device)
         right = (drawn < first).to(images) + 0 * first
-        return torch.stack([right, 0.5 + 0 * right, 0 * right, 0 * right], dim=1)
+        other = 0.4 + 0.1 * torch.rand(len(images), device=images.device)
+        return torch.stack([right, other, 0 * right, 0 * right], dim=1)
 
 
 def attack_of(function, **changes):

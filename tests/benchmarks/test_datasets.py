@@ -138,8 +138,3 @@ def test_a_truncated_file_is_corrupt_not_missing(tmp_path, offline):
     with pytest.raises(DatasetError, match="mnist under .* is corrupt") as caught:
         load("mnist", tmp_path)
     assert not isinstance(caught.value, DatasetMissingError)
-
-
-def test_an_unknown_dataset_names_the_known_ones(tmp_path):
-    with pytest.raises(LookupError, match=r"'minst'; did you mean 'mnist'\? \(known: digits"):
-        load("minst", tmp_path)

@@ -1,6 +1,5 @@
 import re
 import sys
-from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -84,19 +83,3 @@ def test_names_are_known_curves_go_beyond_the_ranked_radii_and_counter_linking_h
 def test_shorter_adversarial_training_reaches_the_edge_of_the_ball(dataset):
     adversary = experiment("quick", dataset).defenses["ulm-adv"]
     assert adversary["steps"] * adversary["step_size"] >= adversary["eps"] * (1 - 1e-9)
-
-
-@pytest.mark.parametrize(("budget", "dataset"), PAIRS)
-def test_variations_change_what_their_defense_has_and_differ(budget, dataset):
-    numbers = experiment(budget, dataset)
-    for table in (numbers.figures.retrainings, numbers.figures.continued):
-        assert len({one.name for one in table}) == len(table)
-        assert len({str(replace(one, name="")) for one in table}) == len(table)
-        for one in table:
-            assert one.changes.keys() <= numbers.defenses.get(one.defense, {}).keys()
-            replace(numbers.recipe(one.defense), **one.recipe)
-            # It begins with an ULM and takes its epochs and learning rate from arguments.
-            assert one.defense != "clm" or not (one.start or one.recipe)
-            if one.defense == "clm-adv":
-                rate = numbers.defenses["clm"]["learning_rate"]
-                assert one.recipe["learning_rate"] == rate

@@ -68,25 +68,6 @@ def test_where_nothing_can_be_kept_it_is_measured_for_the_run(tmp_path, monkeypa
     assert len(measured) == 2
 
 
-def test_the_fastest_is_chosen(monkeypatch):
-    """By a clock of our own: a pass costs 100 and an image 1; a stack halves both."""
-
-    def seconds(surrogate, images):
-        plan, rough = surrogate
-        return (100 + len(images)) / (2 if plan.stacked else 3 if rough else 1)
-
-    def surrogate(population, plan, *, low_precision=False):
-        return plan, low_precision
-
-    monkeypatch.setattr(tuning, "_seconds", seconds)
-    monkeypatch.setattr(tuning, "Surrogate", surrogate)
-    monkeypatch.setattr(tuning, "SLOW", 1e9)
-    plan = measure_plan(population(), IMAGES)
-    assert plan == Plan(stacked=True, chunk=800, dtype="bfloat16")
-    # 1600 in one pass are faster by 6% only, which is not worth it.
-    assert tuning.WORTH * 800 / 900 > 1600 / 1700
-
-
 def test_strangers_are_not_stacked():
     class Mine(nn.Module):
         def forward(self, images):

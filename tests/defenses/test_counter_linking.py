@@ -49,9 +49,6 @@ def test_the_mask_is_one_filter_for_all_and_half_of_it_is_linked():
 def test_the_first_weight_layer_is_found_behind_normalisation():
     conv = nn.Conv2d(1, 6, 5)
     assert first_weight(nn.Sequential(nn.BatchNorm2d(1), conv, nn.Linear(3, 2))) is conv.weight
-
-
-def test_a_network_without_weights_is_refused():
     with pytest.raises(ValueError, match="ReLU has no weight layer"):
         first_weight(nn.ReLU())
 
@@ -76,13 +73,17 @@ def test_it_runs_before_every_period_th_step_and_changes_every_submodel():
     assert changed == [[False] * 3, [False] * 3, [False] * 3, [True] * 3] * 3
 
 
-def test_only_those_about_to_step_are_examined():
-    submodels = population_of(3)
+@pytest.mark.parametrize(
+    ("count", "members", "expected"),
+    # A lone submodel has nobody to differ from.
+    [(3, range(1, 2), [False, True, False]), (1, range(1), [False])],
+)
+def test_only_those_about_to_step_are_examined(count, members, expected):
+    submodels = population_of(count)
     before = copies(submodels)
-    CounterLinking(alpha=0.1, delta=100.0, period=1, seed=0)(submodels, range(1, 2), 0, 0)
+    CounterLinking(alpha=0.1, delta=100.0, period=1, seed=0)(submodels, members, 0, 0)
     after = copies(submodels)
-    changed = [not torch.equal(b, a) for b, a in zip(before, after, strict=True)]
-    assert changed == [False, True, False]
+    assert [not torch.equal(b, a) for b, a in zip(before, after, strict=True)] == expected
 
 
 def test_the_partner_is_drawn_uniformly_among_the_others():
@@ -100,10 +101,3 @@ def test_the_partner_is_drawn_uniformly_among_the_others():
             met[candidate] += not torch.all(submodels[-1].weight == 30.0)
     assert met.sum() == steps
     assert met[:-1].min() > 15
-
-
-def test_a_lone_submodel_has_nobody_to_differ_from():
-    submodels = population_of(1)
-    before = copies(submodels)
-    CounterLinking(alpha=0.1, delta=100.0, period=1, seed=0)(submodels, range(1), 0, 0)
-    assert torch.equal(submodels[0].weight, before[0])

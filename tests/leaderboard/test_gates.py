@@ -129,15 +129,3 @@ def test_a_check_against_several_attacks_needs_them_all():
     assert (gate.outcome, gate.figure) == ("not run", "not run against mifgsm")
     found = checked([r for r in sound() if not r.case.attack.startswith(("noise", "square"))])
     assert found["gradients no weaker than queries and noise"].outcome == "not run"
-
-
-def test_a_seed_of_which_only_the_clean_images_were_measured_breaks_nothing():
-    partial = [
-        record(19, attack="none", seed=0),
-        record(5, attack="worst-case", seed=0),
-        record(5, attack="worst-case", protocol="doubled", seed=0),
-        record(19, attack="none", seed=1),
-    ]
-    (row,) = rows(partial, "Linf", 0.3)
-    assert row.seeds == [0]
-    assert not gates.passed(gates.check(row))

@@ -1,14 +1,9 @@
 """How hard to try: a seeded slice by default, everything under `tox -e soak`."""
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-
-# For the modules that child processes import, and for records made by hand.
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "leaderboard")]
 
 SOAK = bool(os.environ.get("SOAK"))
 settings.register_profile(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from msgspec import structs
-from torch import nn
+from stand_ins import layer
 
 from benchmarks.datasets import DATASETS
 from benchmarks.paper.evidence import KINDS, Scene, gather, masks, pairwise_cosines, saliency_maps
@@ -17,14 +17,8 @@ from defenses.counter_linking import first_weight
 from leaderboard.paper import evidence
 
 
-def linear(*rows):
-    layer = nn.Linear(len(rows[0]), len(rows), bias=False)
-    layer.weight.data = torch.tensor(rows)
-    return nn.Sequential(nn.Flatten(), layer)
-
-
 def test_a_saliency_map_is_the_gradient_of_the_right_class():
-    first, second = linear([1.0, 2.0], [3.0, 4.0]), linear([0.0, 1.0], [-4.0, 3.0])
+    first, second = layer([1.0, 2.0], [3.0, 4.0]), layer([0.0, 1.0], [-4.0, 3.0])
     images = torch.rand(2, 1, 1, 2)
     maps = saliency_maps(Population([first, second]), images, torch.tensor([0, 1]))
     expected = [[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [-4.0, 3.0]]]

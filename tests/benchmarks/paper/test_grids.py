@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from stand_ins import layer
 
 from attacks import ATTACKS, ThreatModel
 from benchmarks.datasets import DATASETS
@@ -98,14 +98,8 @@ def test_variants_look_at_the_pair_and_the_radius_that_the_paper_did(options):
         assert set(layout.populations) == {f"ulm{suffix}", f"clm{suffix}"}
 
 
-def linear(*rows):
-    layer = nn.Linear(len(rows[0]), len(rows), bias=False)
-    layer.weight.data = torch.tensor(rows)
-    return nn.Sequential(nn.Flatten(), layer).requires_grad_(False)
-
-
 def test_variants_are_the_tool_s_own_attacks_and_not_registered():
-    network = linear([1.0, 2.0], [3.0, -4.0])
+    network = layer([1.0, 2.0], [3.0, -4.0]).requires_grad_(False)
     images, labels = torch.full((3, 1, 1, 2), 0.5), torch.tensor([0, 1, 0])
     attack = as_published(Variant(name="", attack="pgd", tool="FGSM", parameters={}))
     assert attack.name not in ATTACKS
@@ -116,7 +110,7 @@ def test_variants_are_the_tool_s_own_attacks_and_not_registered():
 
 
 def test_a_variant_without_a_step_size_reaches_the_edge_of_any_ball():
-    network = linear([1.0, 2.0], [3.0, -4.0])
+    network = layer([1.0, 2.0], [3.0, -4.0]).requires_grad_(False)
     images, labels = torch.full((1, 1, 1, 2), 0.5), torch.tensor([0])
     (variant,) = (v for v in variants(0.01) if v.name == "5 steps of eps / 5")
     for eps in (0.3, 0.4):

@@ -72,25 +72,3 @@ def test_what_is_no_evidence_is_refused_by_name(tmp_path, changes, words):
     with pytest.raises(RecordError, match="trajectory-mnist-quick") as error:
         evidence.read_all(tmp_path)
     assert words in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("mask", "words"),
-    [
-        (np.zeros((1, 2, 2)), "mask is of float64"),
-        (np.zeros((2, 2), bool), "mask has shape (2, 2)"),
-        (np.full((1, 2, 2), np.inf, np.float32), "no finite number"),
-    ],
-)
-def test_what_could_not_be_read_is_not_written(tmp_path, mask, words):
-    with pytest.raises(ValueError, match="mask") as error:
-        evidence.write(samples.evidence("masks", arrays={"mask": mask}), tmp_path)
-    assert words in str(error.value)
-    assert not list(tmp_path.rglob("*.json"))
-
-
-def test_all_unusable_files_are_named_at_once(tmp_path):
-    for kind in ("masks", "weights"):
-        evidence.write(samples.evidence(kind), tmp_path).write_text("{")
-    with pytest.raises(RecordError, match="masks-mnist.*\n.*weights-mnist"):
-        evidence.read_all(tmp_path)

@@ -381,14 +381,6 @@ def test_a_further_radius_changes_nothing_of_the_paper_s():
     assert before.split("![")[0] == after.split("![")[0]
 
 
-def test_a_verdict_needs_the_paper_s_budget():
-    quick = [*gated("ulm", 3, images=200), *gated("clm", 5, images=200)]
-    text = report(quick, [])
-    assert "**not judged: quick budget**" in text
-    assert "**does not hold**" not in text
-    assert result(studies(quick, [])).startswith("**mnist, quick budget")
-
-
 def test_every_claim_links_to_sections_that_exist():
     text = report()
     headings = re.findall(r"^#+ (.*)$", text, re.M)

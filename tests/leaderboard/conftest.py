@@ -1,5 +1,0 @@
-import sys
-from pathlib import Path
-
-# `samples.py` is shared by the tests of this folder.
-sys.path.insert(0, str(Path(__file__).parent))
