@@ -55,7 +55,11 @@ class PopulationLike(Protocol):
 
 
 class OneDraw(nn.Module):
-    """A random member with its draw held fixed: the same choices for images of the same shape."""
+    """A random member with its draw held fixed: the same choices for images of the same shape.
+
+    An attack that drops images in between, as AutoAttack does, gives those that stay other noise
+    where noise is drawn for each image.
+    """
 
     def __init__(self, member: nn.Module, seed: int) -> None:
         super().__init__()

@@ -31,12 +31,12 @@ def correct_answers(logits: Tensor, labels: Tensor) -> Tensor:
 
 def expected_correctness(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """s_j: the probability that image j is classified correctly; (rows, N, K), (N,) -> (N,)."""
-    return _expected(correct_answers(logits, labels).float(), weights)
+    return expectation(correct_answers(logits, labels).float(), weights)
 
 
-def _expected(rows: Tensor, weights: Tensor | None) -> Tensor:
-    """The expectation over rows (rows, N) -> (N,)."""
-    return rows.mean(0) if weights is None else weights.to(rows) @ rows
+def expectation(rows: Tensor, weights: Tensor | None) -> Tensor:
+    """The expectation over rows: (rows, N, ...) -> (N, ...)."""
+    return rows.mean(0) if weights is None else torch.tensordot(weights.to(rows), rows, dims=1)
 
 
 def margins(logits: Tensor, labels: Tensor, scale: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -55,7 +55,7 @@ def mean_cross_entropy(
 ) -> Tensor:
     """sum_i p_i CE_i: most of the effort goes to submodels that are fooled already."""
     rows = torch.stack([F.cross_entropy(z, labels, reduction="none") for z in logits])
-    return _expected(rows, weights)
+    return expectation(rows, weights)
 
 
 def mean_probability(
@@ -73,14 +73,14 @@ def mean_margin(
     logits: Tensor, labels: Tensor, weights: Tensor | None, scale: Tensor, targets: Tensor | None
 ) -> Tensor:
     """sum_i p_i margin_i."""
-    return _expected(margins(logits, labels, scale, targets), weights)
+    return expectation(margins(logits, labels, scale, targets), weights)
 
 
 def clipped_margin(
     logits: Tensor, labels: Tensor, weights: Tensor | None, scale: Tensor, targets: Tensor | None
 ) -> Tensor:
     """sum_i p_i min(margin_i, CLIP): no effort for members that are safely fooled."""
-    return _expected(margins(logits, labels, scale, targets).clamp_max(CLIP), weights)
+    return expectation(margins(logits, labels, scale, targets).clamp_max(CLIP), weights)
 
 
 LOSSES: dict[str, Loss] = {

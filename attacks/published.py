@@ -144,7 +144,7 @@ def pgd_eot(
     return _run(attack, images, labels)
 
 
-@register_attack("autoattack", kind="authors", norms=("Linf", "L2"))
+@register_attack("autoattack", kind="authors", norms=("Linf", "L2"), classes=4)
 def autoattack(
     model: nn.Module,
     images: Tensor,

@@ -64,7 +64,8 @@ def protocol_attacks(protocol: Protocol, norm: Norm) -> list[str]:
     """
     able = [name for name in ATTACKS if norm in ATTACKS[name].norms]
     swept = [name for name in able if ATTACKS[name].swept and ATTACKS[name].kind == "population"]
-    return [name for name in able if protocol in ATTACKS[name].protocols] or swept
+    asked = [name for name in able if protocol in ATTACKS[name].protocols]
+    return asked or (swept if protocol != "doubled" else [])
 
 
 def build_case(
@@ -131,6 +132,7 @@ def build_case(
 def facts(subject: Subject, attack: Attack, norm: str) -> Facts:
     """What the registries know of a case in a norm."""
     claim = subject.claim or tuple(name for name in ATTACKS if _claims(ATTACKS[name]))
+    claim = tuple(name for name in claim if subject.classes >= ATTACKS[name].classes)
     return Facts(
         attack_kind=attack.kind,
         claim=tuple(name for name in claim if norm in ATTACKS[name].norms),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks import ATTACKS, ThreatModel
+from attacks import ThreatModel
 from attacks.freezing import frozen
 from attacks.seeding import global_seed
 from attacks.threat_model import TOLERANCE
@@ -130,7 +130,7 @@ def evaluate(
     dataset: str = "own",
     budget: str = "quick",
     seed: int = 0,
-    images_per_draw: int = 1,
+    images_per_draw: int | None = None,
     batch_size: int = 250,
     protocol: Protocol = "draw",
     plan: Plan | None = None,
@@ -143,7 +143,8 @@ def evaluate(
         parameters: the attack's keyword arguments; None: the budget's.
         dataset: whose numbers are taken; any other name: the budget's for any images.
         seed: all randomness follows from it.
-        images_per_draw: consecutive images that share a draw of the attacker's.
+        images_per_draw: consecutive images that share a draw of the attacker's; None: 1, and of a
+            random network as many as leave twenty draws.
         batch_size: most images processed at once.
         protocol: who is attacked and who answers: see `leaderboard.records.PROTOCOLS`.
         plan: how attacks compute; None: as is fastest on this machine.
@@ -157,12 +158,11 @@ def evaluate(
     check_radius(threat_model)
     subject = subject_of(population, images, labels, dataset=dataset)
     numbers = numbers_for(dataset, budget, threat_model, batch_size)
+    if parameters is not None:
+        numbers = replace(numbers, attacks={**numbers.attacks, attack: parameters})
     case = build_case(
         subject, attack, threat_model, numbers, protocol=protocol, budget=budget, seed=seed
     )
-    if parameters is not None:
-        effective = ATTACKS[attack].parameters(parameters, threat_model)
-        case = replace(case, attack_parameters=effective)
-    if images_per_draw > 1:
+    if images_per_draw is not None:
         case = replace(case, images_per_draw=images_per_draw)
     return Evaluation(*measure(case, subject, headline=True, plan=plan))

@@ -24,6 +24,7 @@ from benchmarks.tuning import fastest_plan
 from defenses import DEFENSES, Defense, Population, Task
 from defenses.surrogate import Plan
 from defenses.training import BeforeStep, Recipe, initialise
+from leaderboard.metrics import Answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,12 +183,11 @@ class Populations:
         folder = self.store.folder(f"{dataset}-{defense}-s{self.options.seed}", identity)
 
         def train(checkpoint: FileCheckpoint) -> None:
-            task = self._task(data, population, recipe, checkpoint.parents)
+            task = self._task(data, population, recipe, checkpoint)
             task = replace(
                 task,
                 images=task.images[: variation.images],
                 labels=task.labels[: variation.images],
-                checkpoint=checkpoint,
                 in_turn=variation.in_turn,
             )
             if start and start.folder:
@@ -251,7 +251,7 @@ class Populations:
             The population, in evaluation mode; the same as from `prepare`.
         """
         data, population = self.dataset(dataset), self._untrained(dataset, defense)
-        task = self._task(data, population, self.experiment(dataset).recipe(defense), {})
+        task = self._task(data, population, self.experiment(dataset).recipe(defense))
         task = replace(task, observe=observe)
         DEFENSES[defense].run_training(population, task, self._arguments(dataset, defense))
         return population.eval()
@@ -282,13 +282,18 @@ class Populations:
         return population.to(self.options.device)
 
     def _task(
-        self, data: Dataset, population: Population, recipe: Recipe, parents: dict[str, str]
+        self,
+        data: Dataset,
+        population: Population,
+        recipe: Recipe,
+        checkpoint: FileCheckpoint | None = None,
     ) -> Task:
-        """A training task, which notes in `parents` the digests of what it starts from."""
+        """A training task; its checkpoint notes the digests of what it starts from."""
 
         def start_from(defense: str) -> Population:
             parent = self.prepare(data.name, defense)
-            parents[defense] = parent.sha256
+            if checkpoint:
+                checkpoint.starts_from(defense, parent.sha256)
             return parent.population
 
         images = data.train_images.to(self.options.device)
@@ -298,6 +303,7 @@ class Populations:
             recipe=recipe,
             seed=self.options.seed,
             load=start_from,
+            checkpoint=checkpoint,
             plan=self.plan(population, images[:1]),
         )
 
@@ -319,10 +325,11 @@ class Populations:
 
     def _clean_accuracy(self, population: Population, data: Dataset) -> float:
         """Expected accuracy on the first thousand clean test images."""
-        seed, batch_size = self.options.seed, self.experiment(data.name).batch_size
-        images = self._test_images(data, 1000)
-        correct = answers_of(population, *images, seed=seed, batch_size=batch_size)
-        return correct.float().mean().item()
+        seed = derive_seed(self.options.seed, "clean accuracy")
+        images, batch_size = self._test_images(data, 1000), self.experiment(data.name).batch_size
+        correct = answers_of(population, *images, seed=seed, batch_size=batch_size).numpy()
+        law, draws = population.probabilities, population.draws
+        return float(Answers(correct, probabilities=law, draws=draws).s.mean())
 
     def _test_images(self, data: Dataset, count: int | None = None) -> tuple[Tensor, Tensor]:
         """The first test images and their labels, on the device."""

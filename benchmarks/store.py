@@ -303,6 +303,11 @@ class FileCheckpoint:
         """Time in the training loop so far, earlier runs included."""
         return self._earlier_seconds + time.perf_counter() - self._start
 
+    def starts_from(self, defense: str, sha256: str) -> None:
+        """Note another population that this one starts from; its training was not this one's."""
+        self.parents[defense] = sha256
+        self._start = time.perf_counter()
+
     def restore(self, population: Population, optimizer: torch.optim.Optimizer, epochs: int) -> int:
         """Load the last completed epoch of the next phase, if any; return how many are done.
 

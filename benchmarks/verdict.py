@@ -90,8 +90,7 @@ def judge(
     supported = [
         attack
         for attack in ATTACKS
-        if threat_model.norm in ATTACKS[attack].norms
-        and (attack != "autoattack" or subject.classes >= 4)
+        if threat_model.norm in ATTACKS[attack].norms and subject.classes >= ATTACKS[attack].classes
     ]
     chosen = list(supported if attacks is None else attacks)
     # By name, as rows compare them: of equals the first counts.

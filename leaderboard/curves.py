@@ -59,7 +59,7 @@ def sweeps(records: Sequence[Record]) -> dict[tuple[str, str], dict[float, float
                 curve = row.curve(attack)
                 seeds = set.intersection(*map(set, curve.values()))
                 if len(curve.keys() - {0.0}) >= 3 and seeds:
-                    label = f"{row.label} (n={row.submodels})"
+                    label = f"{row.label} (n={row.submodels})" + ", L2" * (norm == "L2")
                     found[label, attack] = {eps: _mra(curve[eps], seeds) for eps in curve}
     return dict(sorted(found.items()))
 

@@ -175,7 +175,8 @@ class Record:
         """`correct` as scores take it; of "transfer" all pairs alike."""
         case = self.case
         if case.protocol == "transfer":
-            return metrics.Answers(self.correct.reshape(-1, case.images), draws=case.draws)
+            rows = self.correct.reshape(-1, case.images)
+            return metrics.Answers(rows, draws=case.draws, block=case.images_per_draw)
         drawn = case.protocol in ("draw", "doubled")
         return metrics.Answers(
             self.correct,

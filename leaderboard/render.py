@@ -49,7 +49,7 @@ def render(records: Sequence[Record], timings: Sequence[Timing], baselines: Base
         for norm, eps in rows.headline_radii(measured):
             ranked = rows.rows(measured, norm, eps)
             checked = [(row, gates.check(row)) for row in ranked]
-            radius = format_eps(eps, measured[0].facts.eps_unit)
+            radius = format_eps(eps, ranked[0].facts.eps_unit if ranked else 1.0)
             words = f"{setting.dataset}, {setting.budget}, {setting.images:,} images"
             verdicts += [(f"{words}, {norm} {radius}", row) for row in ranked]
             radii.append(
@@ -183,7 +183,8 @@ def sweep(records: Sequence[Record]) -> str:
         [escape(label), escape(attack), *(format_percent(points.get(eps)) for eps in radii)]
         for (label, attack), points in curves.items()
     ]
-    unit = records[0].facts.eps_unit
+    units = {record.facts.eps_unit for record in records if record.case.attack != "none"}
+    unit = units.pop() if len(units) == 1 else 1.0
     headers = ["defense", "attack", *(format_eps(eps, unit) for eps in radii)]
     return markdown_table(headers, body) if body else ""
 

@@ -84,8 +84,9 @@ class Row:
 
     @cached_property
     def facts(self) -> Facts:
-        """Of the defense: any record of its attacks tells them."""
-        return self.records[0].facts
+        """Of the defense under the norm: any record of an attack tells them."""
+        attacked = (record for record in self.records if record.case.attack != "none")
+        return next(attacked, self.records[0]).facts
 
     def attacks(self, *kinds: str) -> list[str]:
         """The attacks that were run, of some kinds; of none named: all but controls."""
@@ -196,8 +197,9 @@ def own_and_others(by_seed: BySeed) -> tuple[dict[int, Answers], dict[int, Answe
     for seed, record in by_seed.items():
         n, draws, images = record.case.submodels, record.case.draws, record.case.images
         pairs, same = record.correct.reshape(n, n, -1, images), np.eye(n, dtype=bool)
-        own[seed] = Answers(pairs[same].reshape(-1, images), draws=draws)
-        others[seed] = Answers(pairs[~same].reshape(-1, images), draws=draws)
+        block = record.case.images_per_draw
+        own[seed] = Answers(pairs[same].reshape(-1, images), draws=draws, block=block)
+        others[seed] = Answers(pairs[~same].reshape(-1, images), draws=draws, block=block)
     return own, others
 
 
@@ -256,7 +258,10 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
     labels = _labels(populations)
     found = []
     for identity, of_it in populations.items():
-        fitting = [r for r in of_it if r.case.attack == "none" or r.case.norm == norm]
+        fitting = [r for r in of_it if r.case.norm == norm]
+        # Clean images are the same in every norm.
+        if not any(r.case.attack == "none" for r in fitting):
+            fitting += [r for r in of_it if r.case.attack == "none"]
         here = [r for r in fitting if r.case.attack == "none" or r.case.eps == eps]
         drawn = _newest((r for r in here if r.case.protocol == "draw"), lambda c: c.attack)
         seeds = _counted_seeds(drawn)
@@ -310,7 +315,7 @@ def _counted_seeds(drawn: Mapping[str, BySeed]) -> set[int]:
 def _required(drawn: Mapping[str, BySeed]) -> list[BySeed]:
     """What a rank needs: clean images, the attacks of the defense's authors, a cascade."""
     records = [record for by_seed in drawn.values() for record in by_seed.values()]
-    claim = {attack for record in records for attack in record.facts.claim}
+    claim = {a for r in records if r.case.attack != "none" for a in r.facts.claim}
     cascades = {r.case.attack for r in records if r.facts.attack_kind == "cascade"} or {"cascade"}
     return [drawn.get(attack, {}) for attack in sorted({"none", *claim, *cascades})]
 
@@ -322,7 +327,10 @@ def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:
     for record in sorted(records, key=lambda r: r.measured_at):
         case = record.case
         identity = json.dumps(
-            [case.defense, case.submodels, case.defense_version, dict(case.defense_parameters)],
+            [
+                *(case.defense, case.submodels, case.draws, case.probabilities),
+                *(case.defense_version, dict(case.defense_parameters)),
+            ],
             sort_keys=True,
         )
         grouped.setdefault(identity, []).append(record)
@@ -337,7 +345,12 @@ def _labels(populations: Mapping[str, Sequence[Record]]) -> dict[str, str]:
     """A label for each population, by identity: the name, and what tells namesakes apart."""
     cases = {identity: of_it[0].case for identity, of_it in populations.items()}
     details = {
-        identity: {"version": case.defense_version, **_flat(case.defense_parameters)}
+        identity: {
+            "version": case.defense_version,
+            "draws": case.draws,
+            "probabilities": case.probabilities,
+            **_flat(case.defense_parameters),
+        }
         for identity, case in cases.items()
     }
     labels = {}
