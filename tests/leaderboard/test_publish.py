@@ -1,4 +1,3 @@
-
 import pytest
 from samples import record, row
 
