@@ -17,11 +17,7 @@ TOLERANCE = 1e-5
 
 
 def parse_eps(text: str | float) -> float:
-    """The perturbation radius written as `0.3` or `8/255`.
-
-    Raises:
-        ValueError: not a finite number at or above 0.
-    """
+    """The radius written as `0.3` or `8/255`; ValueError: not a finite number at or above 0."""
     try:
         eps = float(Fraction(text)) if isinstance(text, str) else float(text)
     except (ValueError, TypeError, ZeroDivisionError, OverflowError):
@@ -35,12 +31,7 @@ def parse_eps(text: str | float) -> float:
 class ThreatModel:
     """All images x' in [0, 1] with ||x' - x|| <= eps.
 
-    Attributes:
-        norm: "Linf" or "L2".
-        eps: radius, in units of pixel values in [0, 1].
-
-    Raises:
-        ValueError: unknown norm, or eps not a finite number >= 0.
+    ValueError: unknown norm, or eps not a finite number >= 0, in units of pixel values in [0, 1].
     """
 
     norm: Norm

@@ -33,8 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     actions.add_parser("ls", help="list what is there, with sizes")
     actions.add_parser("verify", help="read everything; exit with 1 if something is damaged")
     cleaning = actions.add_parser(
-        "prune",
-        help="remove unfinished work, what was set aside and leftovers, or what is named",
+        "prune", help="remove unfinished work, what was set aside and leftovers, or what is named"
     )
     cleaning.add_argument("names", nargs="*", help="names or patterns, as ls prints them")
     cleaning.add_argument("--dry-run", action="store_true", help="say what would be removed")

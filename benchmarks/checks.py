@@ -17,11 +17,7 @@ PASSES = 6
 
 
 def check_radius(threat_model: ThreatModel) -> None:
-    """Refuse a radius that was meant in units of 0 to 255.
-
-    Raises:
-        ValueError: in Linf, above the range of pixels.
-    """
+    """Refuse, with a ValueError, a radius that was meant in units of 0 to 255."""
     if threat_model.norm == "Linf" and threat_model.eps > 1:
         raise ValueError(
             f"eps {threat_model.eps:g} is larger than the range of pixels, which is 1: "
@@ -30,12 +26,7 @@ def check_radius(threat_model: ThreatModel) -> None:
 
 
 def check_images(images: Tensor, labels: Tensor) -> None:
-    """Refuse images or labels that are not what they should be.
-
-    Raises:
-        ValueError: not (N, C, H, W) float32 or float64 in [0, 1] with N > 0, or not N integer
-            labels.
-    """
+    """Refuse, with a ValueError, other images than floats in [0, 1], or labels than integers."""
     if images.ndim != 4 or len(images) == 0 or not images.is_floating_point():
         raise ValueError(
             f"images must be floats of shape (N, C, H, W), got {images.dtype} {tuple(images.shape)}"

@@ -131,10 +131,8 @@ def session(pytestconfig: pytest.Config) -> Session:
 @pytest.fixture(scope="session")
 def terminal(pytestconfig: pytest.Config) -> Callable[[], AbstractContextManager[Any]]:
     """A context in which progress bars reach the terminal, if there is one."""
-    manager = pytestconfig.pluginmanager.getplugin("capturemanager")
-    capture_disabled: Callable[[], AbstractContextManager[Any]]
-    capture_disabled = manager.global_and_fixture_disabled
-    return capture_disabled
+    capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
+    return capture.global_and_fixture_disabled  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")
@@ -145,10 +143,7 @@ def population(
 ) -> Prepared:
     """One population, trained or loaded; freed before the next is set up."""
     dataset, defense = request.param
-    with (
-        failures_told("the store cannot be used: {}; --store names another"),
-        terminal(),
-    ):
+    with failures_told("the store cannot be used: {}; --store names another"), terminal():
         return session.prepare(dataset, defense)
 
 

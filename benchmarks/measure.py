@@ -125,12 +125,7 @@ def answers_of(
         (n * draws, N) bool, on the CPU.
     """
     batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    with (
-        torch.no_grad(),
-        frozen(population),
-        global_seed(seed, images.device),
-        full_precision(),
-    ):
+    with torch.no_grad(), frozen(population), global_seed(seed, images.device), full_precision():
         rows = [correct_answers(population.logits(b), right).cpu() for b, right in batches]
     return torch.cat(rows, dim=1)
 

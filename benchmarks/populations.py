@@ -282,11 +282,7 @@ class Populations:
         return population.to(self.options.device)
 
     def _task(
-        self,
-        data: Dataset,
-        population: Population,
-        recipe: Recipe,
-        parents: dict[str, str],
+        self, data: Dataset, population: Population, recipe: Recipe, parents: dict[str, str]
     ) -> Task:
         """A training task, which notes in `parents` the digests of what it starts from."""
 

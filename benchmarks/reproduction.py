@@ -34,22 +34,21 @@ def candidates(
         here: this machine's `environment`.
     """
 
-    def seconds(record: Record) -> float:
-        training = 0.0 if record.population_sha256 in trained else record.training_seconds
-        return training + record.attack_seconds
+    def may_be(record: Record) -> bool:
+        at_hand = record.population_sha256 in trained
+        seconds = record.attack_seconds + (0.0 if at_hand else record.training_seconds)
+        return (
+            (record.case.dataset, record.case.budget) == (dataset, budget)
+            and "computation" in record.environment
+            and seconds <= REPRODUCED_SECONDS
+            and (
+                at_hand
+                or _same_bits(record.environment, here)
+                or len(all_seeds(record, records)) > 1
+            )
+        )
 
-    def judged(record: Record) -> bool:
-        alike = record.population_sha256 in trained or _same_bits(record.environment, here)
-        return alike or len(all_seeds(record, records)) > 1
-
-    return [
-        record
-        for record in records
-        if (record.case.dataset, record.case.budget) == (dataset, budget)
-        and "computation" in record.environment
-        and seconds(record) <= REPRODUCED_SECONDS
-        and judged(record)
-    ]
+    return [record for record in records if may_be(record)]
 
 
 def all_seeds(record: Record, records: Sequence[Record]) -> list[Record]:
@@ -66,12 +65,7 @@ def _same_bits(record: Mapping[str, str], here: Mapping[str, str]) -> bool:
 def measured_again(record: Record, session: Session, results: Path) -> Record:
     """The same cell in a run with the record's seed, which computes as it did.
 
-    Args:
-        session: gives the store, the data and the device.
-        results: where the new record goes.
-
-    Raises:
-        As `Session.prepare` and `Session.measure`.
+    The session gives the store, the data and the device; the new record goes to `results`.
     """
     case = record.case
     again = Session(

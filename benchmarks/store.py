@@ -289,11 +289,7 @@ class FileCheckpoint:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        parents: dict[str, str] | None = None,
-        *,
-        every_epoch: bool = False,
+        self, folder: Path, parents: dict[str, str] | None = None, *, every_epoch: bool = False
     ) -> None:
         self.path = folder / "checkpoint.safetensors"
         self._every_epoch = every_epoch

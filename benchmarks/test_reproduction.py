@@ -38,10 +38,7 @@ def test_reproduction(
     deviations = {}
     for record in random.sample(found, min(REPRODUCED, len(found))):
         key = record.case.key
-        with (
-            failures_told("the store cannot be used: {}; --store names another"),
-            terminal(),
-        ):
+        with failures_told("the store cannot be used: {}; --store names another"), terminal():
             print(f"\nmeasuring again: {key}")
             again = measured_again(record, session, tmp_path)
             deviations[key] = deviation(record, again, all_seeds(record, everything))

@@ -46,9 +46,6 @@ class DatasetEntry:
             own; its input is (N, channels, 32, 32).
         experiments: its numbers, by budget.
         eps_unit: in which its radii in Linf are written: 1 / 255 makes eps "8/255".
-
-    Raises:
-        ValueError: a budget without an experiment.
     """
 
     name: str
@@ -59,13 +56,6 @@ class DatasetEntry:
     experiments: Mapping[str, Experiment]
     eps_unit: float = 1.0
 
-    def __post_init__(self) -> None:
-        if set(self.experiments) != set(BUDGETS):
-            raise ValueError(
-                f"dataset {self.name!r} has experiments for {', '.join(self.experiments)}; "
-                f"expected {', '.join(BUDGETS)}, as benchmarks.experiment.standard makes them"
-            )
-
     def standard_network(self) -> nn.Module:
         """Its own network, untrained: (N, channels, 32, 32) -> (N, classes)."""
         return self.network(self.channels, self.classes)
@@ -74,11 +64,22 @@ class DatasetEntry:
 DATASETS: Registry[DatasetEntry] = Registry("dataset")
 
 
-def register_dataset(name: str, **facts: Any) -> Callable[[Read], Read]:
-    """Decorator that registers a reader; see `DatasetEntry` for the facts."""
+def register_dataset(
+    name: str, *, experiments: Mapping[str, Experiment], **facts: Any
+) -> Callable[[Read], Read]:
+    """Decorator that registers a reader; see `DatasetEntry` for the facts.
+
+    Raises:
+        ValueError: a bad name, or a budget without an experiment.
+    """
+    if set(experiments) != set(BUDGETS):
+        raise ValueError(
+            f"dataset {name!r} has experiments for {', '.join(experiments)}; "
+            f"expected {', '.join(BUDGETS)}, as benchmarks.experiment.standard makes them"
+        )
 
     def register(read: Read) -> Read:
-        DATASETS.add(name, DatasetEntry(name, read, **facts))
+        DATASETS.add(name, DatasetEntry(name, read, experiments=experiments, **facts))
         return read
 
     return register

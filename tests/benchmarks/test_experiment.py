@@ -54,7 +54,7 @@ def test_a_dataset_lacks_no_budget():
     numbers = standard(radii={"Linf": (0.3,)}, step_size=0.01, recipe=recipe)
     del numbers["quick"]
     with pytest.raises(ValueError, match="'mine' has experiments for smoke, paper; expected smoke"):
-        register_dataset("mine", channels=1, classes=10, network=lenet5, experiments=numbers)(None)
+        register_dataset("mine", channels=1, classes=10, network=lenet5, experiments=numbers)
 
 
 def test_unknown_names_are_explained():
