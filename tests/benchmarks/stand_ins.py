@@ -1,9 +1,7 @@
-"""Tiny networks for images 1 x 1 x 2, and attacks that the suite does not have."""
+"""Tiny networks for images 1 x 1 x 2."""
 
 import torch
 from torch import nn
-
-from attacks.registry import Attack
 
 
 def layer(*rows):
@@ -35,17 +33,3 @@ class Chance(nn.Module):
         right = (drawn < first).to(images) + 0 * first
         other = 0.4 + 0.1 * torch.rand(len(images), device=images.device)
         return torch.stack([right, other, 0 * right, 0 * right], dim=1)
-
-
-def attack_of(function, **changes):
-    """An attack for the registry that is not registered by a decorator."""
-    about = {
-        "name": "mine",
-        "kind": "authors",
-        "surrogate": "submodel",
-        "norms": ("Linf",),
-        "gradient_only": False,
-        "version": 1,
-        **changes,
-    }
-    return Attack(function=function, **about)

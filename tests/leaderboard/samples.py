@@ -153,10 +153,8 @@ def evidence(kind, *, seed=0, **changes):
             **{
                 f"{name} {column} s": np.outer([low, high], np.ones(10)).astype(np.float32)
                 for name, column, low, high in (
-                    ("ulm", "claimed", 0, 0.25),
-                    ("clm", "claimed", 0, 0.5),
-                    ("ulm", "worst", 0, 0),
-                    ("clm", "worst", 0, 0),
+                    *(("ulm", "claimed", 0, 0.25), ("clm", "claimed", 0, 0.5)),
+                    *(("ulm", "worst", 0, 0), ("clm", "worst", 0, 0)),
                 )
             },
         },

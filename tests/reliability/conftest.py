@@ -16,13 +16,8 @@ settings.register_profile(
 settings.register_profile("soak", settings.get_profile("slice"), max_examples=2500)
 settings.load_profile("soak" if SOAK else "slice")
 
-TRIES = {
-    # Kills a piece of work survives, times the number of seeded schedules.
-    "kills": 10 if SOAK else 3,
-    "schedules": 10 if SOAK else 1,
-    # Damaged copies of each kind of file.
-    "damages": 260 if SOAK else 12,
-}
+# Kills that a piece of work survives, schedules of them, damaged copies of each kind of file.
+TRIES = {"kills": 10, "schedules": 10, "damages": 260} if SOAK else {"kills": 3, "damages": 12}
 
 
 @pytest.fixture(scope="session")
@@ -32,4 +27,4 @@ def tries():
 
 def pytest_generate_tests(metafunc):
     if "schedule" in metafunc.fixturenames:
-        metafunc.parametrize("schedule", range(TRIES["schedules"]))
+        metafunc.parametrize("schedule", range(TRIES.get("schedules", 1)))

@@ -70,7 +70,9 @@ def work(folder: Path, trained=None) -> None:
         batch_size=6,
         attacks={**SMOKE.attacks, "pgd-clipped-margin": {"steps": 20, "restarts": 2}},
     )
-    DATASETS._entries["digits"] = replace(DATASETS["digits"], experiments={"smoke": smaller})
+    DATASETS._entries["digits"] = replace(
+        DATASETS["digits"], experiments={**DATASETS["digits"].experiments, "smoke": smaller}
+    )
     store.FileBlocks.AT_STAKE = 0.0
     session = Session(options(folder))
     prepared = session.prepare("digits", "clm")
