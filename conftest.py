@@ -122,6 +122,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SUMMARY] = []
+    if config.option.norm == "Linf" and any(eps > 1 for eps in config.option.eps):
+        raise pytest.UsageError("--eps: in Linf at most 1, the range of pixels; 8/255 is 8 of 255")
     if config.option.device in ("cuda", "mps"):
         from benchmarks.environment import resolve_device
 
@@ -187,10 +189,10 @@ def pytest_collection_modifyitems(
     yield
     expression = config.option.keyword
     if had_benchmarks and not items and expression:
-        raise pytest.UsageError(explain_empty_selection(expression))
+        raise pytest.UsageError(explain_empty_selection(expression, config.option.norm))
 
 
-def explain_empty_selection(expression: str) -> str:
+def explain_empty_selection(expression: str, norm: str = "Linf") -> str:
     """One line for a `-k` expression that matches no case."""
     from attacks import ATTACKS
     from benchmarks.datasets import DATASETS
@@ -208,7 +210,7 @@ def explain_empty_selection(expression: str) -> str:
     return (
         f"-k {expression!r} selects nothing: {'; '.join(hints) or 'no case has all of these'} "
         f"(datasets: {', '.join(DATASETS)}; defenses: {', '.join(DEFENSES)}; "
-        f"attacks: {', '.join(ATTACKS)})"
+        f"attacks in {norm}: {', '.join(a for a in ATTACKS if norm in ATTACKS[a].norms)})"
     )
 
 

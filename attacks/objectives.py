@@ -29,6 +29,11 @@ def correct_answers(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(-1) == labels) & logits.isfinite().all(-1)
 
 
+def settled(logits: Tensor) -> Tensor:
+    """Logits in which rows that are not finite are constant: one member's must not hide others'."""
+    return torch.where(logits.isfinite().all(-1, keepdim=True), logits, 0.0)
+
+
 def expected_correctness(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """s_j: the probability that image j is classified correctly; (rows, N, K), (N,) -> (N,)."""
     return expectation(correct_answers(logits, labels).float(), weights)

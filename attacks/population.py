@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attacks import arc, gradient, square
 from attacks.craft import PopulationLike
-from attacks.objectives import LOSSES, clipped_margin, expectation
+from attacks.objectives import LOSSES, clipped_margin, expectation, settled
 from attacks.problem import Incumbent, Problem
 from attacks.registry import register_attack
 from attacks.threat_model import ThreatModel
@@ -105,7 +105,9 @@ def square_oracle(problem: Problem, _: Incumbent, *, queries: int) -> Tensor:
 def targeted(problem: Problem, incumbent: Incumbent, *, steps: int, targets: int) -> None:
     """APGD on the clipped margin towards each of the `targets` likeliest wrong classes in turn."""
     with torch.no_grad():
-        probability = expectation(problem.logits(problem.images).softmax(-1), problem.weights)
+        probability = expectation(
+            settled(problem.logits(problem.images)).softmax(-1), problem.weights
+        )
     probability.scatter_(1, problem.labels.unsqueeze(1), -1)
     ranked = probability.argsort(dim=1, descending=True)
     for rank in range(min(targets, ranked.shape[1] - 1)):

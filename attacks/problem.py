@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attacks.craft import PopulationLike
-from attacks.objectives import Loss, expected_correctness
+from attacks.objectives import Loss, expected_correctness, settled
 from attacks.threat_model import ThreatModel
 
 Confirm = Callable[[Tensor, Tensor], Tensor]
@@ -94,7 +94,7 @@ class Problem:
     def scale(self) -> Tensor:
         """Each row's logit spread over the classes, the mean over the clean images: (rows,)."""
         with torch.no_grad():
-            return self.logits(self.images).std(-1).mean(1).clamp_min(1e-6)
+            return settled(self.logits(self.images)).std(-1).mean(1).clamp_min(1e-6)
 
     def logits(self, images: Tensor) -> Tensor:
         """(M, C, H, W) -> (rows, M, K), a row for each member, or for each fresh draw of each.
@@ -122,7 +122,8 @@ class Problem:
             with torch.enable_grad():
                 leaf = images[chunk].detach().requires_grad_()
                 logits = self.logits(leaf)
-                values = loss(logits, labels, self.weights, self.scale, pick(targets, chunk))
+                rows = settled(logits)
+                values = loss(rows, labels, self.weights, self.scale, pick(targets, chunk))
                 (gradient,) = torch.autograd.grad(values.sum(), leaf)
             correctness = expected_correctness(logits.detach(), labels, self.weights)
             found.append((values.detach().to(leaf.dtype), correctness.to(leaf.dtype), gradient))

@@ -160,7 +160,8 @@ def autoattack(
     for each of the first three and `queries` for Square (its own AutoAttack class fixes 10 steps).
     Where the four return an image as it was, because they failed or because the surrogate misread
     it from the start, the iterate of APGD-CE with the highest loss is returned: on another
-    submodel it may succeed.
+    submodel it may succeed. In L2 images that are not square, or smaller than 16 pixels, go without
+    Square, which fails on them.
 
     Raises:
         ValueError: fewer than four classes; the targeted loss compares four logits.
@@ -172,14 +173,23 @@ def autoattack(
     if classes < 4:
         raise ValueError(f"autoattack needs at least 4 classes, got {classes}")
     model = _Model(model, double=False)
+    # Its Square in L2 takes images to be square and not small.
+    odd = threat_model.norm == "L2" and (
+        images.shape[-1] != images.shape[-2] or images.shape[-1] < 16
+    )
     shared: dict[str, Any] = {"norm": threat_model.norm, "eps": threat_model.eps}
+    square = torchattacks.Square
     targeted = {"n_classes": classes, "steps": steps, **shared}
     attack = torchattacks.MultiAttack(
         [
             torchattacks.APGD(model, steps=steps, seed=_fresh_seed(), **shared),
             torchattacks.APGDT(model, seed=_fresh_seed(), **targeted),
             torchattacks.FAB(model, multi_targeted=True, seed=_fresh_seed(), **targeted),
-            torchattacks.Square(model, n_queries=queries, seed=_fresh_seed(), **shared),
+            *(
+                []
+                if odd
+                else [torchattacks.Square(model, n_queries=queries, seed=_fresh_seed(), **shared)]
+            ),
         ]
     )
     perturbed = _run(attack, images, labels)

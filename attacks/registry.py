@@ -17,7 +17,7 @@ from attacks.threat_model import ThreatModel
 
 Entry = TypeVar("Entry")
 F = TypeVar("F", bound=Callable[..., Tensor])
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class Registry(Generic[Entry]):
@@ -37,7 +37,7 @@ class Registry(Generic[Entry]):
         Raises:
             ValueError: the name is taken, or is not words of a-z and 0-9 joined by hyphens.
         """
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ValueError(
                 f"{self.kind} name {name!r}: use lower-case letters and digits joined by hyphens"
             )

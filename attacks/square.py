@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from attacks.objectives import expected_correctness, mean_margin
+from attacks.objectives import expected_correctness, mean_margin, settled
 from attacks.problem import Incumbent, Problem
 
 # The share of pixels a square covers at first, and when it halves, in steps of 10,000.
@@ -91,7 +91,7 @@ def square_population(
             side = side_length(step, queries, height, width)
             proposal = propose(problem, images, at, side)
         logits = problem.logits(proposal)
-        new = mean_margin(logits, problem.labels[at], problem.weights, problem.scale, None)
+        new = mean_margin(settled(logits), problem.labels[at], problem.weights, problem.scale, None)
         new = new.to(images.dtype)
         correctness = expected_correctness(logits, problem.labels[at], problem.weights)
         incumbent.offer(at, proposal, correctness, new)

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from attacks import ThreatModel
 from attacks.freezing import frozen
+from attacks.registry import NAME
 from attacks.seeding import global_seed
 from attacks.threat_model import TOLERANCE
 from benchmarks.case import Subject, build_case
 from benchmarks.checks import check_answers, check_images, check_radius
 from benchmarks.datasets import DATASETS, experiment
-from benchmarks.experiment import Experiment, attack_numbers
+from benchmarks.experiment import Experiment, Parameters, attack_numbers
 from benchmarks.measure import measure
 from benchmarks.store import digest_of, weights_sha256
 from defenses import Population
@@ -58,6 +59,12 @@ def subject_of(
     """A population of anybody's, on images of anybody's; arguments and errors as in `evaluate`."""
     if not isinstance(population, Population):
         raise TypeError(f"expected a Population(modules), got {type(population).__name__}")
+    for what, word in (("dataset", dataset), ("name", name)):
+        if not NAME.fullmatch(word):
+            raise ValueError(
+                f"{what} {word!r}: use lower-case letters and digits joined by hyphens; "
+                "it becomes part of file names"
+            )
     images = _usable(population, images)
     check_images(images, labels)
     check_answers(population, images, labels)
@@ -110,10 +117,11 @@ def numbers_for(
     Raises:
         LookupError: unknown budget.
     """
-    known = experiment(budget, dataset if dataset in DATASETS else "mnist")
-    attacks = known.attacks
-    if dataset not in DATASETS:
-        attacks = attack_numbers(budget, step_size=threat_model.eps / 4)
+    attacks: Mapping[str, Parameters] = attack_numbers(budget, step_size=threat_model.eps / 4)
+    # Of a dataset of anybody's nothing else is taken.
+    known = experiment(budget, dataset if dataset in DATASETS else next(iter(DATASETS)))
+    if dataset in DATASETS:
+        attacks = known.attacks
     return replace(
         known, attacks=attacks, batch_size=batch_size, test_images=None, population_images=None
     )

@@ -262,5 +262,5 @@ def zero_gradient_share(
                     logits = logits if logits.device.type == "mps" else logits.double()
                     loss = F.cross_entropy(logits, right, reduction="sum") * probability
                     total += torch.autograd.grad(loss, leaf)[0]
-            zero += int((total == 0).flatten(1).all(dim=1).sum())
+            zero += int((total.nan_to_num(0.0, 0.0, 0.0) == 0).flatten(1).all(dim=1).sum())
     return zero / len(images)

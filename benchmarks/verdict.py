@@ -101,9 +101,7 @@ def judge(
 
     def run(attack: str, protocol: Protocol = "draw", share: float = 1.0) -> tuple[Record, Tensor]:
         """Attack at a share of eps, and keep the record."""
-        eps = share * threat_model.eps
-        # All of the box is in reach of 1.
-        at = ThreatModel(threat_model.norm, min(eps, 1.0) if threat_model.norm == "Linf" else eps)
+        at = ThreatModel(threat_model.norm, share * threat_model.eps)
         case = build_case(subject, attack, at, numbers, protocol=protocol, budget=budget, seed=seed)
         entry = ATTACKS[attack]
         repeat = share == 1 and protocol == "draw" and entry.swept and entry.kind == "population"
@@ -128,7 +126,9 @@ def judge(
             run(attack)
         if entry.swept and entry.kind == "population":
             for share in CURVE_SHARES:
-                run(attack, share=share)
+                # In Linf all of the box is in reach of 1, and no further point is another.
+                if threat_model.norm == "L2" or share * threat_model.eps <= 1:
+                    run(attack, share=share)
     for protocol in protocols(several=len(population) > 1, random=population.random):
         for attack in protocol_attacks(protocol, threat_model.norm):
             if attack in chosen:

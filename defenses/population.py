@@ -33,6 +33,10 @@ class Population(nn.Module):
         chunk: int | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(members, nn.Module) and not isinstance(members, nn.ModuleList):
+            raise TypeError(
+                f"members must be a list of modules, got one: [{type(members).__name__}]"
+            )
         listed = list(members)
         if not listed:
             raise ValueError("a population needs at least 1 submodel, got 0")

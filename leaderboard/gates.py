@@ -20,6 +20,8 @@ from leaderboard.rows import (
     worst_case_by_seed,
 )
 
+# More images than anybody attacks.
+MOST_IMAGES = 1_000_000
 # A gate must be able to see a difference of so much, or it is undecided.
 VISIBLE = 0.02
 # The share of images on which another attack may beat the cascade.
@@ -106,6 +108,8 @@ def judged(excess: Score, images: int, *, limit: float = VISIBLE) -> tuple[Outco
     if excess.value >= limit:
         return "undecided", f" ± {100 * half:.1f}"
     needed = math.ceil(images * (half / (limit - excess.value)) ** 2 / 100) * 100
+    if needed > MOST_IMAGES:
+        return "undecided", f" ± {100 * half:.1f}"
     return "undecided", f" ± {100 * half:.1f}; about {needed:,} images would tell"
 
 

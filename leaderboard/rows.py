@@ -104,9 +104,16 @@ class Row:
 
     @property
     def claimed(self) -> Score | None:
-        """The lowest accuracy over the attacks by which the defense's authors measure it."""
-        scores = [s for attack in self.facts.claim if (s := self.score(attack))]
-        return min(scores, key=lambda s: s.value, default=None)
+        """Accuracy under the strongest of the attacks by which the defense's authors measure it.
+
+        Chosen by the selecting draws, as in the worst case, and reported by the others.
+        """
+        run = [attack for attack in self.facts.claim if self.by_attack.get(attack)]
+        return self.score(min(run, key=self._selected_mean)) if run else None
+
+    def _selected_mean(self, attack: str) -> float:
+        by_seed = answers(self.by_attack[attack])
+        return float(np.mean([one.selected.mean() for one in by_seed.values()]))
 
     @cached_property
     def worst_by_seed(self) -> dict[int, Answers]:

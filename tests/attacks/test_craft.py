@@ -56,7 +56,7 @@ def test_iterated_attacks_reach_the_corner_that_is_optimal_on_a_linear_network(a
     assert torch.allclose(crafted.images, images + 0.1 * torch.tensor([-1.0, 1.0]), atol=1e-6)
 
 
-@pytest.mark.parametrize("attack", list(ATTACKS))
+@pytest.mark.parametrize("attack", [a for a in ATTACKS if "Linf" in ATTACKS[a].norms])
 def test_every_attack_obeys_the_threat_model_repeats_itself_and_leaves_no_trace(attack):
     images, labels = images_and_labels(6)
     before = images.clone()
@@ -74,7 +74,7 @@ def test_every_attack_obeys_the_threat_model_repeats_itself_and_leaves_no_trace(
     assert all(weight.requires_grad for weight in population.parameters())
 
 
-@pytest.mark.parametrize("attack", list(ATTACKS))
+@pytest.mark.parametrize("attack", [a for a in ATTACKS if "Linf" in ATTACKS[a].norms])
 def test_every_attack_takes_colours_with_the_channels_last_to_its_end(attack):
     """On a network so sure that no attack is done early."""
     layers = nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(64, 4)
