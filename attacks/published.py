@@ -178,7 +178,6 @@ def autoattack(
         images.shape[-1] != images.shape[-2] or images.shape[-1] < 16
     )
     shared: dict[str, Any] = {"norm": threat_model.norm, "eps": threat_model.eps}
-    square = torchattacks.Square
     targeted = {"n_classes": classes, "steps": steps, **shared}
     attack = torchattacks.MultiAttack(
         [
