@@ -67,7 +67,7 @@ COLUMNS = (
     Column(
         "rank",
         "one more than the number of rows that are significantly better, image by image; = marks a "
-        "shared one",
+        "tie",
         lambda line: line.rank,
     ),
     Column("defense", "", lambda line: escape(line.row.label)),
