@@ -108,12 +108,9 @@ class Row:
 
         Chosen by the selecting draws, as in the worst case, and reported by the others.
         """
-        run = [attack for attack in self.facts.claim if self.by_attack.get(attack)]
-        return self.score(min(run, key=self._selected_mean)) if run else None
-
-    def _selected_mean(self, attack: str) -> float:
-        by_seed = answers(self.by_attack[attack])
-        return float(np.mean([one.selected.mean() for one in by_seed.values()]))
+        run = (self.by_attack.get(attack, {}) for attack in self.facts.claim)
+        tried = [[*answers(by_seed).values()] for by_seed in run if by_seed]
+        return score(min(tried, key=_selected)) if tried else None
 
     @cached_property
     def worst_by_seed(self) -> dict[int, Answers]:
@@ -134,12 +131,14 @@ class Row:
     def illusion(self) -> float | None:
         """Claimed minus worst-case accuracy, on the seeds and images of the latter."""
         seeds = self.worst_by_seed.keys()
-        claimed = [
-            score([by_seed[seed].answers.first(self.worst_images) for seed in seeds]).value
+        tried = [
+            [by_seed[seed].answers.first(self.worst_images) for seed in seeds]
             for attack in self.facts.claim
             if seeds and seeds <= (by_seed := self.by_attack.get(attack, {})).keys()
         ]
-        return min(claimed) - self.worst.value if claimed and self.worst else None
+        if not tried or not self.worst:
+            return None
+        return score(min(tried, key=_selected)).value - self.worst.value
 
     @property
     def worst_images(self) -> int:
@@ -186,6 +185,11 @@ class Row:
     def attack_seconds(self) -> float:
         """To craft all perturbed images of one seed; of each attack and protocol the mean."""
         return sum(map(seconds_a_seed, (*self.by_attack.values(), *self.by_protocol.values())))
+
+
+def _selected(tried: Sequence[Answers]) -> float:
+    """What an attack is chosen by: mean accuracy on the selecting draws."""
+    return float(np.mean([one.selected.mean() for one in tried]))
 
 
 def answers(by_seed: BySeed) -> dict[int, Answers]:
