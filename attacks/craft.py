@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from attacks.draws import in_blocks
 from attacks.freezing import frozen
 from attacks.registry import Attack
 from attacks.seeding import derive_seed, generator, global_seed
@@ -54,24 +55,23 @@ class PopulationLike(Protocol):
         """The logits (n * draws, N, K) of all members, or of fresh draws of each."""
 
 
-class OneDraw(nn.Module):
-    """A random member with its draw held fixed: the same choices for images of the same shape.
+class HeldDraws(nn.Module):
+    """Draws of a random member held fixed: block i of a batch always meets draw i.
 
-    An attack that drops images in between, as AutoAttack does, gives those that stay other noise
-    where noise is drawn for each image.
+    An attack that drops images in between, as AutoAttack does, gets one block, and gives the images
+    that stay other noise where noise is drawn for each image.
     """
 
-    def __init__(self, member: nn.Module, seed: int) -> None:
+    def __init__(self, member: nn.Module, seed: int, blocks: int = 1) -> None:
         super().__init__()
         self.member = member
-        self._seed = seed
+        self._seed, self._blocks = seed, blocks
         self.training = member.training
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, K)."""
+        """(blocks * N, C, H, W) -> (blocks * N, K)."""
         with global_seed(self._seed, images.device):
-            logits: Tensor = self.member(images)
-        return logits
+            return in_blocks(self.member, images.unflatten(0, (self._blocks, -1))).flatten(0, 1)
 
 
 class Kept(Protocol):
@@ -133,7 +133,8 @@ def craft(
     perturbed = images.clone()
     with frozen(cast("nn.Module", population)):
         if draws is not None and population.random:
-            batches = list(_drawn_batches(population, draws, len(images), images_per_draw, seed))
+            blocks = torch.arange(len(images)).split(images_per_draw)
+            batches = list(_drawn_batches(attack, population, draws, blocks, batch_size, seed))
         else:
             batches = list(_batches(attack, population, surrogates, len(images), batch_size))
         progress = tqdm(batches, attack.name, leave=False, disable=None)
@@ -168,13 +169,27 @@ Batch = tuple[PopulationLike | nn.Module, Tensor, Tensor]
 
 
 def _drawn_batches(
-    population: PopulationLike, draws: Tensor, count: int, images_per_draw: int, seed: int
+    attack: Attack,
+    population: PopulationLike,
+    draws: Tensor,
+    blocks: Sequence[Tensor],
+    batch_size: int,
+    seed: int,
 ) -> Iterator[Batch]:
     """Of random members: each block of images gets a draw of its own, held fixed."""
-    batches = torch.arange(count).split(images_per_draw)
-    for number, (member, batch) in enumerate(zip(draws.tolist(), batches, strict=True)):
-        model = OneDraw(population.submodels[member], derive_seed(seed, "draw", number))
-        yield model, batch, torch.ones(len(batch), dtype=torch.bool)
+    together = max(1, batch_size // len(blocks[0])) if attack.gradient_only else 1
+    for number, member in enumerate(population.submodels):
+        own = torch.nonzero(draws == number).flatten()
+        for part in own.split(together):
+            indices, wanted = _side_by_side([blocks[block] for block in part.tolist()])
+            model = HeldDraws(member, derive_seed(seed, "draw", *part[:1].tolist()), len(part))
+            yield model, indices, wanted
+
+
+def _side_by_side(blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Blocks of indices filled up to one size, flat, and which of the indices are wanted."""
+    padded = pad_sequence(list(blocks), batch_first=True, padding_value=-1).flatten()
+    return padded.clamp_min(0), padded >= 0
 
 
 def _batches(
@@ -196,8 +211,7 @@ def _batches(
             block = min(block, population.chunk or block)
             for first in range(0, max(map(len, groups)), block):
                 own = [group[first : first + block] for group in groups]
-                padded = pad_sequence(own, batch_first=True, padding_value=-1).flatten()
-                yield population.blocks, padded.clamp_min(0), padded >= 0
+                yield population.blocks, *_side_by_side(own)
             return
     for model, group in zip(models, groups, strict=True):
         for batch in group.split(batch_size):

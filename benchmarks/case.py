@@ -102,7 +102,10 @@ def build_case(
     whole = chosen.kind in ("authors", "control") and protocol == "draw"
     most = experiment.test_images if whole else experiment.population_images
     images = min(most or experiment.test_images or count, count)
-    shared = population.random and _claims(chosen)
+    images_per_draw = 1
+    if population.random and _claims(chosen):
+        # Clusters enough among those images, too, that attacks on the population see.
+        images_per_draw = -(-min(images, experiment.population_images or images) // CLUSTERS)
     return Case(
         dataset=subject.dataset,
         source=subject.source,
@@ -121,7 +124,7 @@ def build_case(
         attack_parameters=parameters,
         norm=threat_model.norm,
         eps=threat_model.eps,
-        images_per_draw=-(-images // CLUSTERS) if shared else 1,
+        images_per_draw=images_per_draw,
         batch_size=experiment.batch_size,
         protocol=protocol,
         budget=budget,

@@ -150,7 +150,8 @@ class _Run:
         """The perturbed images for each target of the protocol, (N, C, H, W) each."""
         case, attack, attacked = self.case, self.attack, self.population
         if case.eps > 0 and attack.kind != "control":
-            attacked = surrogate_of(attacked, self.plan, low_precision=attack.gradient_only)
+            low = attack.gradient_only
+            attacked = surrogate_of(attacked, self.plan, low_precision=low, probe=images[:2])
         # What decides by answers must see those that are scored.
         with nullcontext() if attack.gradient_only else full_precision():
             return [
@@ -231,13 +232,15 @@ _Built = dict[tuple[Any, ...], Surrogate]
 _surrogates: WeakKeyDictionary[Population, _Built] = WeakKeyDictionary()
 
 
-def surrogate_of(population: Population, plan: Plan, *, low_precision: bool) -> Surrogate:
-    """The population as attacks compute with it, with its present weights."""
+def surrogate_of(
+    population: Population, plan: Plan, *, low_precision: bool, probe: Tensor
+) -> Surrogate:
+    """The population as attacks compute with it, with its present weights; see `Surrogate`."""
     built = _surrogates.setdefault(population, {})
     low_precision &= plan.dtype != "float32"
     key = (*map(id, population.modules()), plan, low_precision)
     if key not in built:
-        built[key] = Surrogate(population, plan, low_precision=low_precision)
+        built[key] = Surrogate(population, plan, low_precision=low_precision, probe=probe)
     built[key].refresh()
     return built[key]
 

@@ -114,7 +114,7 @@ def attack_job(
     images = images.contiguous(memory_format=torch.channels_last)
     return lambda: craft(
         ATTACKS[attack],
-        surrogate_of(population, plan, low_precision=low_precision),
+        surrogate_of(population, plan, low_precision=low_precision, probe=images[:2]),
         images,
         labels,
         ThreatModel("Linf", RADIUS),

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from attacks.draws import in_blocks
+
 
 class Population(nn.Module):
     """A random classifier with a known law: members, their probabilities, their own randomness.
@@ -91,7 +93,8 @@ class Population(nn.Module):
 
         The draws of one member are beside each other.
         """
-        return torch.stack([member(images) for member in self.submodels for _ in range(self.draws)])
+        blocks = images.expand(self.draws, *images.shape)
+        return torch.cat([in_blocks(member, blocks) for member in self.submodels])
 
     def of(self, members: Iterable[nn.Module]) -> Population:
         """Some of the members, or others made of them, as a population: as random, drawn alike."""

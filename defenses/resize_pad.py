@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from defenses.population import Population
 from defenses.registry import register_defense
@@ -18,12 +17,14 @@ class ResizePad(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, S, S) -> (N, K)."""
-        side = images.shape[-1]
-        size = int(torch.randint(round(side * 299 / 331), side + 1, ()))
-        left, top = torch.randint(side - size + 1, (2,)).tolist()
-        small = F.interpolate(images, (size, size), mode="nearest")
-        padded = F.pad(small, (left, side - size - left, top, side - size - top))
-        return self.network(padded)  # type: ignore[no-any-return]
+        side, device = images.shape[-1], images.device
+        size = torch.randint(round(side * 299 / 331), side + 1, (), device=device)
+        corner = (torch.rand(2, device=device) * (side - size + 1)).floor().long()
+        # Which row and column each pixel shows, the nearest; around the image none.
+        pixels = torch.arange(side, device=device)
+        source = (pixels - corner.unsqueeze(1)) * side // size
+        shown = (source.unsqueeze(-1) == pixels).to(images)
+        return self.network(shown[0] @ images @ shown[1].T)  # type: ignore[no-any-return]
 
 
 @register_defense(

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 # What last bits depend on beside torch and the machine: raise it with every change to them.
-ARITHMETIC = "2"
+ARITHMETIC = "3"
 # Layers that treat every channel by itself.
 _CHANNELWISE = (
     *(nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.GELU, nn.Identity, nn.LeakyReLU),
@@ -203,11 +203,22 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]
+        images: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]
     ) -> Tensor:
+        return F.conv2d(images, weight, bias, padding=padding, groups=images.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        images, weight, _, padding = inputs
         ctx.save_for_backward(weight)
         ctx.shape, ctx.padding = images.shape, padding
-        return F.conv2d(images, weight, bias, padding=padding, groups=images.shape[1])
+
+    @staticmethod
+    def vmap(_: Any, dims: tuple[int | None, ...], images: Tensor, *others: Any) -> Any:
+        """Many batches of images are one batch; see `torch.autograd.Function.vmap`."""
+        batches = images.movedim(dims[0] or 0, 0)
+        outputs = _Convolve.apply(batches.flatten(0, 1), *others)
+        return outputs.unflatten(0, batches.shape[:2]), 0
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:

@@ -6,12 +6,15 @@ stacked network where that is faster. What is scored is the population itself, n
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from attacks.freezing import frozen
+from attacks.seeding import global_seed
 from defenses.population import Population
 from defenses.stacking import FrozenStack, InBlocks, stackable
 
@@ -49,17 +52,27 @@ class Plan:
 class Surrogate(Population):
     """A copy of a population's present weights, prepared for being attacked.
 
-    Submodels whose code is not known to `stacking` are taken as they are.
+    Submodels whose code is not known to `stacking` are taken as they are, but for the networks
+    inside them that are.
 
     Args:
         low_precision: compute in the plan's dtype; else in float32.
+        probe: images (N, C, H, W), a few, on which such copies must answer as the originals do;
+            None: no such copies.
     """
 
-    def __init__(self, population: Population, plan: Plan, *, low_precision: bool = False) -> None:
+    def __init__(
+        self,
+        population: Population,
+        plan: Plan,
+        *,
+        low_precision: bool = False,
+        probe: Tensor | None = None,
+    ) -> None:
         dtype = plan.low_precision if low_precision else torch.float32
         submodels = list(population.submodels)
         super().__init__(
-            [_Folded([one], dtype) if stackable([one]) else one for one in submodels],
+            [_copy_of(one, dtype, probe) for one in submodels],
             probabilities=population.probabilities,
             draws=population.draws,
             chunk=plan.chunk,
@@ -106,7 +119,36 @@ class _Copied(nn.Module):
 
 
 class _Folded(_Copied):
-    """One member as a stack of one: (N, C, H, W) -> (N, K)."""
+    """One network as a stack of one: (N, C, H, W) -> (N, K)."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images)[0]
+
+
+def _copy_of(member: nn.Module, dtype: torch.dtype, probe: Tensor | None) -> nn.Module:
+    """The member folded, or with its parts folded, if that answers as it does; else itself."""
+    copied = _folded(member, dtype)
+    if isinstance(copied, _Folded) or copied is member or probe is None:
+        return copied if isinstance(copied, _Folded) else member
+    try:
+        with torch.no_grad(), frozen(member), global_seed(0, probe.device):
+            wanted = member(probe)
+        with torch.no_grad(), frozen(copied), global_seed(0, probe.device):
+            answered = copied(probe)
+    except Exception:  # It may look into its parts, and raise anything where one is another.
+        return member
+    tolerance = 1e-3 if dtype == torch.float32 else 0.1
+    alike = torch.allclose(wanted, answered, tolerance, tolerance * float(wanted.std()))
+    return copied if alike else member
+
+
+def _folded(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A network folded; around networks inside, shallow copies that share all other state."""
+    if stackable([module]):
+        return _Folded([module], dtype)
+    parts = {name: _folded(part, dtype) for name, part in module.named_children()}
+    if all(part is module.get_submodule(name) for name, part in parts.items()):
+        return module
+    copied = copy.copy(module)
+    copied._modules = {**module._modules, **parts}
+    return copied

@@ -1,5 +1,7 @@
 """Crafting, on linear networks whose right answer is known by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from networks import PARAMETERS as ON_THE_POPULATION
@@ -119,6 +121,17 @@ class Noisy(nn.Module):
         return self.inner(batch + 0.1 * self.noise[-1])
 
 
+class OneNoise(nn.Module):
+    """A linear network that draws once a pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = linear(1.0, 1.0)
+
+    def forward(self, batch):
+        return self.inner(batch + torch.randn(()))
+
+
 def noise_seen(population, images_per_draw):
     """The noise of three passes of an attack on one draw, by block of images: (blocks, 3, ...)."""
     images, labels = images_and_labels(6)
@@ -141,6 +154,24 @@ def test_a_draw_is_held_over_an_attack_s_steps_and_each_block_has_its_own():
     assert len(noise[:, 0].flatten(1).unique(dim=0)) == 3
     again = noise_seen(Population([Noisy()], draws=4), 2)
     assert torch.equal(noise, again)
+
+
+@pytest.mark.parametrize("images_per_draw", [2, 4])
+def test_several_held_draws_in_one_pass_are_as_held_and_as_several(images_per_draw):
+    answers = []
+
+    def ask_thrice(model, images, labels, threat_model):
+        answers.append(torch.stack([model(images * 0)[:, 0] for _ in range(3)]))
+        return images
+
+    attack = replace(attack_of(ask_thrice), gradient_only=True)
+    images, labels = images_and_labels(6)
+    run(attack, Population([OneNoise()], draws=4), images, labels, images_per_draw=images_per_draw)
+    (thrice,) = answers
+    assert (thrice == thrice[0]).all()
+    blocks = thrice[0].split(images_per_draw)
+    assert all(len(block.unique()) == 1 for block in blocks)
+    assert len(thrice[0].unique()) == len(blocks)
 
 
 def test_a_block_s_draw_is_of_one_member_of_several():
@@ -189,10 +220,29 @@ def test_autoattack_says_how_many_classes_it_needs():
         run("autoattack", Population([two]), images, labels)
 
 
-def test_mifgsm_leaves_an_image_with_zero_gradient_as_it_was():
-    images, labels = images_and_labels(3)
-    crafted = run("mifgsm", Population([linear(0.0, 0.0)]), images, labels)
-    assert torch.equal(crafted.images, images)
+class FlatAtTheEdge(nn.Module):
+    """Class 0 up to the middle of two steps; its loss is flat after the first of them."""
+
+    def forward(self, images):
+        rising = torch.relu(0.14 - (images - 0.5).abs()).flatten(1).sum(1, keepdim=True)
+        return torch.cat([rising * images.flatten(1)[:, :1] * 50, torch.zeros(len(images), 3)], 1)
+
+
+def test_mifgsm_outlives_a_flat_step():
+    images = torch.tensor([0.45, 0.0]).view(2, 1, 1, 1)
+    labels = torch.zeros(2, dtype=torch.int64)
+    parameters = {"steps": 10, "decay": 1.0}
+    away, flat = run(
+        "mifgsm",
+        Population([FlatAtTheEdge()]),
+        images,
+        labels,
+        ThreatModel("Linf", 0.4),
+        parameters=parameters,
+    ).images.flatten()
+    # With momentum it goes on where the gradient is zero; where it never was another, it stays.
+    assert away == pytest.approx(0.05, abs=1e-6)
+    assert flat == 0.0
 
 
 def test_an_attack_cannot_change_the_images_it_is_given():

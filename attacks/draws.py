@@ -1,0 +1,52 @@
+"""Fresh draws of a random network, several in one pass."""
+
+from __future__ import annotations
+
+import warnings
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from attacks.seeding import global_seed
+
+# Images in one pass beyond which more at once are no faster: by device, else the last.
+PASS = {"cpu": 100, "other": 2000}
+# A coin that Python tosses falls so often on one side once in 2,000 tries.
+PASSES = 12
+_together: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def in_blocks(member: nn.Module, blocks: Tensor) -> Tensor:
+    """Each block of images under a draw of its own: (b, N, C, H, W) -> (b, N, K)."""
+    most = PASS.get(blocks.device.type, PASS["other"])
+    count = min(len(blocks), max(1, most // max(1, blocks.shape[1])))
+    if count == 1 or not _draws_together(member, blocks[:1, :1]):
+        return torch.stack([member(block) for block in blocks])
+    draw = torch.vmap(member, randomness="different")
+    return torch.cat([draw(part) for part in blocks.split(count)])
+
+
+def _draws_together(member: nn.Module, image: Tensor) -> bool:
+    """Whether the network draws afresh for each block of a vectorized pass.
+
+    It does where all that it draws comes from torch's global generators, as tensors: what Python or
+    NumPy drew would be the same for all blocks, and another under the same seed of torch's.
+    """
+    if member not in _together:
+        blocks = image.detach().expand(4, *image.shape[1:])
+        draw = torch.vmap(member, randomness="different")
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                # vmap warns where it loops.
+                warnings.simplefilter("error")
+                passes = []
+                for _ in range(PASSES):
+                    with global_seed(0, image.device):
+                        passes.append(draw(blocks))
+            first = passes[0]
+            fresh = not torch.equal(first, first[:1].expand_as(first))
+            _together[member] = fresh and all(torch.equal(first, other) for other in passes)
+        except Exception:  # It runs code that was not written for it, and may raise anything.
+            _together[member] = False
+    return _together[member]
