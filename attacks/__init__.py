@@ -1,5 +1,6 @@
 """How x becomes x': attacks, their registry, and the threat model they must obey."""
 
+from attacks import autoattack as autoattack
 from attacks import cascade as cascade
 from attacks import population as population
 from attacks import published as published

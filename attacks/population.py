@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attacks import arc, gradient, square
 from attacks.craft import PopulationLike
-from attacks.objectives import LOSSES, clipped_margin, expectation, settled
+from attacks.objectives import LOSSES, Loss, clipped_margin, expectation, settled
 from attacks.problem import Incumbent, Problem
 from attacks.registry import register_attack
 from attacks.threat_model import ThreatModel
@@ -102,8 +102,15 @@ def square_oracle(problem: Problem, _: Incumbent, *, queries: int) -> Tensor:
     return square.square_oracle(problem, queries=queries)
 
 
-def targeted(problem: Problem, incumbent: Incumbent, *, steps: int, targets: int) -> None:
-    """APGD on the clipped margin towards each of the `targets` likeliest wrong classes in turn."""
+def targeted(
+    problem: Problem,
+    incumbent: Incumbent,
+    *,
+    steps: int,
+    targets: int,
+    loss: Loss = clipped_margin,
+) -> None:
+    """APGD on a margin towards each of the `targets` likeliest wrong classes in turn."""
     with torch.no_grad():
         probability = expectation(
             settled(problem.logits(problem.images)).softmax(-1), problem.weights
@@ -111,5 +118,5 @@ def targeted(problem: Problem, incumbent: Incumbent, *, steps: int, targets: int
     probability.scatter_(1, problem.labels.unsqueeze(1), -1)
     ranked = probability.argsort(dim=1, descending=True)
     for rank in range(min(targets, ranked.shape[1] - 1)):
-        gradient.apgd(problem, incumbent, clipped_margin, steps=steps, targets=ranked[:, rank])
+        gradient.apgd(problem, incumbent, loss, steps=steps, targets=ranked[:, rank])
         incumbent.forget_loss()

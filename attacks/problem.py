@@ -24,17 +24,21 @@ class Incumbent:
         confirm: s_j (M,) of images (M, C, H, W) that belong to the images at (M,), by fresh draws;
             None where s_j is exact. What looks better by the draws that a search saw is taken only
             if other draws agree, or luck would be kept in place of strength.
+        patient: a search goes on with an image after s_j = 0, to points that are fooled more surely
+            and so fool others, too; it is finished when the search ends.
 
     Attributes:
         images: (N, C, H, W).
         correctness: (N,) s_j of `images`; infinite until measured.
     """
 
-    def __init__(self, images: Tensor, confirm: Confirm | None = None) -> None:
+    def __init__(
+        self, images: Tensor, confirm: Confirm | None = None, *, patient: bool = False
+    ) -> None:
         self.images = images.clone()
         self.correctness = images.new_full((len(images),), torch.inf)
         self._loss = images.new_full((len(images),), -torch.inf)
-        self._confirm = confirm
+        self._confirm, self._patient = confirm, patient
 
     def offer(self, at: Tensor, images: Tensor, correctness: Tensor, loss: Tensor) -> None:
         """Take what is better; `at` (M,) holds the indices of the M images offered."""
@@ -61,8 +65,8 @@ class Incumbent:
         return torch.nonzero(self.correctness > 0).flatten()
 
     def unfinished(self, at: Tensor) -> Tensor:
-        """Which of the images `at` (M,) some draw still classifies correctly: (M,) bool."""
-        return self.correctness[at] > 0
+        """Which of the images `at` (M,) a search goes on with: (M,) bool."""
+        return (self.correctness[at] > 0) | self._patient
 
 
 @dataclass(frozen=True)

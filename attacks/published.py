@@ -5,8 +5,7 @@ torchattacks is imported when an attack runs, so that nothing else depends on it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,9 +23,9 @@ class _Model(nn.Module):
     stands still; the last layer in `double` keeps the direction at no measurable cost.
     """
 
-    def __init__(self, model: nn.Module, *, double: bool = True) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.double_precision = model, double
+        self.model = model
         self.none = nn.Parameter(torch.empty(0), requires_grad=False)
         # torchattacks puts a model back into the mode it was in.
         self.training = model.training
@@ -34,7 +33,7 @@ class _Model(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K)."""
         logits: Tensor = self.model(images).to(images.dtype)
-        return logits.double() if self.double_precision and images.device.type != "mps" else logits
+        return logits if images.device.type == "mps" else logits.double()
 
 
 def _reachable_step(parameters: Mapping[str, Any], threat_model: ThreatModel) -> dict[str, Any]:
@@ -150,85 +149,13 @@ def pgd_eot(
     return _run(attack, images, labels)
 
 
-@register_attack("autoattack", kind="authors", norms=("Linf", "L2"), classes=4)
-def autoattack(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    threat_model: ThreatModel,
-    steps: int,
-    queries: int,
-) -> Tensor:
-    """APGD-CE, targeted APGD-DLR, targeted FAB and Square, in turn on what is left.
-
-    The standard version (Croce and Hein, ICML 2020), in torchattacks' implementation, with `steps`
-    for each of the first three and `queries` for Square (its own AutoAttack class fixes 10 steps).
-    Where the four return an image as it was, because they failed or because the surrogate misread
-    it from the start, the iterate of APGD-CE with the highest loss is returned: on another
-    submodel it may succeed. In L2 images that are not square, or smaller than 16 pixels, go without
-    Square, which fails on them.
-
-    Raises:
-        ValueError: fewer than four classes; the targeted loss compares four logits.
-    """
-    import torchattacks
-
-    with torch.no_grad():
-        classes = model(images[:1]).shape[1]
-    if classes < 4:
-        raise ValueError(f"autoattack needs at least 4 classes, got {classes}")
-    model = _Model(model, double=False)
-    # Its Square in L2 takes images to be square and not small.
-    odd = threat_model.norm == "L2" and (
-        images.shape[-1] != images.shape[-2] or images.shape[-1] < 16
-    )
-    shared: dict[str, Any] = {"norm": threat_model.norm, "eps": threat_model.eps}
-    targeted = {"n_classes": classes, "steps": steps, **shared}
-    attack = torchattacks.MultiAttack(
-        [
-            torchattacks.APGD(model, steps=steps, seed=_fresh_seed(), **shared),
-            torchattacks.APGDT(model, seed=_fresh_seed(), **targeted),
-            torchattacks.FAB(model, multi_targeted=True, seed=_fresh_seed(), **targeted),
-            *(
-                []
-                if odd
-                else [torchattacks.Square(model, n_queries=queries, seed=_fresh_seed(), **shared)]
-            ),
-        ]
-    )
-    perturbed = _run(attack, images, labels)
-    unperturbed = (perturbed == images).flatten(1).all(dim=1)
-    if unperturbed.any():
-        apgd = torchattacks.APGD(model, steps=steps, **shared)
-        with _default_type_of(images):
-            _, best = apgd.perturb(images[unperturbed], labels[unperturbed], best_loss=True)
-        perturbed[unperturbed] = best.detach()
-    return perturbed
-
-
 def _run(attack: Any, images: Tensor, labels: Tensor) -> Tensor:
-    """Call a torchattacks attack on the model's own device.
-
-    With the channels first: FAB cannot view the gradients of colour images that have them last.
-    """
+    """Call a torchattacks attack on the model's own device, and in the images' own type."""
     attack.set_device(images.device)
-    with _default_type_of(images):
-        perturbed: Tensor = attack(images.contiguous(), labels)
-    return perturbed.detach()
-
-
-@contextmanager
-def _default_type_of(images: Tensor) -> Iterator[None]:
-    """torchattacks makes tensors of the default type: here it is that of the images."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(images.dtype)
     try:
-        yield
+        perturbed: Tensor = attack(images, labels)
     finally:
         torch.set_default_dtype(default)
-
-
-def _fresh_seed() -> int:
-    """A seed for the parts of AutoAttack that reseed torch's global generator themselves."""
-    return int(torch.randint(2**31, ()))
+    return perturbed.detach()

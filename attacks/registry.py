@@ -106,7 +106,6 @@ class Attack:
         effective: from its keyword arguments and a threat model to those that really run; None: as
             they are.
         version: raised when a change of the code changes results; part of a record's key.
-        classes: how many it needs at least.
         swept: its curve against eps is measured.
         protocols: beside the draw, those that it is measured under.
         doubles: its parameters that the protocol "doubled" doubles.
@@ -120,7 +119,6 @@ class Attack:
     gradient_only: bool = False
     version: int = 1
     effective: Effective | None = None
-    classes: int = 2
     swept: bool = False
     protocols: tuple[Protocol, ...] = ()
     doubles: tuple[str, ...] = ()

@@ -135,7 +135,6 @@ def build_case(
 def facts(subject: Subject, attack: Attack, norm: str) -> Facts:
     """What the registries know of a case in a norm."""
     claim = subject.claim or tuple(name for name in ATTACKS if _claims(ATTACKS[name]))
-    claim = tuple(name for name in claim if subject.classes >= ATTACKS[name].classes)
     return Facts(
         attack_kind=attack.kind,
         claim=tuple(name for name in claim if norm in ATTACKS[name].norms),

@@ -296,7 +296,7 @@ def attack_numbers(
         "pgd": {"steps": steps, "step_size": step_size},
         "mifgsm": {"steps": (2, 10, 10)[k], "decay": 1.0},
         "pgd-eot": {"steps": steps, "step_size": step_size, "draws": (2, 2, 10)[k]},
-        "autoattack": {"steps": auto_steps, "queries": queries or (2, 1000, 5000)[k]},
+        "autoattack": {"steps": auto_steps, "queries": queries or (2, 1000, 2000)[k]},
         **{f"pgd-{loss}": {**population, "restarts": 1} for loss in losses},
         "apgd-population": {"steps": auto_steps, **apgd},
         "arc": {"steps": min(arc_steps, 20), **arc},

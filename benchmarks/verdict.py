@@ -70,8 +70,8 @@ def judge(
         probabilities: (n,) with which networks are drawn; default: uniform.
         draws: over how many fresh passes of each network expectations are taken, where networks
             draw random numbers themselves, such as 16; 1: they are deterministic.
-        attacks: names of registered attacks; default: all that support the norm (AutoAttack needs
-            four classes). The gates say "not run" where they need others.
+        attacks: names of registered attacks; default: all that support the norm. The gates say "not
+            run" where they need others.
         dataset, name: what records call the images and the defense; a registered dataset's numbers
             are taken.
         budget: how much is spent: "smoke", "quick" or "paper".
@@ -87,11 +87,7 @@ def judge(
     population = Population(modules, probabilities=probabilities, draws=draws)
     subject = subject_of(population, images, labels, dataset=dataset, name=name)
     numbers = numbers_for(dataset, budget, threat_model, batch_size)
-    supported = [
-        attack
-        for attack in ATTACKS
-        if threat_model.norm in ATTACKS[attack].norms and subject.classes >= ATTACKS[attack].classes
-    ]
+    supported = [attack for attack in ATTACKS if threat_model.norm in ATTACKS[attack].norms]
     chosen = list(supported if attacks is None else attacks)
     # By name, as rows compare them: of equals the first counts.
     real = sorted(attack for attack in chosen if ATTACKS[attack].kind != "control")
