@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from tqdm import tqdm
 
 from attacks.seeding import generator
 from benchmarks.datasets.registry import DATASETS, DatasetEntry, Raw
+from leaderboard.files import write_atomically
 
 if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder
@@ -111,13 +114,18 @@ def load(name: str, root: Path, train_images: int | None, test_images: int | Non
 def torchvision_or_folder(name: str, kind: Any, root: Path, files: str) -> Raw:
     """The original files under `root`; else a folder of images; else a download into `root`.
 
-    A download that was broken off goes on where it stopped, and needs no network where its archives
-    are all there.
+    A download that was broken off goes on where it stopped; its archives alone are enough.
 
     Args:
         name: of the registered dataset, and of the folder of images.
         kind: torchvision's class, which takes `train` and `download`, and keeps `files` in `root`.
     """
+    for archive in (root / files).glob("*.gz"):
+        # Damaged, or where nothing can be written, it is left to a download.
+        with suppress(OSError, EOFError, zlib.error):
+            if not archive.with_suffix("").exists():
+                content = gzip.decompress(archive.read_bytes())
+                write_atomically(archive.with_suffix(""), content)
     try:
         return _torchvision(name, kind, root, download=False)
     except DatasetMissingError as error:
