@@ -170,9 +170,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     lines.append(
         f"populations trained: {len(trained)}; cells measured: {measured}, re-used: {reused}"
     )
-    if not config.option.results.is_dir():
-        return
     results = config.option.results
+    if not results.is_dir():
+        return
     try:
         from leaderboard.publish import fresh, page_path, publish
 

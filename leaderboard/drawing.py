@@ -62,7 +62,7 @@ def canvas(
     Args:
         data: identifies what is drawn, whatever version of the library draws it.
         width, height: in inches.
-        layout: for `pyplot.subplots`.
+        layout: for `Figure.subplots`.
     """
     _import_matplotlib()
     from matplotlib import style

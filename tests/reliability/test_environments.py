@@ -113,6 +113,7 @@ def test_the_commit_of_a_record_is_this_project_s(tmp_path, monkeypatch):
 def test_a_path_is_printed_whatever_the_terminal_can_show(tmp_path, monkeypatch, module, arguments):
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.delitem(sys.modules, f"{module}.__main__", raising=False)
     monkeypatch.setattr(sys, "argv", [module, *(a.format(tmp_path / "цифры") for a in arguments)])
     with pytest.raises(SystemExit):
         runpy.run_module(module, run_name="__main__")
