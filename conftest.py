@@ -1,123 +1,24 @@
-"""Command-line options, report header, and the leaderboard at the end of a run."""
+"""What a run refuses, its header, and the leaderboard at its end."""
 
 from __future__ import annotations
 
-import argparse
 import difflib
-import math
+import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.paths import cache_folder
+from leaderboard.files import obstacle
 
 ROOT = Path(__file__).parent
+# For a run that does not read pyproject.toml, which names it earlier.
+pytest_plugins = ("benchmarks.options",)
+BENCHMARK = "benchmark"
 SUMMARY: pytest.StashKey[list[str]] = pytest.StashKey()
-
-
-def _eps(text: str) -> float:
-    from attacks import parse_eps
-
-    try:
-        return parse_eps(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
-    return seconds
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {text!r}")
-    return int(text)
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("randomized defense bench")
-    group.addoption(
-        "--budget",
-        choices=["smoke", "quick", "paper"],
-        default="quick",
-        help="how much to spend: smoke proves that everything runs, quick (default) shows the "
-        "effects, paper is the full protocol",
-    )
-    group.addoption(
-        "--device",
-        choices=["auto", "cpu", "cuda", "mps"],
-        default="auto",
-        help="where to train and attack; auto (default): cuda, else mps, else cpu",
-    )
-    group.addoption("--seed", type=_seed, default=0, help="of everything random (default: 0)")
-    group.addoption(
-        "--data-root",
-        type=Path,
-        default=cache_folder() / "data",
-        help="folder with MNIST/ or cifar-10-batches-py/ as torchvision lays them out, or with "
-        "<dataset>/{train,test}/<class>/* images; missing data is downloaded into it "
-        "(default: %(default)s)",
-    )
-    group.addoption(
-        "--store",
-        type=Path,
-        default=cache_folder() / "store",
-        help="folder for trained populations (default: %(default)s)",
-    )
-    group.addoption(
-        "--results",
-        type=Path,
-        default=ROOT / "leaderboard" / "results",
-        help="folder for records; the leaderboard is written beside it (default: %(default)s)",
-    )
-    group.addoption("--rerun", action="store_true", help="measure again what has a record already")
-    group.addoption(
-        "--retrain", action="store_true", help="train again what is in the store, and measure it"
-    )
-    group.addoption(
-        "--time-limit",
-        type=_seconds,
-        metavar="SECONDS",
-        help="fail a case that takes longer, training included, and go on (default: by budget, "
-        "from ten minutes to a week)",
-    )
-    group.addoption(
-        "--eps",
-        type=_eps,
-        action="append",
-        default=[],
-        metavar="EPS",
-        help="rank at this radius in the norm, such as 0.3 or 8/255, instead of the dataset's; "
-        "repeatable",
-    )
-    group.addoption(
-        "--norm",
-        choices=["Linf", "L2"],
-        default="Linf",
-        help="norm that defenses are attacked in; attacks that do not support it are left out "
-        "(default: Linf)",
-    )
-    group.addoption(
-        "--submodels",
-        type=_positive,
-        metavar="N",
-        help="size of the populations, instead of the budget's; a defense of one member stays one",
-    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -131,6 +32,22 @@ def pytest_configure(config: pytest.Config) -> None:
             resolve_device(config.option.device)
         except ValueError as error:
             raise pytest.UsageError(f"--device: {error}") from error
+    if _asks_for_benchmarks(config) and (problem := _unusable_folder(config.option)):
+        raise pytest.UsageError(problem)
+
+
+def _unusable_folder(option: Any) -> str | None:
+    """Why a run cannot do with the folders it is given, or None."""
+    folders = {"--data-root": option.data_root, "--store": option.store}
+    # What is there already is read; it need not be writable.
+    absent = {name: folder for name, folder in folders.items() if not os.path.isdir(folder)}
+    for name, folder in {**absent, "--results": option.results}.items():
+        if problem := obstacle(folder):
+            return f"{name}: {problem}; name another folder"
+    if problem := obstacle(option.results.parent):
+        inside = option.results / "results"
+        return f"--results: the page goes beside the folder, but {problem}; name {inside}"
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -184,11 +101,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Iterator[None]:
-    """Say what would do when `-k` selects no benchmark."""
-    had_benchmarks = any(_is_benchmark(item.nodeid) for item in items)
+    """Mark the benchmarks; say what would do when `-k` selects none of them."""
+    benchmarks = [item for item in items if item.path.is_relative_to(ROOT / "benchmarks")]
+    for item in benchmarks:
+        # A report tells no path, and its name starts at whatever pytest takes for the root.
+        item.user_properties.append((BENCHMARK, True))
     yield
     expression = config.option.keyword
-    if had_benchmarks and not items and expression:
+    if benchmarks and not items and expression:
         raise pytest.UsageError(explain_empty_selection(expression, config.option.norm))
 
 
@@ -214,8 +134,8 @@ def explain_empty_selection(expression: str, norm: str = "Linf") -> str:
     )
 
 
-def _is_benchmark(nodeid: str) -> bool:
-    return nodeid.startswith("benchmarks/")
+def _is_benchmark(one: pytest.Item | pytest.TestReport) -> bool:
+    return any(name == BENCHMARK for name, _ in one.user_properties)
 
 
 @pytest.hookimpl(trylast=True)
@@ -224,11 +144,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if hasattr(config, "workerinput"):
         return
-    reporter = config.pluginmanager.getplugin("terminalreporter")
-    reports = [r for r in _benchmark_reports(reporter) if r.when == "call" or not r.passed]
+    reports = [r for r in _benchmark_reports(config) if r.when == "call" or not r.passed]
     lines = config.stash[SUMMARY]
     interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
-    if interrupted and any(_is_benchmark(item.nodeid) for item in getattr(session, "items", [])):
+    items = getattr(session, "items", [])
+    if interrupted and any(_is_benchmark(item) for item in items):
         without = (
             ""
             if not (config.option.rerun or config.option.retrain)
@@ -242,9 +162,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         lines += [f"ERROR: nothing was measured. {reason}" for reason in sorted(reasons)]
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         return
-    from leaderboard.publish import fresh, page_path, publish
-    from leaderboard.records import RecordError
-
     properties = [value for r in reports for name, value in r.user_properties if name == "cells"]
     measured = sum(cells["measured"] for cells in properties)
     reused = sum(cells["reused"] for cells in properties)
@@ -253,20 +170,23 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     lines.append(
         f"populations trained: {len(trained)}; cells measured: {measured}, re-used: {reused}"
     )
-    if not config.option.results.is_dir():
+    results = config.option.results
+    if not results.is_dir():
         return
     try:
-        results = config.option.results
+        from leaderboard.publish import fresh, page_path, publish
+
         page = page_path(results) if not measured and fresh(results) else publish(results)
         lines.append(f"leaderboard: {page}")
-    except (RecordError, OSError) as error:
-        lines.append(f"ERROR: the leaderboard was not rebuilt: {error}")
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return
     except KeyboardInterrupt:
-        lines.append(
-            "ERROR: interrupted before the leaderboard was rebuilt: python -m leaderboard does it"
-        )
-        session.exitstatus = pytest.ExitCode.INTERRUPTED
+        problem, session.exitstatus = "interrupted", pytest.ExitCode.INTERRUPTED
+    except Exception as error:
+        # Whatever a record or a library did, the run is summed up.
+        problem = f"{type(error).__name__}: {error}".partition("\n")[0]
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+    again = f"python -m leaderboard --results {shlex.quote(str(results))}"
+    lines.append(f"ERROR: the leaderboard was not rebuilt ({problem}); {again} tries again")
 
 
 def pytest_terminal_summary(
@@ -279,10 +199,11 @@ def pytest_terminal_summary(
         terminalreporter.line(line, red=line.startswith("ERROR"))
 
 
-def _benchmark_reports(reporter: Any) -> list[pytest.TestReport]:
+def _benchmark_reports(config: pytest.Config) -> list[pytest.TestReport]:
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
     return [
         report
         for reports in reporter.stats.values()
         for report in reports
-        if isinstance(report, pytest.TestReport) and _is_benchmark(report.nodeid)
+        if isinstance(report, pytest.TestReport) and _is_benchmark(report)
     ]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from tabulate import tabulate
 
 from benchmarks.housekeeping import entries, prune
 from benchmarks.paths import cache_folder
+from leaderboard.files import folder_named
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     store.set_defaults(run=_store)
     store.add_argument(
         "--store",
-        type=Path,
+        type=folder_named,
         default=cache_folder() / "store",
         help="the store's folder (default: %(default)s)",
     )
@@ -67,4 +67,6 @@ def _store(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    # A path may hold letters that the terminal's encoding lacks.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main())

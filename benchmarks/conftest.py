@@ -168,8 +168,7 @@ def failures_told(no_access: str) -> Iterator[None]:
             message = no_access.format(error)
         else:
             raise
-    # Out here, where it does not bring the whole chain of errors along.
-    pytest.fail(message, pytrace=False)
+    raise pytest.fail.Exception(message, pytrace=False) from None
 
 
 def not_imported(error: Exception) -> str | None:

@@ -82,7 +82,7 @@ def full_precision() -> Iterator[None]:
 def _processor() -> str:
     """The processor's model, where the system tells."""
     try:
-        described = Path("/proc/cpuinfo").read_text()
+        described = Path("/proc/cpuinfo").read_text("utf-8", "replace")
     except OSError:
         return platform.processor() or "unknown"
     model = re.search(r"model name\s*: (.*)", described)
@@ -97,11 +97,10 @@ def _version(package: str) -> str:
 
 
 def _git(*arguments: str) -> str:
-    folder = Path(__file__).parent.parent
+    # This project's own, not the one that it is installed in or that GIT_DIR names.
+    command = ["git", "-C", str(Path(__file__).parents[1]), "--git-dir=.git", *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(command, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip()
+    return done.stdout.decode(errors="replace").strip()

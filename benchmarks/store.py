@@ -29,7 +29,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from defenses import Population
-from leaderboard.files import read_sealed, set_aside, write_atomically, write_sealed
+from leaderboard.files import obstacle, read_sealed, set_aside, write_atomically, write_sealed
 
 CARD_VERSION = 1
 
@@ -230,8 +230,7 @@ class Store:
     def unfinished(self, key: str) -> Iterator[FileBlocks | None]:
         """What an attack has perturbed so far, by one process at a time; None: not writable."""
         folder = self.root / "unfinished" / key
-        parent = next(path for path in (folder, *folder.parents) if path.exists())
-        if not os.access(parent, os.W_OK):
+        if obstacle(folder):
             yield None
             return
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -310,7 +310,7 @@ def test_memory(session: Session, sizes: SpeedTest, report: Report) -> None:
     growth = {}
     for count in sizes.memory_images:
         run = [sys.executable, "-m", "benchmarks.timing", str(n), str(count), str(device)]
-        done = subprocess.run(run, capture_output=True, text=True, check=True)
+        done = subprocess.run(run, capture_output=True, check=True)
         growth[f"images = {count:,}"] = float(done.stdout)
     report(
         name="memory",

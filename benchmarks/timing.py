@@ -138,7 +138,7 @@ def peak_memory(submodels: int, images: int, device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     status = Path("/proc/self/status")
-    if status.exists() and (kib := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+    if status.exists() and (kib := re.search(r"VmHWM:\s*(\d+) kB", status.read_text("utf-8"))):
         # Not getrusage: on Linux that remembers the process that started this one.
         return int(kib[1]) / 2**20
     import resource

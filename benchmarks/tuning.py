@@ -129,7 +129,7 @@ def _describe(population: Population, images: Tensor) -> str:
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     """What is kept; a file that cannot be read is as good as none."""
     try:
-        kept: dict[str, dict[str, Any]] = json.loads(path.read_text())
+        kept: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8"))
         for plan in kept.values():
             Plan(**plan)
     except (OSError, ValueError, TypeError, AttributeError):

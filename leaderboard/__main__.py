@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from leaderboard.convert import convert
+from leaderboard.files import folder_named
 from leaderboard.publish import RESULTS, publish, stale
 from leaderboard.records import RecordError
 
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m leaderboard", description=__doc__)
     parser.add_argument(
         "--results",
-        type=Path,
+        type=folder_named,
         default=RESULTS,
         help="folder of records; the page is written beside it (default: %(default)s)",
     )
@@ -49,4 +49,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # A path may hold letters that the terminal's encoding lacks.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main())

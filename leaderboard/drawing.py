@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,26 +62,36 @@ def canvas(
     Args:
         data: identifies what is drawn, whatever version of the library draws it.
         width, height: in inches.
-        layout: for `pyplot.subplots`.
+        layout: for `Figure.subplots`.
     """
+    _import_matplotlib()
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    # Nothing of the user's own settings, such as text set by LaTeX.
+    with style.context(_STYLE, after_reset=True):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False, **layout)
+        drawn, buffer = Canvas(figure, panels), io.StringIO()
+        yield drawn
+        description = f"data {hashlib.sha256(data).hexdigest()}"
+        metadata = {"Date": None, "Creator": MARK, "Description": description}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+        drawn.svg = buffer.getvalue()
+
+
+def _import_matplotlib() -> None:
+    """Import it, also where MPLBACKEND names a backend that this environment lacks.
+
+    Notebooks set it for every process that they start.
+    """
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
     import matplotlib
 
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    with pyplot.rc_context(_STYLE):
-        figure, panels = pyplot.subplots(
-            rows, columns, squeeze=False, figsize=(width, height), layout="constrained", **layout
-        )
-        drawn, buffer = Canvas(figure, panels), io.StringIO()
-        try:
-            yield drawn
-            description = f"data {hashlib.sha256(data).hexdigest()}"
-            metadata = {"Date": None, "Creator": MARK, "Description": description}
-            figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-            drawn.svg = buffer.getvalue()
-        finally:
-            pyplot.close(figure)
+    if backend is not None:
+        os.environ["MPLBACKEND"] = backend
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
 
 
 def literal(text: str) -> str:

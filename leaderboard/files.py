@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from itertools import count
@@ -15,6 +16,8 @@ import msgspec
 
 # More than any file of ours holds, and little enough to read into memory.
 MOST_BYTES = 64 * 2**20
+# A disk with less free is full: a record and its page would not fit.
+LEAST_FREE = 2**20
 
 Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9]+(-[a-z0-9]+)*\Z")]
 
@@ -23,6 +26,23 @@ class Sealed(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="schema_version", tag=1
 ):
     """What a sealed file holds, all of it, beside the version of its schema."""
+
+
+def folder_named(text: str) -> Path:
+    """A folder as it is named on a command line: absolute, with `~` for the user's home."""
+    return Path(os.path.abspath(os.path.expanduser(text)))
+
+
+def obstacle(folder: Path) -> str | None:
+    """What keeps files from being written to a folder, made if need be; None: nothing does."""
+    there = next((p for p in (folder, *folder.parents) if os.path.lexists(p)), folder)
+    if not os.path.isdir(there):
+        return f"{there} is no folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"{there} cannot be written to"
+    if shutil.disk_usage(there).free < LEAST_FREE:
+        return f"the disk of {there} is full"
+    return None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -50,7 +50,7 @@ def publish(results: Path) -> Path:
     with FileLock(results.with_name(f".{results.name}.lock")):
         texts, drawn = _expected(results)
         for old in (results.parent / "figures").glob("*.svg"):
-            if old not in drawn and f"<dc:title>{MARK}" in old.read_text(errors="replace"):
+            if old not in drawn and f"<dc:title>{MARK}" in _text(old):
                 old.unlink(missing_ok=True)
         for path, text in {**drawn, **texts}.items():
             write_atomically(path, text.encode())
@@ -64,11 +64,8 @@ def stale(results: Path) -> list[Path]:
     library that drew it.
     """
     texts, drawn = _expected(results)
-    wrong = [p for p, text in texts.items() if not p.exists() or p.read_text() != text]
-    for path, svg in drawn.items():
-        if not path.exists() or _data_digest(path.read_text()) != _data_digest(svg):
-            wrong.append(path)
-    return wrong
+    wrong = [path for path, text in texts.items() if _text(path) != text]
+    return wrong + [p for p, svg in drawn.items() if _data_digest(_text(p)) != _data_digest(svg)]
 
 
 def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
@@ -80,7 +77,7 @@ def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
         results.parent / "PAPER.md": render_paper(found),
     }
     if results.resolve() == RESULTS.resolve() and README.exists():
-        texts[README] = with_result(README.read_text(), result(found))
+        texts[README] = with_result(README.read_text("utf-8"), result(found))
     drawn = figures(measured)
     for study in found.values():
         drawn |= {figure.file: figure.draw() for figure in gallery(study)}
@@ -90,6 +87,11 @@ def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
 def with_result(readme: str, text: str) -> str:
     """The README with what was found between its markers."""
     return _README_BLOCK.sub(lambda _: f"\n{text}\n", readme)
+
+
+def _text(path: Path) -> str:
+    """What a file says, whatever it is; nothing if it is not there."""
+    return path.read_text("utf-8", "replace") if path.exists() else ""
 
 
 def _data_digest(svg: str) -> str | None:

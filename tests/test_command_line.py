@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from leaderboard.files import folder_named
 
 ROOT = Path(__file__).parents[1]
 # A proxy that refuses: downloads fail at once, wherever the tests run.
@@ -30,7 +33,7 @@ def run(*arguments, folder):
 
 def run_here(*arguments, folder):
     """The same in this process, which takes less time."""
-    return pytest.main(["benchmarks/", f"--rootdir={ROOT}", *arguments, *places(folder)])
+    return pytest.main(["benchmarks/", f"--rootdir={ROOT}", *places(folder), *arguments])
 
 
 def test_first_run_trains_and_measures_second_re_uses_and_rerun_measures(tmp_path, capfd):
@@ -101,3 +104,62 @@ def test_data_that_is_missing_fails_with_one_clear_message(tmp_path, capfd, monk
     assert "cifar10 is not under" in line
     assert "--data-root" in line
     assert not (tmp_path / "LEADERBOARD.md").exists()
+
+
+SINGLE = ("-k", "digits and single and fgsm and not adv", "--budget", "smoke")
+
+
+def test_a_folder_in_another_clone_is_no_test_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "conftest.py").write_text("raise AssertionError('of another clone')")
+    results = tmp_path / "leaderboard" / "results"
+    results.mkdir(parents=True)
+    arguments = [word for option in places(tmp_path) for word in option.split("=")]
+    arguments += ["--results", str(results), "--collect-only"]
+    assert pytest.main(["benchmarks/", *SINGLE, *arguments]) == 0
+
+
+def test_a_folder_is_named_as_in_a_shell(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert folder_named("~/x") == tmp_path / "home" / "x"
+    assert folder_named(".") == tmp_path
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A folder in which runs of the same cases measure only once."""
+    return tmp_path_factory.mktemp("measured")
+
+
+def fail(*arguments, **options):
+    raise RuntimeError("broken\nin many lines")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["matplotlib.figure.Figure.savefig", "leaderboard.markdown.tabulate", "jinja2.Template.render"],
+)
+def test_a_library_that_fails_at_the_page_leaves_the_summary(name, measured, monkeypatch, capfd):
+    monkeypatch.setattr(name, fail)
+    assert run_here(*SINGLE, folder=measured) == pytest.ExitCode.TESTS_FAILED
+    printed = capfd.readouterr().out
+    assert "cells measured: " in printed
+    (line,) = [line for line in printed.splitlines() if "broken" in line]
+    assert line.startswith(
+        "ERROR: the leaderboard was not rebuilt (RuntimeError: broken); python -m"
+    )
+    assert re.search(r"^=+ 3 passed, .* in ", printed, re.M)
+
+
+def test_a_library_that_is_gone_leaves_the_summary(measured, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "leaderboard.publish", None)
+    assert run_here(*SINGLE, folder=measured) == pytest.ExitCode.TESTS_FAILED
+    printed = capfd.readouterr().out
+    assert "the leaderboard was not rebuilt (ModuleNotFoundError: import of" in printed
+    assert re.search(r"^=+ 3 passed, .* in ", printed, re.M)
+
+
+def test_the_page_is_made_whatever_pytest_takes_for_its_root(measured, capfd):
+    assert run_here(*SINGLE, f"--rootdir={ROOT.parent}", folder=measured) == 0
+    assert f"leaderboard: {measured / 'LEADERBOARD.md'}" in capfd.readouterr().out

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from attacks.seeding import generator
 from benchmarks.datasets.registry import DATASETS, DatasetEntry, Raw
+from leaderboard.files import write_atomically
 
 if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder
 
 IMAGE_SIZE = 32
+# Pillow's names of pixels that bytes hold: of one bit, grey, of a palette, coloured.
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 
 
 class DatasetError(RuntimeError):
@@ -93,26 +100,48 @@ def load(name: str, root: Path, train_images: int | None, test_images: int | Non
     _check(entry, "test", raw.test_images, raw.test_labels)
     train = _subset(raw.train_images, raw.train_labels, train_images, "train")
     test = _subset(raw.test_images, raw.test_labels, test_images, "test")
-    return Dataset(name, *train, *test, classes=entry.classes, source=raw.source, sha256=_hash(raw))
+    source, sha256 = raw.source, _hash(raw)
+    if entry.sha256 not in (None, sha256):
+        source = f"not as published: {source}"
+        warnings.warn(
+            f"{name} under {root} ({raw.source}) is not the published data set, and the page says "
+            f"so: its images, labels or their order differ (sha256 {sha256[:8]})",
+            stacklevel=2,
+        )
+    return Dataset(name, *train, *test, classes=entry.classes, source=source, sha256=sha256)
 
 
 def torchvision_or_folder(name: str, kind: Any, root: Path, files: str) -> Raw:
     """The original files under `root`; else a folder of images; else a download into `root`.
 
+    A download that was broken off goes on where it stopped; its archives alone are enough.
+
     Args:
         name: of the registered dataset, and of the folder of images.
         kind: torchvision's class, which takes `train` and `download`, and keeps `files` in `root`.
     """
+    for archive in (root / files).glob("*.gz"):
+        # Damaged, or where nothing can be written, it is left to a download.
+        with suppress(OSError, EOFError, zlib.error):
+            if not archive.with_suffix("").exists():
+                content = gzip.decompress(archive.read_bytes())
+                write_atomically(archive.with_suffix(""), content)
     try:
         return _torchvision(name, kind, root, download=False)
     except DatasetMissingError as error:
-        if (root / files).is_dir():
-            raise DatasetError(f"{root / files} is incomplete or corrupt ({error})") from error
-        if (root / name).is_dir():
-            return _image_folder(name, root / name)
+        left = (root / files).glob("[!.]*")
+        # What a download left lies beside its archive; anything else it would overwrite.
+        if not all(f.suffix == ".gz" or f.with_name(f"{f.name}.gz").exists() for f in left):
+            raise DatasetError(
+                f"{root / files} is incomplete or corrupt ({error}); move it away to have it "
+                "downloaded"
+            ) from error
+    # Listed, since to some file systems `mnist` is `MNIST`.
+    if any(path.name == name and path.is_dir() for path in root.glob("*")):
+        return _image_folder(name, root / name)
     try:
         return _torchvision(name, kind, root, download=True)
-    except (DatasetMissingError, OSError) as error:
+    except DatasetMissingError as error:
         raise DatasetMissingError(
             f"{name} is not under {root} and could not be downloaded ({error}). Put torchvision's "
             f"files into {root / files}, or images at {root / name}/{{train,test}}/<class>/*, or "
@@ -124,12 +153,12 @@ def _torchvision(name: str, kind: Any, root: Path, *, download: bool) -> Raw:
     try:
         train = kind(str(root), train=True, download=download)
         test = kind(str(root), train=False, download=download)
-    except (RuntimeError, ValueError, AssertionError, EOFError, IndexError, KeyError) as error:
-        runtime = isinstance(error, RuntimeError)
-        message = str(error).splitlines()[0] if runtime else repr(error)
-        if runtime and ("not found" in message or "downloading" in message):
+    # Files that are damaged and connections that are lost raise almost anything.
+    except Exception as error:
+        message = " ".join(str(error).split()) or repr(error)
+        if download or "not found" in message:
             raise DatasetMissingError(message) from error
-        raise DatasetError(f"{name} under {root} is corrupt: {message}") from error
+        raise DatasetError(f"{name} under {root} is corrupt or unreadable: {message}") from error
     images, labels = np.asarray(train.data), np.asarray(train.targets)
     source = f"torchvision {kind.__name__}"
     return Raw(images, labels, np.asarray(test.data), np.asarray(test.targets), source)
@@ -154,20 +183,36 @@ def _read_split(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, ImageF
 
     try:
         listed = ImageFolder(str(folder))
-        progress = tqdm(listed.samples, f"reading {name} {folder.name}", leave=False, disable=None)
-        images = [np.asarray(listed.loader(path)) for path, _ in progress]
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DatasetError(f"{folder}: expected <class>/* image files ({error})") from error
     except OSError as error:
-        raise DatasetError(f"{folder}: an image cannot be read ({error})") from error
+        raise DatasetError(f"{folder}: expected <class>/* image files ({error})") from error
+    progress = tqdm(listed.samples, f"reading {name} {folder.name}", leave=False, disable=None)
+    images = [_pixels(path, DATASETS[name].channels) for path, _ in progress]
     shapes = {image.shape for image in images}
     if len(shapes) != 1:
         raise DatasetError(f"{folder}: images of different shapes {sorted(shapes)[:3]}")
-    pixels = np.stack(images)
-    # ImageFolder decodes to RGB; grey images have three equal channels.
-    if DATASETS[name].channels == 1:
-        pixels = pixels[..., 0]
-    return pixels, np.asarray(listed.targets), listed
+    return np.stack(images), np.asarray(listed.targets), listed
+
+
+def _pixels(path: str, channels: int) -> np.ndarray:
+    """What an image file shows: (S, S) or (S, S, 3) bytes; DatasetError: bytes cannot tell it."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    # Decoders raise almost anything.
+    except Exception as error:
+        raise DatasetError(f"{path} cannot be read ({error})") from error
+    problem = f"has pixels of type {image.mode}"
+    if image.mode in MODES:
+        *colors, alpha = np.moveaxis(np.asarray(image.convert("RGBA")), -1, 0)
+        grey = all((color == colors[0]).all() for color in colors)
+        if (alpha < 255).any():
+            problem = "is transparent in places"
+        elif channels == 1 and not grey:
+            problem = "has colours"
+        else:
+            return colors[0] if channels == 1 else np.stack(colors, axis=-1)
+    wanted = "grey" if channels == 1 else "RGB"
+    raise DatasetError(f"{path} {problem}; save it as 8-bit {wanted}, without transparency")
 
 
 def _check(entry: DatasetEntry, split: str, images: np.ndarray, labels: np.ndarray) -> None:

@@ -39,7 +39,14 @@ _EXPERIMENTS = standard(
 )
 
 
-@register_dataset("digits", channels=1, classes=10, network=lenet5, experiments=_EXPERIMENTS)
+@register_dataset(
+    "digits",
+    channels=1,
+    classes=10,
+    network=lenet5,
+    experiments=_EXPERIMENTS,
+    sha256="c6d703e746576e2823c6785f429abbd8d7a61c6c3ff2cb496ac6609c0c8137fb",
+)
 def read(root: Path) -> Raw:  # noqa: ARG001
     """All 1,797, 8 x 8 pixels, four fifths for training."""
     from sklearn.datasets import load_digits

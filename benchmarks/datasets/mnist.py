@@ -62,7 +62,14 @@ _EXPERIMENTS["quick"] = replace(
 )
 
 
-@register_dataset("mnist", channels=1, classes=10, network=lenet5, experiments=_EXPERIMENTS)
+@register_dataset(
+    "mnist",
+    channels=1,
+    classes=10,
+    network=lenet5,
+    experiments=_EXPERIMENTS,
+    sha256="25be85acf5f726cbff6d13f43a2d070bb3531caa62a6e38f271f4d694e8b0cb8",
+)
 def read(root: Path) -> Raw:
     """torchvision's files, or a folder of images."""
     from torchvision.datasets import MNIST

@@ -45,6 +45,7 @@ class DatasetEntry:
         network: `f(channels, classes)` makes one untrained submodel, unless a defense brings its
             own; its input is (N, channels, 32, 32).
         experiments: its numbers, by budget.
+        sha256: of the published images and labels, see `Dataset`; None: nothing to compare with.
         eps_unit: in which its radii in Linf are written: 1 / 255 makes eps "8/255".
     """
 
@@ -54,6 +55,7 @@ class DatasetEntry:
     classes: int
     network: Callable[[int, int], nn.Module]
     experiments: Mapping[str, Experiment]
+    sha256: str | None = None
     eps_unit: float = 1.0
 
     def standard_network(self) -> nn.Module:

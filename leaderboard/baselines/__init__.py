@@ -41,7 +41,7 @@ def load() -> Baselines:
     """The figures that come with the package."""
     folder = files("leaderboard.baselines")
     return Baselines(
-        paper=json.loads((folder / "paper.json").read_text()),
-        published=json.loads((folder / "published.json").read_text()),
-        robustbench=json.loads((folder / "robustbench.json").read_text()),
+        paper=json.loads((folder / "paper.json").read_text("utf-8")),
+        published=json.loads((folder / "published.json").read_text("utf-8")),
+        robustbench=json.loads((folder / "robustbench.json").read_text("utf-8")),
     )

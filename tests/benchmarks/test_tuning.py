@@ -1,6 +1,7 @@
 """How to compute: measured once, kept, and the same ever after."""
 
 import json
+import tempfile
 
 import pytest
 import torch
@@ -63,6 +64,7 @@ def test_a_file_that_cannot_be_read_is_measured_again(cache, measured, content):
 def test_where_nothing_can_be_kept_it_is_measured_for_the_run(tmp_path, monkeypatch, measured):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
     monkeypatch.setattr(tuning, "_known", {})
     assert fastest_plan(population(), IMAGES) == fastest_plan(population(), IMAGES)
     assert len(measured) == 2

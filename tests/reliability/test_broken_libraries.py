@@ -15,6 +15,7 @@ def test_the_default_path_needs_none_of_them(tmp_path):
     assert failed
     said = "torchattacks cannot be imported (torchattacks is broken): pip install --force-reinstall"
     assert all("fgsm" in line and said in line for line in failed)
+    assert "During handling" not in printed
     measured = {record.case.attack for record in records.read_all(tmp_path / "results")}
     assert measured == {"none", "pgd-clipped-margin"}
     assert "| single " in (tmp_path / "LEADERBOARD.md").read_text()

@@ -1,8 +1,10 @@
 """A full disk, a store that cannot be written: one clear error, and what was there is intact."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from workers import CONTEXT, ROOT, command, options, prepare_only
@@ -93,13 +95,50 @@ def test_a_store_without_permission_is_one_clear_error(shared):
     assert not list(entries(shared / "store"))
 
 
-def test_the_command_line_names_what_cannot_be_written(tmp_path, capfd):
-    (tmp_path / "store").write_text("a file where a folder should be")
-    arguments = command(tmp_path, "digits-single-none", "-q", f"--rootdir={ROOT}")[3:]
-    code = pytest.main(arguments)
-    assert code == pytest.ExitCode.TESTS_FAILED
-    printed = capfd.readouterr().out
-    assert "the store cannot be used" in printed
-    assert "--store names another" in printed
-    assert "Traceback" not in printed
-    assert (tmp_path / "store").read_text() == "a file where a folder should be"
+def full(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+
+
+def protected(monkeypatch):
+    """As for a user who may not write; the superuser may."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+
+@pytest.mark.parametrize("option", ["--store", "--results", "--data-root"])
+@pytest.mark.parametrize(
+    ("place", "spoil", "words"),
+    [
+        ("file", lambda monkeypatch: None, "file is no folder; name another"),
+        ("file/deeper/still", lambda monkeypatch: None, "file is no folder; name another"),
+        ("new", protected, "cannot be written to; name another"),
+        ("new", full, "is full; name another"),
+    ],
+)
+def test_a_folder_that_cannot_do_is_refused_once(
+    tmp_path, monkeypatch, capfd, option, place, spoil, words
+):
+    (tmp_path / "file").write_text("a file where a folder should be")
+    for name in ("store", "data"):
+        (tmp_path / name).mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    spoil(monkeypatch)
+    more = f"--data-root={tmp_path / 'data'}", f"{option}={tmp_path / place}", f"--rootdir={ROOT}"
+    code = pytest.main(command(tmp_path, "digits-single", *more)[3:])
+    assert code == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, "".join(capfd.readouterr()).splitlines())
+    assert line.startswith(f"ERROR: {option}: ")
+    assert words in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_beside_which_the_page_cannot_be_is_refused(tmp_path, monkeypatch, capfd):
+    """A volume of a container: what it holds may be written, where it hangs may not."""
+    (tmp_path / "results").mkdir()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and access(path, mode))
+    (tmp_path / "store").mkdir()
+    arguments = command(tmp_path, "digits-single", f"--rootdir={ROOT}")[3:]
+    assert pytest.main(arguments) == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, "".join(capfd.readouterr()).splitlines())
+    assert f"the page goes beside the folder, but {tmp_path} cannot be written to" in line
+    assert line.endswith(f"name {tmp_path / 'results' / 'results'}")

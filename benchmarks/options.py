@@ -1,0 +1,118 @@
+"""The command-line options, as a plugin of pytest.
+
+pyproject.toml names it: what follows an option that pytest does not know yet, such as the folder
+after `--results`, is taken for tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import pytest
+
+from benchmarks.paths import cache_folder
+from leaderboard.files import folder_named
+
+
+def _eps(text: str) -> float:
+    from attacks import parse_eps
+
+    try:
+        return parse_eps(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
+    return seconds
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {text!r}")
+    return int(text)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("randomized defense bench")
+    group.addoption(
+        "--budget",
+        choices=["smoke", "quick", "paper"],
+        default="quick",
+        help="how much to spend: smoke proves that everything runs, quick (default) shows the "
+        "effects, paper is the full protocol",
+    )
+    group.addoption(
+        "--device",
+        choices=["auto", "cpu", "cuda", "mps"],
+        default="auto",
+        help="where to train and attack; auto (default): cuda, else mps, else cpu",
+    )
+    group.addoption("--seed", type=_seed, default=0, help="of everything random (default: 0)")
+    group.addoption(
+        "--data-root",
+        type=folder_named,
+        default=cache_folder() / "data",
+        help="folder with MNIST/ or cifar-10-batches-py/ as torchvision lays them out, or with "
+        "<dataset>/{train,test}/<class>/* images; missing data is downloaded into it "
+        "(default: %(default)s)",
+    )
+    group.addoption(
+        "--store",
+        type=folder_named,
+        default=cache_folder() / "store",
+        help="folder for trained populations (default: %(default)s)",
+    )
+    group.addoption(
+        "--results",
+        type=folder_named,
+        default=Path(__file__).parents[1] / "leaderboard" / "results",
+        help="folder for records; the leaderboard is written beside it (default: %(default)s)",
+    )
+    group.addoption("--rerun", action="store_true", help="measure again what has a record already")
+    group.addoption(
+        "--retrain", action="store_true", help="train again what is in the store, and measure it"
+    )
+    group.addoption(
+        "--time-limit",
+        type=_seconds,
+        metavar="SECONDS",
+        help="fail a case that takes longer, training included, and go on (default: by budget, "
+        "from ten minutes to a week)",
+    )
+    group.addoption(
+        "--eps",
+        type=_eps,
+        action="append",
+        default=[],
+        metavar="EPS",
+        help="rank at this radius in the norm, such as 0.3 or 8/255, instead of the dataset's; "
+        "repeatable",
+    )
+    group.addoption(
+        "--norm",
+        choices=["Linf", "L2"],
+        default="Linf",
+        help="norm that defenses are attacked in; attacks that do not support it are left out "
+        "(default: Linf)",
+    )
+    group.addoption(
+        "--submodels",
+        type=_positive,
+        metavar="N",
+        help="size of the populations, instead of the budget's; a defense of one member stays one",
+    )
