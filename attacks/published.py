@@ -27,8 +27,10 @@ class _Model(nn.Module):
         super().__init__()
         self.model, self.double_precision = model, double
         self.none = nn.Parameter(torch.empty(0), requires_grad=False)
-        # torchattacks puts a model back into the mode it was in.
-        self.training = model.training
+
+    def train(self, mode: bool = True) -> _Model:  # noqa: ARG002
+        """Leave all modes as they are; torchattacks would put every part into evaluation mode."""
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K)."""
@@ -168,6 +170,8 @@ def autoattack(
     """
     import torchattacks
 
+    # Its FAB knows float32 only.
+    own, images = images.dtype, images.float()
     with torch.no_grad():
         classes = model(images[:1]).shape[1]
     if classes < 4:
@@ -178,7 +182,8 @@ def autoattack(
         images.shape[-1] != images.shape[-2] or images.shape[-1] < 16
     )
     shared: dict[str, Any] = {"norm": threat_model.norm, "eps": threat_model.eps}
-    targeted = {"n_classes": classes, "steps": steps, **shared}
+    # As the original: towards the nine likeliest of many classes, not each of them.
+    targeted = {"n_classes": min(classes, 10), "steps": steps, **shared}
     attack = torchattacks.MultiAttack(
         [
             torchattacks.APGD(model, steps=steps, seed=_fresh_seed(), **shared),
@@ -198,7 +203,7 @@ def autoattack(
         with _default_type_of(images):
             _, best = apgd.perturb(images[unperturbed], labels[unperturbed], best_loss=True)
         perturbed[unperturbed] = best.detach()
-    return perturbed
+    return perturbed.to(own)
 
 
 def _run(attack: Any, images: Tensor, labels: Tensor) -> Tensor:

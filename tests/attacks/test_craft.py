@@ -189,6 +189,21 @@ def test_autoattack_says_how_many_classes_it_needs():
         run("autoattack", Population([two]), images, labels)
 
 
+def test_autoattack_on_a_hundred_classes_costs_what_it_does_on_ten():
+    passes = {10: 0, 100: 0}
+
+    class Counted(nn.Linear):
+        def forward(self, images):
+            passes[self.out_features] += 1
+            return super().forward(images.flatten(1))
+
+    for classes in passes:
+        network = Counted(2, classes)
+        nn.init.zeros_(network.weight)
+        run("autoattack", Population([network]), *images_and_labels(2))
+    assert passes[100] <= passes[10]
+
+
 def test_mifgsm_leaves_an_image_with_zero_gradient_as_it_was():
     images, labels = images_and_labels(3)
     crafted = run("mifgsm", Population([linear(0.0, 0.0)]), images, labels)
