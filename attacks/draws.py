@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,8 +43,10 @@ def _draws_together(member: nn.Module, image: Tensor) -> bool:
                 # vmap warns where it loops.
                 warnings.simplefilter("error")
                 passes = []
-                for _ in range(PASSES):
+                for number in range(PASSES):
                     with global_seed(0, image.device):
+                        random.seed(number)
+                        np.random.seed(number)
                         passes.append(draw(blocks))
             first = passes[0]
             fresh = not torch.equal(first, first[:1].expand_as(first))

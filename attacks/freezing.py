@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
+import torch
 from torch import nn
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients of weights inside; every module as it was after."""
+    """Evaluation mode and no gradients of weights inside; every module as it was after.
+
+    Parts of a network that is in evaluation mode itself keep their modes: whoever turned some of
+    them on again, such as dropout, meant it. What they count meanwhile is forgotten after. Code
+    that `torch.compile` compiled runs as it was written: attacks differentiate a pass several
+    times, on ever fewer images.
+    """
     modes = {module: module.training for module in model.modules()}
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
-    model.eval()
-    for weight in trainable:
-        weight.requires_grad_(False)
+    counted = {}
+    # Whatever is compiled has imported it; importing it here would take seconds.
+    compiled = "torch._dynamo" in sys.modules
     try:
-        yield
+        _evaluation_mode(model)
+        for weight in trainable:
+            weight.requires_grad_(False)
+        counted = {
+            buffer: buffer.clone()
+            for module in model.modules()
+            if module.training
+            for buffer in module.buffers(recurse=False)
+        }
+        with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+            yield
     finally:
         for module, mode in modes.items():
             module.training = mode
         for weight in trainable:
             weight.requires_grad_(True)
+        with torch.no_grad():
+            for buffer, value in counted.items():
+                buffer.copy_(value)
+
+
+def _evaluation_mode(module: nn.Module) -> None:
+    """Of a module, and of those of its parts that no part in evaluation mode holds."""
+    module.training = False
+    for part in module.children():
+        if part.training:
+            _evaluation_mode(part)

@@ -27,8 +27,10 @@ class _Model(nn.Module):
         super().__init__()
         self.model = model
         self.none = nn.Parameter(torch.empty(0), requires_grad=False)
-        # torchattacks puts a model back into the mode it was in.
-        self.training = model.training
+
+    def train(self, mode: bool = True) -> _Model:  # noqa: ARG002
+        """Leave all modes as they are; torchattacks would put every part into evaluation mode."""
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K)."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -23,15 +25,22 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 @contextmanager
 def global_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators inside the block and restore them after it.
+    """Seed the global generators of torch, NumPy and Python inside and restore them after.
 
-    For code that draws from global state: module initialisers, torchattacks.
+    For code that draws from global state: module initialisers, torchattacks, random networks.
     """
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        if device.type == "cpu":
-            # torch.manual_seed notes a traceback for every kind of accelerator that is not there.
-            torch.default_generator.manual_seed(seed)
-        else:
-            torch.manual_seed(seed)
-        yield
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            if device.type == "cpu":
+                # torch.manual_seed notes a traceback for every kind of accelerator that is missing.
+                torch.default_generator.manual_seed(seed)
+            else:
+                torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -30,6 +30,7 @@ class Subject:
         claim: the attacks by which the defense's authors measure it; None: all of kind "authors".
         population_sha256: of its weights.
         training_seconds: excluding a population that it started from.
+        findings: what was odd before anything was spent; None: nothing was looked at.
     """
 
     population: Population
@@ -48,6 +49,7 @@ class Subject:
     claim: tuple[str, ...] | None
     population_sha256: str
     training_seconds: float
+    findings: tuple[str, ...] | None = None
 
 
 def protocols(*, several: bool, random: bool) -> tuple[Protocol, ...]:

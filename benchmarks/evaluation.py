@@ -10,15 +10,12 @@ import torch
 from torch import Tensor
 
 from attacks import ThreatModel
-from attacks.freezing import frozen
 from attacks.registry import NAME
-from attacks.seeding import global_seed
-from attacks.threat_model import TOLERANCE
 from benchmarks.case import Subject, build_case
-from benchmarks.checks import check_answers, check_images, check_radius
 from benchmarks.datasets import DATASETS, experiment
 from benchmarks.experiment import Experiment, Parameters, attack_numbers
 from benchmarks.measure import measure
+from benchmarks.preflight import check_images, check_radius, preflight
 from benchmarks.store import digest_of, weights_sha256
 from defenses import Population
 from defenses.surrogate import Plan
@@ -52,9 +49,12 @@ def subject_of(
     population: Population,
     images: Tensor,
     labels: Tensor,
+    threat_model: ThreatModel,
     *,
     dataset: str = "own",
     name: str = "own",
+    batch_size: int,
+    plan: Plan | None = None,
 ) -> Subject:
     """A population of anybody's, on images of anybody's; arguments and errors as in `evaluate`."""
     if not isinstance(population, Population):
@@ -65,22 +65,21 @@ def subject_of(
                 f"{what} {word!r}: use lower-case letters and digits joined by hyphens; "
                 "it becomes part of file names"
             )
-    images = _usable(population, images)
     check_images(images, labels)
-    check_answers(population, images, labels)
-    with torch.no_grad(), frozen(population), global_seed(0, images.device):
-        classes = population.submodels[0](images[:1]).shape[1]
+    check_radius(threat_model, images)
+    images, labels = _usable(population, images), _followed(labels)
+    found = preflight(population, images, labels, batch_size=batch_size, plan=plan)
     one = len(population) == 1
     own = "the network's own" if one else "which network answers, and the network's own"
     exact = "nothing" if one else "which network answers"
     return Subject(
-        population=population,
+        population=found.ready(population),
         images=images,
         labels=labels,
         dataset=dataset,
         source="own tensors",
         sha256=digest_of({"images": images, "labels": labels}),
-        classes=classes,
+        classes=found.classes,
         eps_unit=DATASETS[dataset].eps_unit if dataset in DATASETS else 1.0,
         defense=name,
         defense_version=1,
@@ -90,23 +89,24 @@ def subject_of(
         claim=None,
         population_sha256=weights_sha256(population),
         training_seconds=0.0,
+        findings=found.findings,
     )
 
 
 def _usable(population: Population, images: Tensor) -> Tensor:
-    """Images in the networks' own precision, that autograd may follow, without rounding errors.
+    """Images in float64 for networks that are in it, else in float32, without rounding errors.
 
     Denormalised pixels may lie outside [0, 1] by a few 1e-8.
     """
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        return images
     own = next((w.dtype for w in population.parameters() if w.is_floating_point()), images.dtype)
-    if {own, images.dtype} == {torch.float32, torch.float64}:
-        images = images.to(own)
-    if len(images) and -TOLERANCE <= images.min() <= images.max() <= 1 + TOLERANCE:
-        images = images.clamp(0, 1)
+    exact = torch.float64 if own == torch.float64 else torch.float32
+    return _followed(images.to(exact).clamp(0, 1))
+
+
+def _followed(tensor: Tensor) -> Tensor:
+    """The same, that autograd may follow: not one of `torch.inference_mode`."""
     with torch.inference_mode(False):
-        return images.clone() if images.is_inference() else images
+        return tensor.clone() if tensor.is_inference() else tensor
 
 
 def numbers_for(
@@ -160,11 +160,19 @@ def evaluate(
     Raises:
         LookupError: unknown attack or budget.
         TypeError: not a Population.
-        ValueError: images, labels or answers that are not what they should be.
+        ValueError: images, labels or answers that are not what they should be, or eps in units of
+            0 to 255.
         AttackError: the attack broke its contract.
     """
-    check_radius(threat_model)
-    subject = subject_of(population, images, labels, dataset=dataset)
+    subject = subject_of(
+        population,
+        images,
+        labels,
+        threat_model,
+        dataset=dataset,
+        batch_size=batch_size,
+        plan=plan,
+    )
     numbers = numbers_for(dataset, budget, threat_model, batch_size)
     if parameters is not None:
         numbers = replace(numbers, attacks={**numbers.attacks, attack: parameters})

@@ -18,7 +18,6 @@ from attacks.freezing import frozen
 from attacks.objectives import correct_answers
 from attacks.seeding import derive_seed, global_seed
 from benchmarks.case import Subject, facts
-from benchmarks.checks import check_answers, check_images
 from benchmarks.environment import environment, full_precision, subnormals_flushed
 from benchmarks.store import FileBlocks
 from benchmarks.tuning import fastest_plan
@@ -47,7 +46,7 @@ def measure(
     draw from generators of their own.
 
     Args:
-        subject: its first `case.images` images are attacked.
+        subject: its first `case.images` images are attacked; see `benchmarks.preflight`.
         headline: whether defenses are ranked at this radius.
         attack: the case's; None: the one registered under its name.
         repeat: run the attack twice on a few images, to see that the same seed gives the same.
@@ -60,13 +59,11 @@ def measure(
 
     Raises:
         LookupError: unknown attack.
-        ValueError: images, labels or answers that are not what they should be.
+        ValueError: the attack does not support the norm.
         AttackError: the attack broke its contract.
     """
     population = subject.population
     images, labels = subject.images[: case.images], subject.labels[: case.images]
-    check_images(images, labels)
-    check_answers(population, images, labels)
     run = _Run(
         case, attack or ATTACKS[case.attack], population, plan or fastest_plan(population, images)
     )
@@ -105,6 +102,7 @@ def measure(
         largest_distance=max(threat_model.distance(one, images).max().item() for one in made),
         zero_gradients=zero_gradients,
         repeatable=repeatable,
+        findings=subject.findings if case.attack == "none" else None,
         headline=headline,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         environment={**environment(images.device), "computation": str(run.plan)},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +16,11 @@ from torch import Tensor, nn
 from attacks.seeding import derive_seed
 from attacks.threat_model import Norm
 from benchmarks.case import Subject
-from benchmarks.checks import check_answers
 from benchmarks.datasets import DATASETS, Dataset, DatasetMissingError, experiment, load
 from benchmarks.experiment import Experiment, Variation
 from benchmarks.measure import answers_of
 from benchmarks.paths import RELEASED
+from benchmarks.preflight import Preflight, check_answers, preflight
 from benchmarks.store import FileCheckpoint, Store, weights_sha256
 from benchmarks.tuning import fastest_plan
 from defenses import DEFENSES, Defense, Population, Task
@@ -58,6 +60,15 @@ class DefenseError(RuntimeError):
     """A defense that broke its contract; the message names it and says how."""
 
 
+@contextmanager
+def _named(defense: str) -> Iterator[None]:
+    """Turn a refusal into a DefenseError."""
+    try:
+        yield
+    except ValueError as error:
+        raise DefenseError(f"defense {defense!r}: {error}") from error
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A population ready to be attacked.
@@ -91,6 +102,7 @@ class Populations:
         self.trained: list[str] = []
         self._dataset: Dataset | None = None
         self._missing: dict[str, DatasetMissingError] = {}
+        self._preflights: WeakKeyDictionary[Population, Preflight] = WeakKeyDictionary()
 
     def experiment(self, dataset: str) -> Experiment:
         """The budget's numbers for a dataset."""
@@ -206,7 +218,7 @@ class Populations:
                 every_epoch = self.experiment(dataset).keeps_every_epoch(defense)
                 checkpoint = FileCheckpoint(folder, every_epoch=every_epoch)
                 train(checkpoint)
-                self._check_contract(defense, population, data)
+                self._check_contract(defense, population.eval(), data)
                 card = self.store.save(
                     population,
                     folder,
@@ -307,21 +319,31 @@ class Populations:
             plan=self.plan(population, images[:1]),
         )
 
+    def preflight(self, defense: str, population: Population, data: Dataset) -> Preflight:
+        """What was found of a finished population, looked at once; DefenseError: it is refused."""
+        if population not in self._preflights:
+            plan, size = self.options.plan, self.experiment(data.name).batch_size
+            with _named(defense):
+                self._preflights[population] = preflight(
+                    population, *self._test_images(data), batch_size=size, plan=plan
+                )
+        return self._preflights[population]
+
     def _check_contract(
         self, defense: str, population: Population, data: Dataset, *, finished: bool = True
     ) -> None:
         """Refuse changed data, and a population that cannot be scored, with a DefenseError."""
-        population.eval()
         if not data.unchanged():
             self._dataset = None
             raise DefenseError(
                 f"defense {defense!r} changed the training images or labels it was given; "
                 "let it work on a copy"
             )
-        try:
-            check_answers(population, *self._test_images(data), finished=finished)
-        except ValueError as error:
-            raise DefenseError(f"defense {defense!r}: {error}") from error
+        if finished:
+            self.preflight(defense, population, data)
+            return
+        with _named(defense):
+            check_answers(population, *self._test_images(data), finished=False)
 
     def _clean_accuracy(self, population: Population, data: Dataset) -> float:
         """Expected accuracy on the first thousand clean test images."""

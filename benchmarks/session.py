@@ -116,9 +116,11 @@ class Session(Populations):
                 and not (repeat and record.repeatable is None)
             )
             if record is None or not reused:
+                found = self.preflight(prepared.defense, prepared.population, prepared.dataset)
+                ready = found.ready(prepared.population)
                 record, _ = measure(
                     case,
-                    subject,
+                    replace(subject, population=ready, findings=found.findings),
                     headline=headline,
                     attack=attack,
                     repeat=repeat,

@@ -20,6 +20,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from attacks.freezing import frozen
+from attacks.seeding import generator
 from benchmarks.paths import cache_folder
 from defenses import Population
 from defenses.stacking import ARITHMETIC, stackable
@@ -74,7 +75,7 @@ def measure_plan(population: Population, images: Tensor) -> Plan:
             if rate > WORTH * best_rate:
                 best, best_rate = plan, rate
     alone = Population([population.submodels[0]])
-    probe = torch.rand(100, *images.shape[1:], device=images.device)
+    probe = _probe(100, images)
     low = Plan(stacked=False, chunk=len(probe), dtype="bfloat16")
     exact, rough = (
         _seconds(Surrogate(alone, low, low_precision=precision), probe)
@@ -88,7 +89,7 @@ def _rates(population: Population, images: Tensor, stacked: bool) -> Iterator[tu
     surrogate = Surrogate(population, Plan(stacked, max(CHUNKS), "float32"))
     highest = 0.0
     for chunk in CHUNKS:
-        probe = torch.rand(chunk, *images.shape[1:], device=images.device)
+        probe = _probe(chunk, images)
         try:
             seconds = _seconds(surrogate, probe)
         except torch.OutOfMemoryError:
@@ -98,6 +99,12 @@ def _rates(population: Population, images: Tensor, stacked: bool) -> Iterator[tu
         highest = max(highest, rate)
         if rate < highest / WORTH or seconds > SLOW:
             return
+
+
+def _probe(count: int, images: Tensor) -> Tensor:
+    """So many random images of the same shape; the global generators stay as they are."""
+    drawn = torch.rand(count, *images.shape[1:], generator=generator(0, "probe"))
+    return drawn.to(images.device)
 
 
 def _seconds(surrogate: Surrogate, images: Tensor) -> float:

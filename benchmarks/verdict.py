@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from attacks import ATTACKS, ThreatModel
 from benchmarks.case import build_case, protocol_attacks, protocols
-from benchmarks.checks import check_radius
 from benchmarks.evaluation import numbers_for, subject_of
 from benchmarks.measure import measure
 from defenses import Population
@@ -83,9 +82,18 @@ def judge(
     Raises:
         LookupError, ValueError, AttackError: as `evaluate`.
     """
-    check_radius(threat_model)
+    if isinstance(attacks, str):
+        raise TypeError(f"attacks must be a list of names, got {attacks!r}: [{attacks!r}]")
     population = Population(modules, probabilities=probabilities, draws=draws)
-    subject = subject_of(population, images, labels, dataset=dataset, name=name)
+    subject = subject_of(
+        population,
+        images,
+        labels,
+        threat_model,
+        dataset=dataset,
+        name=name,
+        batch_size=batch_size,
+    )
     numbers = numbers_for(dataset, budget, threat_model, batch_size)
     supported = [attack for attack in ATTACKS if threat_model.norm in ATTACKS[attack].norms]
     chosen = list(supported if attacks is None else attacks)
@@ -109,7 +117,7 @@ def judge(
 
     run("none")
     tried: list[metrics.Answers] = []
-    strongest = images
+    strongest = subject.images
     for attack in real:
         record, perturbed = run(attack)
         tried.append(record.answers)

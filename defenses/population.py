@@ -36,9 +36,9 @@ class Population(nn.Module):
     ) -> None:
         super().__init__()
         if isinstance(members, nn.Module) and not isinstance(members, nn.ModuleList):
-            raise TypeError(
-                f"members must be a list of modules, got one: [{type(members).__name__}]"
-            )
+            kind = type(members).__name__
+            own = ": population.submodels" if isinstance(members, Population) else f": [{kind}]"
+            raise TypeError(f"members must be a list of modules, got one{own}")
         listed = list(members)
         if not listed:
             raise ValueError("a population needs at least 1 submodel, got 0")
@@ -51,7 +51,7 @@ class Population(nn.Module):
         self.draws = draws
         self.chunk = chunk
         self.blocks: nn.Module | None = None
-        self.submodels = nn.ModuleList(listed)
+        self.submodels = nn.ModuleList(map(_cast, listed))
 
     def __len__(self) -> int:
         return len(self.submodels)
@@ -110,6 +110,31 @@ def _law(probabilities: Sequence[float], count: int) -> tuple[float, ...] | None
             f"probabilities must be {count} numbers of 0 or more with sum 1, got {law}"
         )
     return None if max(law) == min(law) else tuple(p / sum(law) for p in law)
+
+
+def _cast(member: nn.Module) -> nn.Module:
+    """A member that takes images in float32, whatever its weights are in."""
+    fits = isinstance(member, (Cast, AveragedEnsemble)) or _dtype(member) == torch.float32
+    return member if fits else Cast(member)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    """That of a module's first weights; without any it takes what it is given."""
+    own = (weight.dtype for weight in module.parameters() if weight.is_floating_point())
+    return next(own, torch.float32)
+
+
+class Cast(nn.Module):
+    """A member of other than float32 weights, for images of any: it rounds them to its own."""
+
+    def __init__(self, member: nn.Module) -> None:
+        super().__init__()
+        self.member = member
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, K), in the images' precision."""
+        logits: Tensor = self.member(images.to(_dtype(self.member)))
+        return logits.to(images.dtype)
 
 
 class AveragedEnsemble(nn.Module):

@@ -75,6 +75,11 @@ def check(row: Row) -> list[Gate]:
         "few images without gradient": _few(gradients),
         "same seed, same images": _repeats(row),
     }
+    odd = [r.findings for r in row.records if r.findings is not None]
+    # Records from before there was a preflight do without.
+    if odd:
+        figure = "; ".join(dict.fromkeys(finding for one in odd for finding in one)) or "nothing"
+        findings["nothing odd before the attacks"] = ("failed" if any(odd) else "passed"), figure
     return [Gate(name, *(found or ("not run", "not run"))) for name, found in findings.items()]
 
 

@@ -193,8 +193,11 @@ def gate_details(checked: Checked) -> str:
     """Every gate of every row, with its figure."""
     headers = ["gate", *(escape(f"{row.label} (n={row.submodels})") for row, _ in checked)]
     words = {"failed": "**failed**", "not run": "–", "not applicable": "–"}
-    body = [
-        [same[0].name, *(f"{words.get(g.outcome, g.outcome)}: {escape(g.figure)}" for g in same)]
-        for same in zip(*(found for _, found in checked), strict=True)
-    ]
-    return markdown_table(headers, body)
+    # Not all records know of all gates.
+    names = dict.fromkeys(gate.name for _, found in checked for gate in found)
+    cells: dict[str, list[str]] = {name: [name] for name in names}
+    for _, found in checked:
+        outcomes = {g.name: f"{words.get(g.outcome, g.outcome)}: {escape(g.figure)}" for g in found}
+        for name, cell in cells.items():
+            cell.append(outcomes.get(name, "–"))
+    return markdown_table(headers, [*cells.values()])

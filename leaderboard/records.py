@@ -151,6 +151,7 @@ class Record:
         zero_gradients: share of images at which the mean cross-entropy has no gradient at all;
             measured with the clean images only.
         repeatable: whether the same seed gave the same twice; measured with one attack only.
+        findings: what was odd before anything was spent; with the clean images only.
         extra: what else the file held, from a version that knew more; kept, not used.
     """
 
@@ -167,6 +168,7 @@ class Record:
     selecting: npt.NDArray[np.float64] | None = None
     zero_gradients: Share | None = None
     repeatable: bool | None = None
+    findings: tuple[str, ...] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 

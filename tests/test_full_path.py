@@ -71,7 +71,7 @@ def test_the_worst_case_of_equal_attacks_is_unbiased_and_its_interval_holds(equa
     for repetition in range(400):
         population, images, truth = MAKE[make](torch.Generator().manual_seed(repetition))
         labels = torch.zeros(60, dtype=torch.int64)
-        subject = subject_of(population, images, labels)
+        subject = subject_of(population, images, labels, LINF, batch_size=60)
         numbers = numbers_for("own", "smoke", LINF, 60)
         measured = []
         for attack in EQUALS:

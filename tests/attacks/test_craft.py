@@ -238,6 +238,21 @@ def test_mifgsm_outlives_a_flat_step():
     assert flat == 0.0
 
 
+def test_autoattack_on_a_hundred_classes_costs_what_it_does_on_ten():
+    passes = {10: 0, 100: 0}
+
+    class Counted(nn.Linear):
+        def forward(self, images):
+            passes[self.out_features] += 1
+            return super().forward(images.flatten(1))
+
+    for classes in passes:
+        network = Counted(2, classes)
+        nn.init.zeros_(network.weight)
+        run("autoattack", Population([network]), *images_and_labels(2))
+    assert passes[100] <= passes[10]
+
+
 def test_an_attack_cannot_change_the_images_it_is_given():
     images, labels = images_and_labels(2)
     before = images.clone()

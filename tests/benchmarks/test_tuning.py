@@ -77,3 +77,10 @@ def test_strangers_are_not_stacked():
 
     plan = measure_plan(Population([Mine(), Mine()]), IMAGES)
     assert (plan.stacked, plan.dtype) == (False, "float32")
+
+
+def test_measuring_leaves_the_generators_as_they_were():
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)]
+    before = torch.get_rng_state()
+    measure_plan(Population(networks), IMAGES[..., :2, :2])
+    assert torch.equal(torch.get_rng_state(), before)

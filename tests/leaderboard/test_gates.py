@@ -50,6 +50,7 @@ DEFECTS = {
     "few images unperturbed": ("autoattack", {"unperturbed": 0.2}),
     "few images without gradient": ("none", {"eps": 0.0, "zero_gradients": 0.2}),
     "same seed, same images": ("pgd-clipped-margin", {"repeatable": False}),
+    "nothing odd before the attacks": ("none", {"eps": 0.0, "findings": ("No gradient.",)}),
 }
 
 

@@ -117,6 +117,17 @@ def test_a_row_that_fails_a_gate_loses_its_rank_and_the_page_says_why():
     assert gate["b (n=1)"].startswith("passed")
 
 
+def test_a_record_from_before_a_gate_does_without_it():
+    old = [replace(r, findings=None) for r in gated("a", 3)]
+    odd = [replace(r, findings=("no gradient",)) for r in gated("b", 3)]
+    assert table(page([*old, *odd]), "gate")[-1] == {
+        "gate": "nothing odd before the attacks",
+        "a (n=2)": "–",
+        "b (n=2)": "**failed**: no gradient",
+    }
+    assert "nothing odd" not in page(old)
+
+
 def test_an_undecided_gate_costs_no_rank_and_says_how_many_images_it_takes():
     text = page(gated("a", 3, submodels=1))
     assert ranked(text) == [("1", "a")]

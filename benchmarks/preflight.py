@@ -1,0 +1,351 @@
+"""What is looked at once, before anything is spent on a population.
+
+What would give a wrong number is refused with a ValueError; what is odd is a warning, which the
+record of clean images repeats and a gate shows. Each is one line that names the cure.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from attacks.freezing import frozen
+from attacks.seeding import generator, global_seed
+from attacks.threat_model import TOLERANCE, ThreatModel
+from benchmarks.environment import full_precision
+from benchmarks.tuning import fastest_plan
+from defenses import Population
+from defenses.population import Cast
+from defenses.surrogate import Plan
+from leaderboard.metrics import Answers, difference
+
+# Passes differ by more than this where a network draws random numbers, not where a device rounds.
+ROUNDING = 1e-3
+# The same for batches of other sizes, where one rounding may turn a quantized number into the next.
+OTHER_SIZE = 0.1
+# Two draws may be alike by chance, as of a few sizes that an image is resized to.
+PASSES = 6
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found.
+
+    Attributes:
+        classes: K.
+        findings: what is odd, a line each.
+        blind: numbers of the members without any gradient in their images.
+    """
+
+    classes: int
+    findings: tuple[str, ...]
+    blind: tuple[int, ...]
+
+    def ready(self, population: Population) -> Population:
+        """The same population, which gradients may be asked of."""
+        if not self.blind:
+            return population
+        members = [
+            Blind(member) if number in self.blind else member
+            for number, member in enumerate(population.submodels)
+        ]
+        law, draws = population.probabilities, population.draws
+        return Population(members, probabilities=law, draws=draws, chunk=population.chunk)
+
+
+class Blind(nn.Module):
+    """A member without any gradient, which has one of zero: attacks stand still, queries count."""
+
+    def __init__(self, member: nn.Module) -> None:
+        super().__init__()
+        self.member = member
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, K)."""
+        logits: Tensor = self.member(images.detach())
+        return logits.detach() + 0 * images.flatten(1).sum(1, keepdim=True)
+
+
+@torch.inference_mode(False)
+def preflight(
+    population: Population,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int,
+    plan: Plan | None = None,
+) -> Preflight:
+    """Check a population on all images that it will be judged on, and warn of what is odd.
+
+    Args:
+        images: (N, C, H, W) in [0, 1]; labels: (N,) int64.
+        batch_size: most images classified at once.
+        plan: how attacks compute; None: as is fastest on this machine.
+
+    Raises:
+        ValueError: as `check_answers`, or a member that answers nothing finite.
+    """
+    classes = check_answers(population, images, labels)
+    answers, blind = [], []
+    odd: defaultdict[str, list[str]] = defaultdict(list)
+    for number, member in enumerate(population.submodels):
+        whose = _name(number, member)
+        with frozen(population), global_seed(number, images.device):
+            with torch.no_grad(), full_precision():
+                passes = [
+                    torch.cat([member(batch).detach() for batch in images.split(batch_size)])
+                    for _ in range(population.draws)
+                ]
+            cause = _without_gradient(member, images[:2])
+        logits = torch.stack(passes)
+        finite = logits.isfinite().all(-1)
+        # A class that no label names, where there is no answer.
+        answers.append(torch.where(finite, logits.argmax(-1), classes).cpu().numpy())
+        if not finite.any():
+            raise ValueError(f"{whose} returns no finite logits: look for NaN in its weights")
+        if not finite.all():
+            odd["does not return finite logits for some images, which count as wrong"] += [whose]
+        if logits.min() >= 0 and (logits.double().sum(-1) - 1).abs().max() < 0.01:
+            odd["returns probabilities, which hide gradients: return logits"] += [whose]
+        if cause:
+            blind.append(number)
+            odd[f"has no gradient ({cause}): attacks by gradients stand still"] += [whose]
+    findings = [
+        f"{whose[0]}{f', as {len(whose) - 1} more,' * (len(whose) > 1)} {what}"
+        for what, whose in odd.items()
+    ]
+    findings += _labels_in_doubt(np.concatenate(answers), labels.cpu().numpy(), classes, population)
+    chunk = min((plan or fastest_plan(population, images)).chunk, batch_size, len(images))
+    for finding in [*findings, *_too_large(population, images[:2], chunk)]:
+        warnings.warn(finding, stacklevel=5)
+    return Preflight(classes, tuple(findings), tuple(blind))
+
+
+def check_radius(threat_model: ThreatModel, images: Tensor) -> None:
+    """Refuse, with a ValueError, a ball that holds every image: eps is in units of 0 to 255."""
+    reach = 1.0 if threat_model.norm == "Linf" else math.sqrt(images[0].numel())
+    if threat_model.eps > reach:
+        raise ValueError(
+            f"eps {threat_model.eps:g} reaches every image, since pixels lie in [0, 1]: "
+            f"write {threat_model.eps:g}/255 if it is in units of 0 to 255"
+        )
+
+
+def check_images(images: Tensor, labels: Tensor) -> None:
+    """Refuse, with a ValueError, other images than floats in [0, 1], or labels than integers."""
+    for what, tensor in (("images", images), ("labels", labels)):
+        if not isinstance(tensor, Tensor):
+            raise ValueError(
+                f"{what} must be a tensor, got {type(tensor).__name__}: torch.as_tensor({what})"
+            )
+    if images.ndim != 4 or len(images) == 0 or not images.is_floating_point():
+        raise ValueError(
+            f"images must be floats of shape (N, C, H, W), got {images.dtype} {tuple(images.shape)}"
+        )
+    if not (
+        images.isfinite().all() and images.min() >= -TOLERANCE and images.max() <= 1 + TOLERANCE
+    ):
+        raise ValueError(
+            f"images must lie in [0, 1], got [{images.min():.4g}, {images.max():.4g}]: "
+            "put normalisation inside the module"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise ValueError(
+            f"labels must be int64 of shape ({len(images)},), got {labels.dtype} "
+            f"{tuple(labels.shape)}"
+        )
+    if labels.device != images.device:
+        raise ValueError(f"images are on {images.device}, labels on {labels.device}: .to() one")
+
+
+@torch.no_grad()
+def check_answers(
+    population: Population, images: Tensor, labels: Tensor, *, finished: bool = True
+) -> int:
+    """Refuse a population that cannot be scored, by its answers to two images; return K.
+
+    Args:
+        finished: whether it is trained; what is random may be so only then.
+
+    Raises:
+        ValueError: a member that fails, changes its images or was made in inference mode; logits
+            that are not floats of shape (N, K), the same K for all; labels that are not below K;
+            answers that depend on the rest of the batch; randomness that `draws` denies.
+    """
+    if any(weight.is_inference() for weight in population.parameters()):
+        raise ValueError("a submodel was made in torch.inference_mode: build it outside of it")
+    probe = torch.cat([images[:1], images[-1:]])
+    other = torch.rand(probe.shape, generator=generator(0, "companion")).to(probe)
+    other[0] = probe[0]
+    random, classes = [], set()
+    with frozen(population):
+        for number, member in enumerate(population.submodels):
+            whose = _name(number, member)
+            ask = _asked(whose, member)
+            first = ask(probe, 0)
+            classes.add(first.shape[1])
+            kept = {type(part).__name__ for part in member.modules() if part.training}
+            hint = f" ({', '.join(sorted(kept))} in training mode)" if kept else ""
+            varies = any(not _alike(first, ask(probe, seed)) for seed in range(1, PASSES))
+            if varies and not population.random:
+                raise ValueError(
+                    f"{whose} gives another answer in every pass{hint}: it is random in itself, "
+                    "and needs draws=16, say, over which expectations are taken"
+                )
+            random += [whose] if varies else []
+            # Of one that keeps a generator of its own, two passes cannot be compared.
+            same = _alike(first, ask(probe, 0))
+            if (same and not _alike(first[:1], ask(other, 0)[:1])) or (
+                not _alike(first[:1], ask(probe[:1], 0), OTHER_SIZE) and not varies
+            ):
+                raise ValueError(
+                    f"answers of {whose} to an image depend on the rest of its batch{hint}: "
+                    "give batch norm its running statistics, and evaluation mode"
+                )
+    if len(classes) > 1:
+        raise ValueError(f"submodels must have the same classes, got {sorted(classes)}")
+    (count,) = classes
+    if labels.min() < 0 or labels.max() >= count:
+        raise ValueError(
+            f"labels must lie in [0, {count - 1}], the classes of the submodels, "
+            f"got [{labels.min()}, {labels.max()}]"
+        )
+    if finished and population.random and not random:
+        raise ValueError(
+            f"draws={population.draws}, but no member is random: two passes give the same logits "
+            "(for dropout that stays on: net.eval(); net.dropout.train()); use draws=1"
+        )
+    return count
+
+
+def _name(number: int, member: nn.Module) -> str:
+    kind = type(member.member if isinstance(member, Cast) else member).__name__
+    return f"submodel {number} ({kind})"
+
+
+def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
+    """A member's checked logits of images, by a seed."""
+
+    def ask(images: Tensor, seed: int) -> Tensor:
+        given = images.clone()
+        try:
+            with global_seed(seed, images.device):
+                logits = member(given)
+        except Exception as error:
+            raise ValueError(
+                f"{whose} fails on images {tuple(images.shape)} {images.dtype} on "
+                f"{images.device}: {str(error).partition(chr(10))[0]}"
+            ) from error
+        if given._version or not torch.equal(given, images):
+            raise ValueError(f"{whose} changes the images it is given; let it work on a copy")
+        if not isinstance(logits, Tensor) or not logits.is_floating_point():
+            raise ValueError(f"{whose} must return float logits, got {type(logits).__name__}")
+        if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
+            raise ValueError(
+                f"{whose} must return logits (N, K) with K > 1: "
+                f"for {len(images)} images it returned {tuple(logits.shape)}"
+            )
+        return logits.detach()
+
+    return ask
+
+
+def _alike(first: Tensor, second: Tensor, rounding: float = ROUNDING) -> bool:
+    """Whether two passes gave the same."""
+    rounding = max(rounding, 16 * torch.finfo(first.dtype).eps)
+    spread = float(first.std().nan_to_num()) or 1.0
+    return torch.allclose(first, second, rtol=rounding, atol=rounding * spread, equal_nan=True)
+
+
+def _without_gradient(member: nn.Module, images: Tensor) -> str:
+    """Why logits cannot be differentiated in images; empty: they can."""
+    leaf = images.clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            torch.autograd.grad(member(leaf).sum(), leaf)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        return str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+    return ""
+
+
+def _labels_in_doubt(
+    answers: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    classes: int,
+    population: Population,
+) -> list[str]:
+    """Whether labels seem to be of other classes than the answers (n * draws, N)."""
+
+    def right(answers: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Answers:
+        return Answers(answers == labels, population.probabilities, population.draws)
+
+    # The order of classes that fits half of the images best, tried on the other half.
+    fit, tried = slice(0, None, 2), slice(1, None, 2)
+    seen = np.zeros((classes + 1, classes), np.int64)
+    np.add.at(seen, (answers[:, fit], labels[fit]), 1)
+    order = np.append(linear_sum_assignment(seen[:classes], maximize=True)[1], classes)
+    before, after = right(answers, labels), right(order[answers], labels)
+    if len(np.unique(labels)) > 1:
+        pair = [right(one[:, tried], labels[tried]) for one in (order[answers], answers)]
+        if difference({0: pair[0]}, {0: pair[1]}).low > 0:
+            return [
+                f"clean accuracy is {before.s.mean():.1%}, and {after.s.mean():.1%} with labels "
+                f"{', '.join(map(str, order[:-1][:10]))}, ... for classes 0, 1, 2, ...: "
+                "check the order of classes"
+            ]
+    if before.s.mean() <= 1 / classes:
+        return [
+            f"clean accuracy is {before.s.mean():.1%} on {labels.size} images, not above chance "
+            f"({1 / classes:.1%}): check labels, and the normalisation inside the modules"
+        ]
+    return []
+
+
+def _too_large(population: Population, images: Tensor, chunk: int) -> list[str]:
+    """Whether gradients on all draws need more memory than the machine has.
+
+    By what autograd keeps for a few images; where that cannot be told nothing is said.
+    """
+    member = population.submodels[0]
+    weights = {weight.untyped_storage().data_ptr() for weight in member.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    try:
+        with (
+            frozen(population),
+            global_seed(0, images.device),
+            torch.enable_grad(),
+            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        ):
+            member(images.clone().requires_grad_())
+        room = (
+            torch.cuda.mem_get_info(images.device)[1]
+            if images.device.type == "cuda"
+            else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        )
+    except (RuntimeError, AttributeError, ValueError):
+        return []
+    size = sum(size for where, size in kept.items() if where not in weights) / len(images)
+    size *= len(population) * population.draws
+    if size * chunk <= room:
+        return []
+    return [
+        f"a gradient may take {size * chunk / 2**30:.0f} GiB of the machine's {room / 2**30:.0f}: "
+        f"batch_size={max(1, int(room / size / 2))} takes half of it"
+    ]

@@ -1,0 +1,166 @@
+"""What is refused, and what is odd, before anything is spent."""
+
+import os
+import warnings
+
+import pytest
+import torch
+from stand_ins import Chance, linear
+from torch import nn
+
+from attacks import ThreatModel
+from benchmarks.evaluation import evaluate
+from benchmarks.preflight import check_answers, preflight
+from benchmarks.session import Session
+from defenses import Population
+
+IMAGES = torch.rand(12, 1, 1, 2, generator=torch.Generator().manual_seed(0)) / 2 + 0.25
+LABELS = torch.zeros(12, dtype=torch.int64)
+LINF = ThreatModel("Linf", 0.1)
+
+
+class Changed(nn.Module):
+    """A network's answers, and what becomes of them."""
+
+    def __init__(self, change, network=None):
+        super().__init__()
+        self.network, self.change = network or linear(1.0, 1.0), change
+
+    def forward(self, images):
+        return self.change(self.network, images)
+
+
+def looked_at(*members, images=IMAGES, labels=LABELS, batch_size=5, **law):
+    return preflight(Population(members, **law), images, labels, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_random_network_without_draws_is_refused_by_name(shared):
+    members = [linear(1.0, 1.0), Chance(shared=shared)]
+    with pytest.raises(ValueError, match=r"submodel 1 \(Chance\) gives another answer.*draws=16"):
+        looked_at(*members)
+    assert looked_at(*members, draws=16).findings == ()
+
+
+def test_draws_of_a_deterministic_network_are_refused():
+    dropout = nn.Sequential(linear(1.0, 1.0), nn.Dropout(0.5)).train()
+    for member in (linear(1.0, 1.0), dropout):
+        with pytest.raises(ValueError, match=r"draws=16, but no member is random.*use draws=1"):
+            looked_at(member, draws=16)
+    # Before it is trained, what is random may not be so yet.
+    check_answers(Population([linear(1.0, 1.0)], draws=16), IMAGES, LABELS, finished=False)
+
+
+def normed(norm, *, training):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(2, 6), norm, nn.Linear(6, 4)).eval()
+    return network[2].train(training) and network
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ([normed(nn.BatchNorm1d(6, track_running_stats=False), training=False)], "rest of its"),
+        ([normed(nn.BatchNorm1d(6), training=True)], r"batch \(BatchNorm1d in training mode\)"),
+        ([Changed(lambda net, x: net(x) + torch.randn(len(x), 1) + x.std())], "rest of its batch"),
+        ([Changed(lambda net, x: net(x) * len(x))], "depend on the rest of its batch"),
+        ([Changed(lambda net, x: net(x).squeeze())], r"for 1 images it returned \(4,\)"),
+        ([Changed(lambda net, x: net(x.mul_(0.5)))], "changes the images it is given"),
+        ([nn.Sequential(nn.ReLU(inplace=True), linear(1.0, 1.0))], "changes the images"),
+        ([nn.Sequential(nn.Flatten(), nn.Linear(3, 4))], r"fails on images \(2, 1, 1, 2\)"),
+        (
+            [linear(1.0, 1.0), nn.Sequential(nn.Flatten(), nn.Linear(2, 5))],
+            r"classes, got \[4, 5\]",
+        ),
+        ([linear(torch.nan, 1.0)], "no finite logits: look for NaN in its weights"),
+    ],
+)
+def test_what_would_give_a_wrong_number_is_refused(members, words):
+    random = isinstance(members[0], Changed) and "randn" in members[0].change.__code__.co_names
+    with pytest.raises(ValueError, match=words) as refused:
+        looked_at(*members, draws=16 if random else 1)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 8), ("L2", 128)])
+def test_a_radius_in_units_of_255_is_refused_with_what_was_meant(norm, eps):
+    with pytest.raises(ValueError, match=f"reaches every image.*write {eps}/255"):
+        evaluate(Population([linear(1.0, 1.0)]), IMAGES, LABELS, "none", ThreatModel(norm, eps))
+
+
+def divides(network, images):
+    """No number at all where the first pixel is 1/2."""
+    return network(images) / (images.flatten(1)[:, :1] != 0.5)
+
+
+def by_brightness(images):
+    return (images.flatten(1)[:, 0] * 16).long() % 4
+
+
+SHIFTED = Changed(
+    lambda net, x: 2.0 * nn.functional.one_hot((by_brightness(x) + 1) % 4, 4) + 0 * net(x)
+)
+BLANK = torch.cat([torch.full((1, 1, 1, 2), 0.5), IMAGES])
+
+
+@pytest.mark.parametrize(
+    ("members", "images", "labels", "words"),
+    [
+        ([linear(1.0, 1.0)] * 2, IMAGES, LABELS, None),
+        ([Changed(divides)], BLANK, torch.zeros(13).long(), "not return finite logits for some"),
+        ([linear(-1.0, -1.0)], IMAGES[:3], LABELS[:3], "accuracy is 0.0% on 3.*not above chance"),
+        (
+            [Changed(lambda net, x: net(x).softmax(1))] * 3,
+            IMAGES,
+            LABELS,
+            r"submodel 0 \(Changed\), as 2 more, returns probabilities",
+        ),
+        (
+            [SHIFTED],
+            IMAGES,
+            by_brightness(IMAGES),
+            r"accuracy is 0\.0%, and 100\.0% with labels 3, 0, 1, 2, \.\.\. for classes 0, 1, 2",
+        ),
+        ([Changed(lambda net, x: net(x.detach()))], IMAGES, LABELS, "has no gradient"),
+    ],
+)
+def test_what_is_odd_is_a_warning_and_goes_into_the_record(members, images, labels, words):
+    expected = pytest.warns(UserWarning, match=words) if words else warnings.catch_warnings()
+    with expected:
+        if not words:
+            warnings.simplefilter("error")
+        population = Population(members)
+        record = evaluate(population, images, labels, "none", LINF, budget="smoke").record
+    assert len(record.findings) == bool(words)
+
+
+def test_what_is_too_large_for_the_machine_says_how_many_images_fit(monkeypatch):
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(2, 1000), nn.Tanh(), nn.Linear(1000, 4))
+    sizes = {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", sizes.get)
+    # Tanh's outputs, 4,000 bytes an image and draw, of two members; half of 40,960 bytes is room.
+    with pytest.warns(UserWarning, match="GiB.*batch_size=2 takes half"):
+        found = looked_at(wide, wide, labels=wide(IMAGES).argmax(1), batch_size=10)
+    assert not any("GiB" in finding for finding in found.findings)
+
+
+def test_a_run_looks_once_whatever_it_measures(options, monkeypatch):
+    looked = []
+    monkeypatch.setattr(
+        "benchmarks.populations.preflight", lambda *a, **k: looked.append(a) or preflight(*a, **k)
+    )
+    for run, times in (("first", 1), ("second", 2)):
+        session = Session(options)
+        prepared = session.prepare("digits", "single")
+        for eps in (0.1, 0.2):
+            attack = "none" if run == "second" else "fgsm"
+            record, _ = session.measure(prepared, attack, ThreatModel("Linf", eps))
+        assert len(looked) == times
+    assert record.findings is not None
+
+
+def test_checks_leave_no_trace():
+    population = Population([Chance()], draws=4).train()
+    state = torch.get_rng_state()
+    looked_at(*population.submodels, draws=4)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert population.submodels[0].training
