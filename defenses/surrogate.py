@@ -134,11 +134,11 @@ def _copy_of(member: nn.Module, dtype: torch.dtype, probe: Tensor | None) -> nn.
         with torch.no_grad(), frozen(member), global_seed(0, probe.device):
             wanted = member(probe)
         with torch.no_grad(), frozen(copied), global_seed(0, probe.device):
-            answered = copied(probe)
+            answered = copied(probe).to(wanted)
+        tolerance = 1e-3 if dtype == torch.float32 else 0.1
+        alike = torch.allclose(wanted, answered, tolerance, tolerance * float(wanted.std()))
     except Exception:  # It may look into its parts, and raise anything where one is another.
         return member
-    tolerance = 1e-3 if dtype == torch.float32 else 0.1
-    alike = torch.allclose(wanted, answered, tolerance, tolerance * float(wanted.std()))
     return copied if alike else member
 
 
@@ -146,6 +146,10 @@ def _folded(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A network folded; around networks inside, shallow copies that share all other state."""
     if stackable([module]):
         return _Folded([module], dtype)
+    where = type(module).__module__
+    if where.startswith("torch.") and not where.startswith("torch.nn.modules."):
+        # Compiled, exported or parallel: it is more than its parts.
+        return module
     parts = {name: _folded(part, dtype) for name, part in module.named_children()}
     if all(part is module.get_submodule(name) for name, part in parts.items()):
         return module
