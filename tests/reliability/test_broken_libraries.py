@@ -17,5 +17,5 @@ def test_the_default_path_needs_none_of_them(tmp_path):
     assert all("fgsm" in line and said in line for line in failed)
     assert "During handling" not in printed
     measured = {record.case.attack for record in records.read_all(tmp_path / "results")}
-    assert measured == {"none", "pgd-clipped-margin"}
+    assert measured == {"none", "mifgsm", "pgd-clipped-margin"}
     assert "| single " in (tmp_path / "LEADERBOARD.md").read_text()
