@@ -7,15 +7,17 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from leaderboard import baselines, records, speed
+from leaderboard import baselines, records
 from leaderboard.drawing import MARK
 from leaderboard.files import write_atomically
-from leaderboard.paper import evidence, grids
+from leaderboard.paper import grids
+from leaderboard.paper.evidence import Evidence
 from leaderboard.paper.figures import gallery
 from leaderboard.paper.report import render_paper, result
 from leaderboard.paper.studies import studies
 from leaderboard.plots import figures
 from leaderboard.render import render
+from leaderboard.speed import Timing
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
@@ -74,9 +76,9 @@ def stale(results: Path) -> list[Path]:
 def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
     """The texts and the figures that the records ask for, by path."""
     measured, published = records.read_all(results), baselines.load()
-    found = studies(measured, evidence.read_all(results), grids.read_all(results))
+    found = studies(measured, Evidence.read_all(results), grids.read_all(results))
     texts = {
-        page_path(results): render(measured, speed.read_all(results), published),
+        page_path(results): render(measured, Timing.read_all(results), published),
         results.parent / "PAPER.md": render_paper(found),
     }
     if results.resolve() == RESULTS.resolve() and README.exists():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attacks import Attack, ThreatModel
 from benchmarks.experiment import Variant, Variation
+from benchmarks.paper.evidence import about
 from benchmarks.populations import Prepared
 from benchmarks.session import Session
 from leaderboard.paper import grids
@@ -48,28 +49,16 @@ def measure_grid(session: Session, dataset: str, kind: str) -> tuple[Layout, int
             record, reused = _measured(session, prepared, column, kind, threat_model)
             measured.append((record, reused))
             images = record.case.images
-            varied = (
-                {"attack": column}
-                if isinstance(column, str)
-                else {"attack": column.attack, "run": column.name, "ours": column.ours}
-            )
-            cells.append(Cell(record=record.case.key, **varied))
+            how: dict[str, Any] = {"attack": column}
+            if not isinstance(column, str):
+                how = {"attack": column.attack, "run": column.name, "ours": column.ours}
+            cells.append(Cell(record=record.case.key, **how))
         trainings.append(structs.replace(training, cells=tuple(cells)))
-    data, options = session.dataset(dataset), session.options
-    layout = Layout(
-        kind=kind,
-        dataset=dataset,
-        source=data.source,
-        sha256=data.sha256,
-        budget=options.budget,
-        seed=options.seed,
-        images=images,
-        eps=threat_model.eps,
-        populations={defense: prepared.sha256 for defense, prepared in beside.items()},
-        measured_at=max(record.measured_at for record, _ in measured),
-        trainings=tuple(trainings),
-    )
-    grids.write(layout, options.results)
+    said = about(session, dataset, kind, beside)
+    # The same records give the same file.
+    said["measured_at"] = max(record.measured_at for record, _ in measured)
+    layout = Layout(**said, images=images, eps=threat_model.eps, trainings=tuple(trainings))
+    layout.write(session.options.results)
     count = sum(reused for _, reused in measured)
     return layout, len(measured) - count, count
 

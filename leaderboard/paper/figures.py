@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from leaderboard import metrics
+from leaderboard.arrays import Array
 from leaderboard.curves import Curve, curves
 from leaderboard.drawing import COLORS, DEFENSE_COLORS, FOREGROUND, OTHER_COLORS, canvas, literal
-from leaderboard.paper.evidence import COMPARED, DIVERSITY, Array, Evidence
+from leaderboard.paper.evidence import COMPARED, DIVERSITY, Evidence
 from leaderboard.paper.findings import correlations, parities
 from leaderboard.paper.names import NAMES, format_radius
 from leaderboard.paper.studies import Study

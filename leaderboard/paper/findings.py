@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from leaderboard.paper.evidence import COMPARED, DIVERSITY, OUTCOMES, Array, Evidence, pairs
+from leaderboard.arrays import Array
+from leaderboard.paper.evidence import COMPARED, DIVERSITY, OUTCOMES, Evidence, pairs
 
 # Relabelings of submodels tried for a p-value; the first of a fixed sequence.
 PERMUTATIONS = 9999

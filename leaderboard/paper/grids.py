@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from leaderboard import metrics, records
-from leaderboard.files import Name, write_sealed
+from leaderboard.arrays import Count
+from leaderboard.files import Name
 from leaderboard.metrics import Answers, Score
-from leaderboard.paper.evidence import ADVERSARIAL, COMPARED, Measured, read_measured
+from leaderboard.paper.evidence import ADVERSARIAL, COMPARED, Measured
 from leaderboard.paper.names import CASCADE
-from leaderboard.records import Count, Record, Share, read_each
+from leaderboard.records import Record, Share
 
 # The suite's populations that each grid stands beside.
 GRIDS = {
@@ -83,6 +84,7 @@ class Training(_Part, frozen=True, kw_only=True):
 class Layout(Measured, frozen=True, kw_only=True, eq=False):
     """What a grid's file holds; its kind is one of `GRIDS`."""
 
+    FOLDER, KINDS = "studies/grids", GRIDS
     images: Count
     eps: float
     trainings: tuple[Training, ...]
@@ -138,22 +140,6 @@ def folder_of(results: Path) -> Path:
     return results / "studies"
 
 
-def write(layout: Layout, results: Path) -> Path:
-    """Write a grid under its key, in place of an older one, and return the file's path."""
-    path = folder_of(results) / "grids" / f"{layout.key}.json"
-    write_sealed(path, msgspec.to_builtins(layout))
-    return path
-
-
-def read(path: Path) -> Layout:
-    """Read one file.
-
-    Raises:
-        RecordError: it is no grid, or not of this version.
-    """
-    return read_measured(path, lambda content: msgspec.convert(content, Layout), GRIDS)
-
-
 def read_all(results: Path) -> list[Grid]:
     """All grids whose records are there, in the order of the file names.
 
@@ -163,25 +149,23 @@ def read_all(results: Path) -> list[Grid]:
     Raises:
         RecordError: some file cannot be used; the message names each.
     """
-    folder = folder_of(results)
-    layouts = read_each(sorted((folder / "grids").glob("*.json")), read)
-    by_key = {record.case.key: record for record in records.read_all(folder)}
-    return [scored(one, by_key) for one in layouts if _is_measured(one, by_key)]
+    by_key = {record.case.key: record for record in records.read_all(folder_of(results))}
+    weights = {key: record.population_sha256 for key, record in by_key.items()}
+    return [
+        scored(layout, by_key)
+        for layout in Layout.read_all(results)
+        if all(
+            weights.get(cell.record) == training.population_sha256
+            for training in layout.trainings
+            for cell in training.cells
+            if cell.record
+        )
+    ]
 
 
 def scored(layout: Layout, by_key: Mapping[str, Record]) -> Grid:
     """A grid with its scores, from its records by key, or from shares."""
     return Grid(layout, tuple(_row(layout.eps, one, by_key) for one in layout.trainings))
-
-
-def _is_measured(layout: Layout, by_key: Mapping[str, Record]) -> bool:
-    weights = {key: record.population_sha256 for key, record in by_key.items()}
-    return all(
-        weights.get(cell.record) == training.population_sha256
-        for training in layout.trainings
-        for cell in training.cells
-        if cell.record
-    )
 
 
 def _row(eps: float, training: Training, by_key: Mapping[str, Record]) -> tuple[Way, ...]:

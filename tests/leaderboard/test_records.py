@@ -88,7 +88,7 @@ def test_changed_parts_are_refused_by_name(tmp_path):
         ({"mra": 0.99}, "mra is 0.99, its own data give 0.475"),
         ({"correct": {**packed, "shape": [4, 10]}}, r"shape \(4, 10\), the case says \(2, 20\)"),
         ({"correct": {**packed, "data": "!!!"}}, "not a usable record"),
-        ({"correct": {**packed, "data": "eJxjAAAAAQAB"}}, "does not hold 40 answers"),
+        ({"correct": {**packed, "data": "eJxjAAAAAQAB"}}, "does not hold 40 elements"),
         ({"attack_seconds": -1}, r">= 0.0 - at `\$.attack_seconds`"),
         ({"unperturbed": 1.5}, r"<= 1.0 - at `\$.unperturbed`"),
         ({"selecting": [0.5] * 20}, "selecting has one share an image where members are random"),
