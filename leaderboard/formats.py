@@ -53,3 +53,8 @@ def format_parameters(parameters: Mapping[str, Any]) -> str:
         for name, value in parameters.items()
     ]
     return ", ".join(parts)
+
+
+def format_figure(value: float) -> str:
+    """Three digits, more where the number has them before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

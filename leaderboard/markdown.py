@@ -16,6 +16,6 @@ def escape(text: str) -> str:
 
 
 def markdown_table(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A GitHub table; numbers are printed as given."""
+    """A GitHub table, or nothing without rows; numbers are printed as given."""
     text: str = tabulate(body, headers, tablefmt="github", disable_numparse=True)
-    return text + "\n"
+    return f"{text}\n" if body else ""

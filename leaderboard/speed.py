@@ -46,6 +46,14 @@ class Timing(Sealed, frozen=True, kw_only=True):
         device = re.sub(r"[^a-z0-9]+", "-", self.environment["device"].lower()).strip("-")
         return f"{self.name}-{self.budget}-{device}"
 
+    @property
+    def machine(self) -> str:
+        """What it was measured on and how thoroughly, in words."""
+        words = [self.environment["device"]]
+        if words == ["cpu"]:
+            words += [self.environment["processor"], f"{self.environment['threads']} threads"]
+        return ", ".join([*words, f"torch {self.environment['torch']}", f"{self.budget} budget"])
+
     def check(self) -> None:
         """Raise ValueError where the machine is not described."""
         if missing := {"device", "processor", "threads", "torch"} - self.environment.keys():

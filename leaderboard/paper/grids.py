@@ -20,7 +20,7 @@ from leaderboard.arrays import Count
 from leaderboard.files import Name
 from leaderboard.metrics import Answers, Score
 from leaderboard.paper.evidence import ADVERSARIAL, COMPARED, Measured
-from leaderboard.paper.names import CASCADE
+from leaderboard.paper.names import CASCADE, PUBLISHED, near
 from leaderboard.records import Record, Share
 
 # The suite's populations that each grid stands beside.
@@ -102,6 +102,7 @@ class Way:
     Attributes:
         score: MRA; under the protocol "transfer", its interval is where the MRA of as many members
             trained anew would lie.
+        paper: the number itself, or None where the paper has none.
         accuracies: (n, n) under the protocol "transfer", else None.
     """
 
@@ -109,7 +110,8 @@ class Way:
     cell: Cell
     eps: float
     score: Score
-    accuracies: npt.NDArray[np.float64] | None = None
+    paper: float | None
+    accuracies: npt.NDArray[np.float64] | None
 
     @property
     def defense(self) -> str:
@@ -120,6 +122,11 @@ class Way:
     def attack(self) -> str:
         """Under which attack of the paper's tables."""
         return self.cell.attack
+
+    @property
+    def near(self) -> bool:
+        """Whether the paper has such a number, and this reproduces it."""
+        return near(self.attack, self.score.value, self.paper)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +140,23 @@ class Grid:
     def shares_only(self) -> bool:
         """Whether the answers of single members were not kept."""
         return any(not way.cell.record for row in self.rows for way in row)
+
+    @property
+    def by_defense(self) -> dict[str, list[tuple[Way, ...]]]:
+        """The rows of each defense."""
+        found: dict[str, list[tuple[Way, ...]]] = {}
+        for row in self.rows:
+            found.setdefault(row[0].defense, []).append(row)
+        return found
+
+    @property
+    def near_all(self) -> list[str]:
+        """The names of the trainings that are near all of the paper's numbers, each in one way."""
+        return [
+            row[0].training.name
+            for row in self.rows
+            if {way.attack for way in row if way.near} == {way.attack for way in row} - {CASCADE}
+        ]
 
 
 def folder_of(results: Path) -> Path:
@@ -165,10 +189,10 @@ def read_all(results: Path) -> list[Grid]:
 
 def scored(layout: Layout, by_key: Mapping[str, Record]) -> Grid:
     """A grid with its scores, from its records by key, or from shares."""
-    return Grid(layout, tuple(_row(layout.eps, one, by_key) for one in layout.trainings))
+    return Grid(layout, tuple(_row(layout, one, by_key) for one in layout.trainings))
 
 
-def _row(eps: float, training: Training, by_key: Mapping[str, Record]) -> tuple[Way, ...]:
+def _row(layout: Layout, training: Training, by_key: Mapping[str, Record]) -> tuple[Way, ...]:
     attacked = [
         by_key[cell.record].answers
         for cell in training.cells
@@ -189,5 +213,7 @@ def _row(eps: float, training: Training, by_key: Mapping[str, Record]) -> tuple[
         else:
             s = np.frombuffer(cell.right, np.uint8) / training.submodels
             score = metrics.score([Answers(s[np.newaxis])])
-        ways.append(Way(training, cell, eps if cell.attack != "none" else 0.0, score, accuracies))
+        eps = layout.eps if cell.attack != "none" else 0.0
+        paper = PUBLISHED.paper_mra(layout.dataset, cell.attack, eps, training.defense)
+        ways.append(Way(training, cell, eps, score, paper, accuracies))
     return tuple(ways)

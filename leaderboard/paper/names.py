@@ -30,6 +30,12 @@ TOLERANCE, CLEAN_TOLERANCE = 0.05, 0.01
 PAPER_IMAGES = 10_000
 
 
+def near(attack: str, ours: float, paper: float | None) -> bool:
+    """Whether the paper has a number, and an MRA of ours reproduces it."""
+    tolerance = CLEAN_TOLERANCE if attack == "none" else TOLERANCE
+    return paper is not None and abs(ours - paper) <= tolerance
+
+
 def format_radius(dataset: str, eps: float) -> str:
     """A radius as the paper writes it."""
     return format_eps(eps, 1 / 255 if dataset == "cifar10" else 1)

@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Mapping
 
 import numpy as np
 
 from leaderboard import gates, metrics
-from leaderboard.formats import (
-    describe,
-    format_difference,
-    format_percent,
-    format_points,
-    format_score,
-)
-from leaderboard.markdown import escape, markdown_table
+from leaderboard.formats import describe
 from leaderboard.metrics import Score
-from leaderboard.paper.claims import (
-    FAILS,
-    HOLDS,
-    Claim,
-    Verdict,
-    decide,
-    judge_claims,
-    worst_difference,
-)
-from leaderboard.paper.comparison import (
-    Comparison,
-    PaperCheck,
-    check_paper,
-    compare,
-)
-from leaderboard.paper.evidence import ADVERSARIAL, COMPARED, OUTCOMES, Evidence
-from leaderboard.paper.explanations import what_moves
+from leaderboard.paper.claims import FAILS, HOLDS, decide, judge_claims, worst_difference
+from leaderboard.paper.comparison import Comparison, check_paper, compare
+from leaderboard.paper.evidence import ADVERSARIAL, COMPARED
 from leaderboard.paper.figures import gallery
-from leaderboard.paper.findings import correlations
-from leaderboard.paper.names import NAMES, PUBLISHED, RADII, SUBMODELS, format_radius
+from leaderboard.paper.grids import GRIDS
+from leaderboard.paper.names import (
+    CLAIM_ATTACKS,
+    NAMES,
+    PUBLISHED,
+    RADII,
+    SUBMODELS,
+    format_radius,
+)
 from leaderboard.paper.studies import Study
 from leaderboard.paper.templating import render, render_macro
 from leaderboard.ranking import ranking
@@ -58,8 +43,7 @@ NOTHING = 0.01
 
 def render_paper(studies: Studies) -> str:
     """The report as Markdown, from the study of each dataset; the same give the same text."""
-    tables = PUBLISHED.paper["tables"]
-    compared, judged, checks = compare(tables, studies), judge_claims(studies), check_paper(tables)
+    compared = compare(PUBLISHED.paper["tables"], studies)
     of_the_paper = [studies[name] for name in RADII if name in studies]
     others = [study for name, study in studies.items() if name not in RADII]
     mnist = studies.get("mnist")
@@ -70,32 +54,15 @@ def render_paper(studies: Studies) -> str:
         opening=_opening(mnist) if mnist and mnist.radii and not mnist.obstacle else "",
         settings=[describe(study.setting) for study in of_the_paper],
         compared=compared,
-        judged=judged,
-        claims=_claims(judged),
+        judged=judge_claims(studies),
         link=_link,
-        populations={s.setting.dataset: t for s in of_the_paper if (t := _populations(s))},
-        tables=[
-            (_heading(n), any(one.ours for one in mine), _table(mine, studies))
-            for n, mine in by_table.items()
-        ],
-        checks=checks,
-        gated=_gated(checks, studies),
-        moved={name: text for name, study in studies.items() if (text := what_moves(study))},
+        trained={study.setting.dataset: _trained(study) for study in of_the_paper},
+        tables=[(_heading(n), mine, _worst(mine[0])) for n, mine in by_table.items()],
+        checks=check_paper(compared),
+        moved={name: text for name, study in studies.items() if (text := _moved(study))},
         galleries=[(study, gallery(study)) for study in (*of_the_paper, *others)],
-        correlations=_correlations,
     )
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
-
-
-def _claims(judged: Sequence[tuple[Claim, Verdict | None]]) -> str:
-    body = []
-    for claim, verdict in judged:
-        if verdict:
-            words = [escape(claim.text), claim.where, escape(claim.means)]
-            verdicts = [f"**{verdict.claimed}**", f"**{verdict.worst}**", str(verdict.trainings)]
-            body.append(words + verdicts)
-    headers = ["the paper's claim", "where", "taken to mean", "against its attacks"]
-    return markdown_table([*headers, "in the worst case", "trainings"], body) if body else ""
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def _heading(number: str) -> str:
@@ -110,25 +77,20 @@ def _link(section: str, dataset: str) -> str:
     return f"[{section}](#{anchor})"
 
 
-def _populations(study: Study) -> str:
-    """How ours were made, where the paper's may have been made otherwise."""
-    body = []
-    for row in _rows(study).values():
-        parameters = row.records[0].case.defense_parameters
-        epochs = parameters.get("epochs", parameters.get("recipe", {}).get("epochs", "–"))
-        images = parameters.get("train_images")
-        effects = ", ".join(
-            f"{format_points(effect)} at eps {format_radius(study.setting.dataset, eps)}"
-            for eps in study.radii
-            if (at_eps := study.row(row.defense, eps))
-            and (effect := _effect_of_ten(at_eps)) is not None
+def _trained(study: Study) -> list[tuple[Row, list[tuple[float, float]]]]:
+    """Our rows, each with the effect of the paper's n at every radius."""
+    return [
+        (
+            row,
+            [
+                (eps, effect)
+                for eps in study.radii
+                if (at_eps := study.row(row.defense, eps))
+                and (effect := _effect_of_ten(at_eps)) is not None
+            ],
         )
-        seeds = ", ".join(map(str, row.seeds))
-        trained = [f"{images:,}" if images else "–", str(epochs), seeds]
-        body.append([NAMES[row.defense], str(row.submodels), *trained, effects or "–"])
-    header = f"change of MRA under PGD if n were {SUBMODELS} (points)"
-    headers = ["ours", "n", "training images", "epochs", "seeds", header]
-    return markdown_table(headers, body) if body else ""
+        for row in _rows(study).values()
+    ]
 
 
 def _effect_of_ten(row: Row) -> float | None:
@@ -140,67 +102,25 @@ def _effect_of_ten(row: Row) -> float | None:
     return (1 / row.submodels - 1 / SUBMODELS) * float(np.mean(gaps))
 
 
-def _table(compared: Sequence[Comparison], studies: Studies) -> str:
-    several = len({one.dataset for one in compared}) > 1
-    body = []
-    for one in compared:
-        name = NAMES[one.defense] + (f" (n={one.submodels})" if one.submodels else "")
-        # Clean accuracies are compared to less than a point.
-        digits = 1 + (one.attack == "none")
-        difference = "–" if one.difference is None else f"{100 * one.difference:+.{digits}f}"
-        cells = [one.dataset, one.attack, name, f"{100 * one.paper:.2f}", format_score(one.ours)]
-        body.append([*cells[not several :], difference, _verdict(one)])
-    eps, study = compared[0].eps, studies.get(compared[0].dataset)
-    for row in _rows(study, eps).values() if study and eps else ():
-        if row.worst:
-            bound, outcome = "" if row.complete else "≤ ", gates.outcome(gates.check(row))
-            cells = ["**worst case**", f"{NAMES[row.defense]} (n={row.submodels})", "–"]
-            cells += [f"**{bound}{format_score(row.worst)}**", "–"]
-            doubt = "" if outcome == "passed" else f"; gates {outcome}"
-            body.append([*cells, f"on {row.worst_images:,} images{doubt}"])
-    headers = ["dataset", "attack", "defense", "paper", "ours", "difference", "verdict"]
-    return markdown_table(headers[not several :], body)
+def _worst(one: Comparison) -> list[tuple[Row, str]]:
+    """The rows of a table's defenses that have a worst case, and how their gates came out."""
+    rows = _rows(one.study, one.eps).values() if one.study and one.eps else ()
+    return [(row, gates.outcome(gates.check(row))) for row in rows if row.worst]
 
 
-def _verdict(one: Comparison) -> str:
-    """A number's verdict, and what is to be said of it."""
-    words = one.verdict + (f" ({one.reason})" if one.reason else "")
-    if not one.reason and one.near != one.inside:
-        over = " over images" if one.trainings == 1 else ""
-        outside = f" (the paper's is outside our interval{over})"
-        words += outside if one.near else " (the paper's is in our interval)"
-    if one.reach:
-        low, high = map(format_percent, (one.reach.low, one.reach.high))
-        words += f"; retraining may give {low} to {high} (95%)"
-    return words
-
-
-def _gated(checks: Sequence[PaperCheck], studies: Studies) -> str:
-    """The gates that the paper's own published numbers fail, beside ours under the same attacks."""
-    body = []
-    for check in checks:
-        source = PUBLISHED.paper["tables"][check.table]
-        study = studies.get(source["dataset"])
-        row = study.row(check.defense, float(Fraction(str(source["eps"])))) if study else None
-        by_attack = row.by_attack if row and study and not study.obstacle else {}
-        ours = gates.excess(by_attack.get(check.strong, {}), by_attack.get(check.weak, {}))
-        strong, weak = (f"{100 * share:.2f}" for share in check.accuracies)
-        if check.excess > 0:
-            where = f"{check.table} ({source['dataset']}, eps {source['eps']})"
-            published = f"{check.strong} {strong}, {check.weak} {weak}"
-            excess = f"{format_points(check.excess)}{' ‡' * check.by_chance}"
-            body.append([where, check.defense, check.name, published, excess])
-            body[-1].append(format_difference(ours))
-    headers = ["table", "defense", "gate failed", "published MRA (%)", "excess", "ours"]
-    return markdown_table(headers, body)
-
-
-def _correlations(evidence: Evidence) -> str:
-    body: dict[tuple[str, str], list[str]] = {}
-    for one in correlations(evidence):
-        body.setdefault((one.measure, NAMES[one.defense]), []).append(str(one))
-    headers = ["measure of diversity", "pairs of", *OUTCOMES.values()]
-    return markdown_table(headers, [[*key, *values] for key, values in body.items()])
+def _moved(study: Study) -> str:
+    """What moves the paper's numbers: other attacks, other training, another seed."""
+    grids = {kind: study.grids[kind] for kind in GRIDS if kind in study.grids}
+    if study.obstacle or not grids:
+        return ""
+    rows = (study.row(defense, study.radii[0]) for defense in COMPARED)
+    seeds = [
+        (row.defense, attack, [record.score.value for _, record in sorted(by_seed.items())])
+        for row in rows
+        for attack in CLAIM_ATTACKS
+        if row and len(by_seed := row.by_attack.get(attack, {})) > 1
+    ]
+    return render("moves.md", study=study, grids=grids, seeds=seeds)
 
 
 def result(studies: Studies) -> str:

@@ -47,7 +47,7 @@ def test_a_number_is_reproduced_within_five_points_and_clean_accuracy_within_one
     one = found[table, attack, "ulm"]
     # The first of ten submodels is right on one image more than the others.
     assert one.difference == pytest.approx((10 * right - 9) / 20000 - paper)
-    assert (one.verdict, one.submodels) == (verdict, 10)
+    assert (one.verdict, one.row.submodels) == (verdict, 10)
     assert found["1", "none", "clm"].reason == "not measured"
 
 
