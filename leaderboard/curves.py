@@ -55,7 +55,8 @@ def sweeps(records: Sequence[Record]) -> dict[tuple[str, str], dict[float, float
     found = {}
     for norm in sorted({record.case.norm for record in records}):
         for row in _widest(records, norm):
-            for attack in sorted({attack for attack, _ in row.sweep}):
+            drawn = (record.case for record in row.measured if record.case.protocol == "draw")
+            for attack in sorted({case.attack for case in drawn} - {"none"}):
                 curve = row.curve(attack)
                 seeds = set.intersection(*map(set, curve.values()))
                 if len(curve.keys() - {0.0}) >= 3 and seeds:
@@ -78,9 +79,10 @@ def _widest(records: Sequence[Record], norm: str) -> list[Row]:
 def _swept(row: Row) -> dict[float, dict[str, BySeed]]:
     """The row's records by eps, where there is more than one attack."""
     by_eps: dict[float, dict[str, BySeed]] = {}
-    for (attack, eps), by_seed in row.sweep.items():
-        if attack in row.attacks():
+    for attack in row.attacks():
+        for eps, by_seed in row.curve(attack).items():
             by_eps.setdefault(eps, {})[attack] = by_seed
+    by_eps.pop(0.0, None)
     return {eps: by_attack for eps, by_attack in sorted(by_eps.items()) if len(by_attack) > 1}
 
 
@@ -95,20 +97,14 @@ def _curve(row: Row, among: Set[str] | None = None) -> Curve | None:
     seeds = set(clean).intersection(*(by[attack] for by in swept.values() for attack in attacks))
     if not claims or len(claims) == len(attacks) or not seeds:
         return None
-    start = _mra(clean, seeds)
-    points = [Point(0.0, start, start)]
+    points = [Point(0.0, *[_mra(clean, seeds)] * 2)]
     for eps, by_attack in swept.items():
-        chosen = {attack: _of(by_attack[attack], seeds) for attack in attacks}
+        chosen = {a: {seed: by_attack[a][seed] for seed in sorted(seeds)} for a in attacks}
         worst = score([*worst_case_by_seed(chosen).values()]).value
         points.append(Point(eps, min(_mra(chosen[attack], seeds) for attack in claims), worst))
-    return Curve(
-        row.label, row.defense, row.submodels, tuple(attacks), tuple(sorted(seeds)), tuple(points)
-    )
-
-
-def _of(by_seed: BySeed, seeds: Set[int]) -> BySeed:
-    return {seed: by_seed[seed] for seed in sorted(seeds)}
+    named = row.label, row.defense, row.submodels
+    return Curve(*named, tuple(attacks), tuple(sorted(seeds)), tuple(points))
 
 
 def _mra(by_seed: BySeed, seeds: Set[int]) -> float:
-    return score([record.answers for record in _of(by_seed, seeds).values()]).value
+    return score([by_seed[seed].answers for seed in sorted(seeds)]).value
