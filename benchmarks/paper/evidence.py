@@ -69,12 +69,10 @@ class Scene:
     @cached_property
     def conforming(self) -> dict[int, tuple[Session, Prepared]]:
         """CLMs of several seeds, by seed, each with a session of that seed."""
-        options = self.session.options
-        seeds = range(options.seed, options.seed + self.figures.conformity)
-        sessions = {k: Session(replace(options, seed=k)) for k in seeds} | {
-            options.seed: self.session
-        }
-        return {k: (one, one.prepare(self.dataset, "clm")) for k, one in sessions.items()}
+        options, sessions = self.session.options, [self.session]
+        for further in range(1, self.figures.conformity):
+            sessions.append(Session(replace(options, seed=options.seed + further)))
+        return {one.options.seed: (one, one.prepare(self.dataset, "clm")) for one in sessions}
 
     def answers(self, population: Population, images: Tensor) -> Tensor:
         """The class that each submodel gives: (N, C, H, W) -> (n, N)."""
@@ -333,10 +331,6 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
     looked_at = dict(scene.prepared)
     if kind == "conformity":
         looked_at |= {f"clm, seed {k}": one for k, (_, one) in scene.conforming.items()}
-    attacks = {
-        name: {"version": ATTACKS[name].version, **scene.parameters(name)}
-        for name in chosen.attacks
-    }
     found = Evidence(
         **about(session, dataset, kind, looked_at),
         parameters={
@@ -344,7 +338,10 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
             **({"eps": scene.eps} if chosen.at_eps else {}),
             "submodels": {name: len(one.population) for name, one in scene.prepared.items()},
             "defenses": {name: one.parameters for name, one in scene.prepared.items()},
-            "attacks": attacks,
+            "attacks": {
+                name: {"version": ATTACKS[name].version, **scene.parameters(name)}
+                for name in chosen.attacks
+            },
         },
         arrays={},
         environment={**environment(options.device), "computation": str(scene.plan)},

@@ -23,7 +23,7 @@ class Baselines:
     robustbench: dict[str, Any]
     published: dict[str, Any]
 
-    def paper_mra(self, dataset: str, attack: str, eps: float, defense: str) -> float | None:
+    def paper_mra(self, dataset: str, defense: str, attack: str, eps: float) -> float | None:
         """The paper's MRA in [0, 1], or None where it has none."""
         tables = self.paper["tables"]
         if attack == "none":

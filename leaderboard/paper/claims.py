@@ -157,7 +157,7 @@ def gain(study: Study, *, above: float) -> Verdict | None:
     """CLM minus ULM is above so many points."""
     dataset, eps = study.setting.dataset, RADII[study.setting.dataset][0]
     clm, ulm = (
-        [PUBLISHED.paper_mra(dataset, attack, eps, name) or 0.0 for attack in CLAIM_ATTACKS]
+        [PUBLISHED.paper_mra(dataset, name, attack, eps) or 0.0 for attack in CLAIM_ATTACKS]
         for name in ("clm", "ulm")
     )
     published = [round(a - b, 4) for a, b in zip(clm, ulm, strict=True)]
@@ -191,7 +191,7 @@ def state_of_the_art(study: Study) -> Verdict | None:
     best = max(listed, key=lambda one: float(one["robust"]))
     least = best["robust"] / 100
     worst = decide(row.worst, least) if gates.trusted(row) else _untrusted(row)
-    paper = PUBLISHED.paper_mra("mnist", "autoattack", eps, "clm-adv")
+    paper = PUBLISHED.paper_mra("mnist", "clm-adv", "autoattack", eps)
     measured = {"row": row, "paper_mra": paper, "best": best}
     return Verdict(decide(row.claimed, least), worst, measured, len(row.seeds))
 

@@ -32,11 +32,6 @@ class Figure(drawing.Figure):
     caption: str
 
 
-Draw = Callable[[Any, Any], None]
-# What draws each kind, with the figure's title, in the report's order.
-_DRAWN: dict[str, tuple[str, Draw]] = {}
-
-
 def gallery(study: Study) -> list[Figure]:
     """All figures that the study's records and evidence allow."""
     shown: dict[str, Any] = {
@@ -71,21 +66,10 @@ def _data(shown: Evidence | TransferTables | Sequence[Curve]) -> bytes:
     return json.dumps([asdict(curve) for curve in shown]).encode()
 
 
-def _draws(kind: str, title: str) -> Callable[[Draw], Draw]:
-    """Register what draws a kind of figure."""
-
-    def register(draw: Draw) -> Draw:
-        _DRAWN[kind] = (title, draw)
-        return draw
-
-    return register
-
-
 def _legend_above(panel: Any) -> None:
     panel.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2, borderaxespad=0, fontsize=9)
 
 
-@_draws("curves", "Robust accuracy at every radius")
 def draw_curves(curves: Sequence[Curve], figure: Any) -> None:
     """All defenses, under attacks on one drawn network and on all at once."""
     left, right = panels(figure, 9.2, 3.8, columns=2, sharey=True)
@@ -101,7 +85,6 @@ def draw_curves(curves: Sequence[Curve], figure: Any) -> None:
     figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
 
 
-@_draws("size", "How many networks")
 def draw_size(evidence: Evidence, figure: Any) -> None:
     """MRA and the worst case against the number of submodels."""
     (panel,) = panels(figure, 6.4, 3.6)
@@ -153,7 +136,6 @@ def transfer_tables(records: Iterable[Record]) -> TransferTables | None:
     return TransferTables(tables, format_radius(transfers[0].case.dataset, eps))
 
 
-@_draws("transfer", "Transfer between networks (Section 4.2)")
 def draw_transfer(tables: TransferTables, figure: Any) -> None:
     """Section 4.2: accuracy of submodel b on images crafted on submodel a, as heat maps."""
     accuracies = tables.accuracies
@@ -174,7 +156,6 @@ def draw_transfer(tables: TransferTables, figure: Any) -> None:
     bar.set_label(f"accuracy (%), PGD, eps {tables.eps}")
 
 
-@_draws("diversity", "Does diversity buy robustness?")
 def draw_diversity(evidence: Evidence, figure: Any) -> None:
     """Each measure of diversity of a pair against its robust accuracy under both attackers."""
     from matplotlib.lines import Line2D
@@ -211,7 +192,6 @@ def draw_diversity(evidence: Evidence, figure: Any) -> None:
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
 
 
-@_draws("saliency", "Saliency maps (Fig. 6)")
 def draw_saliency(evidence: Evidence, figure: Any) -> None:
     """Fig. 6: cosine similarity of saliency maps of all pairs, ULM beside CLM."""
     row = panels(figure, 8.4, 3.6, columns=2, sharey=True)
@@ -229,7 +209,6 @@ def draw_saliency(evidence: Evidence, figure: Any) -> None:
     row[0].set_ylabel("cosine of saliency maps")
 
 
-@_draws("conformity", "Conformity of CLMs (Section 4)")
 def draw_conformity(evidence: Evidence, figure: Any) -> None:
     """Every submodel of several CLMs: its accuracy, clean and under PGD."""
     row = panels(figure, 8.4, 3.2, columns=2)
@@ -245,7 +224,6 @@ def draw_conformity(evidence: Evidence, figure: Any) -> None:
     row[0].set_ylabel("accuracy of each submodel (%)")
 
 
-@_draws("masks", "The mask (Fig. 3)")
 def draw_masks(evidence: Evidence, figure: Any) -> None:
     """Fig. 3: which elements of a filter are counter-linked, channel by channel."""
     from matplotlib.colors import ListedColormap
@@ -262,7 +240,6 @@ def draw_masks(evidence: Evidence, figure: Any) -> None:
     figure.suptitle(f"counter-linked: {int(mask.sum())} of {mask.size}", fontsize=11)
 
 
-@_draws("weights", "First-layer weights (Fig. 4)")
 def draw_weights(evidence: Evidence, figure: Any) -> None:
     """Fig. 4: the distribution of first-layer weights, ULM beside CLM."""
     arrays = {name: evidence.arrays[name].ravel() for name in COMPARED}
@@ -278,7 +255,6 @@ def draw_weights(evidence: Evidence, figure: Any) -> None:
     _legend_above(panel)
 
 
-@_draws("trajectory", "A weight over the retraining (Fig. 5)")
 def draw_trajectory(evidence: Evidence, figure: Any) -> None:
     """Fig. 5: one counter-linked and one free weight in all submodels over the retraining."""
     steps = evidence.arrays["step"]
@@ -295,7 +271,6 @@ def draw_trajectory(evidence: Evidence, figure: Any) -> None:
     left.set_ylabel(f"weight, {len(evidence.arrays['linked'])} submodels")
 
 
-@_draws("examples", "Examples at growing radii")
 def draw_examples(evidence: Evidence, figure: Any) -> None:
     """Images of each class at growing eps, with how many submodels still answer right."""
     images, right = evidence.arrays["images"], evidence.arrays["s"]
@@ -314,3 +289,18 @@ def draw_examples(evidence: Evidence, figure: Any) -> None:
         if column == 0:
             eps = format_radius(evidence.dataset, float(evidence.arrays["eps"][row]))
             panel.set_ylabel(f"eps {eps}", fontsize=9)
+
+
+# What draws each kind, with the figure's title, in the report's order.
+_DRAWN: Mapping[str, tuple[str, Callable[[Any, Any], None]]] = {
+    "curves": ("Robust accuracy at every radius", draw_curves),
+    "size": ("How many networks", draw_size),
+    "transfer": ("Transfer between networks (Section 4.2)", draw_transfer),
+    "diversity": ("Does diversity buy robustness?", draw_diversity),
+    "saliency": ("Saliency maps (Fig. 6)", draw_saliency),
+    "conformity": ("Conformity of CLMs (Section 4)", draw_conformity),
+    "masks": ("The mask (Fig. 3)", draw_masks),
+    "weights": ("First-layer weights (Fig. 4)", draw_weights),
+    "trajectory": ("A weight over the retraining (Fig. 5)", draw_trajectory),
+    "examples": ("Examples at growing radii", draw_examples),
+}

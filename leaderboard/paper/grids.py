@@ -100,33 +100,22 @@ class Way:
     """One of the paper's numbers, measured in one way.
 
     Attributes:
+        defense, attack, eps: which number of the paper's tables it stands beside.
         score: MRA; under the protocol "transfer", its interval is where the MRA of as many members
             trained anew would lie.
-        paper: the number itself, or None where the paper has none.
+        paper: the number itself, or None where the paper has none; near: whether this is near it.
         accuracies: (n, n) under the protocol "transfer", else None.
     """
 
     training: Training
     cell: Cell
+    defense: str
+    attack: str
     eps: float
     score: Score
     paper: float | None
+    near: bool
     accuracies: npt.NDArray[np.float64] | None
-
-    @property
-    def defense(self) -> str:
-        """Whose number of the paper it stands beside."""
-        return self.training.defense
-
-    @property
-    def attack(self) -> str:
-        """Under which attack of the paper's tables."""
-        return self.cell.attack
-
-    @property
-    def near(self) -> bool:
-        """Whether the paper has such a number, and this reproduces it."""
-        return near(self.attack, self.score.value, self.paper)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,14 +129,6 @@ class Grid:
     def shares_only(self) -> bool:
         """Whether the answers of single members were not kept."""
         return any(not way.cell.record for row in self.rows for way in row)
-
-    @property
-    def by_defense(self) -> dict[str, list[tuple[Way, ...]]]:
-        """The rows of each defense."""
-        found: dict[str, list[tuple[Way, ...]]] = {}
-        for row in self.rows:
-            found.setdefault(row[0].defense, []).append(row)
-        return found
 
     @property
     def near_all(self) -> list[str]:
@@ -213,7 +194,8 @@ def _row(layout: Layout, training: Training, by_key: Mapping[str, Record]) -> tu
         else:
             s = np.frombuffer(cell.right, np.uint8) / training.submodels
             score = metrics.score([Answers(s[np.newaxis])])
-        eps = layout.eps if cell.attack != "none" else 0.0
-        paper = PUBLISHED.paper_mra(layout.dataset, cell.attack, eps, training.defense)
-        ways.append(Way(training, cell, eps, score, paper, accuracies))
+        which = training.defense, cell.attack, layout.eps if cell.attack != "none" else 0.0
+        paper = PUBLISHED.paper_mra(layout.dataset, *which)
+        close = near(cell.attack, score.value, paper)
+        ways.append(Way(training, cell, *which, score, paper, close, accuracies))
     return tuple(ways)

@@ -9,8 +9,7 @@ import numpy as np
 
 from leaderboard import gates, metrics
 from leaderboard.formats import describe
-from leaderboard.metrics import Score
-from leaderboard.paper.claims import FAILS, HOLDS, decide, judge_claims, worst_difference
+from leaderboard.paper.claims import decide, judge_claims, worst_difference
 from leaderboard.paper.comparison import Comparison, check_paper, compare
 from leaderboard.paper.evidence import ADVERSARIAL, COMPARED
 from leaderboard.paper.figures import gallery
@@ -162,32 +161,24 @@ def _opening(study: Study) -> str:
     rows = _rows(study)
     plain = [rows[name] for name in COMPARED if name in rows and rows[name].claimed]
     gain = worst_difference(*reversed(plain)) if len(plain) == len(COMPARED) else None
-    remains = ""
-    if gain and max(row.worst.high for row in plain if row.worst) > NOTHING:
-        remains = {
-            HOLDS: "; a gain remains",
-            FAILS: "; the gain is gone",
-        }.get(decide(gain, 0), "; whether a gain remains is undecided")
+    left = max(row.worst.high for row in plain if row.worst) if gain else 0.0
     trained = [rows[n] for n in (*ADVERSARIAL, "single-adv") if n in rows and rows[n].complete]
-    best: Row | None = None
-    differences: dict[str, Score | None] = {}
-    if len(trained) == 3:
-        best = max(trained[:2], key=lambda row: row.worst.value if row.worst else 0.0)
-        averaged = gates.excess(best.cascade, best.by_protocol.get("average", {}))
-        differences = {
-            "a single network": metrics.shared_difference(
-                best.worst_by_seed, trained[2].worst_by_seed
-            ),
-            "its own best member": best.gain,
-            "the average of its members": averaged,
-        }
+    trained = trained if len(trained) == 3 else []
+    best = max(trained[:2], key=lambda row: row.worst.value if row.worst else 0.0, default=None)
+    differences = best and {
+        "a single network": metrics.shared_difference(best.worst_by_seed, trained[2].worst_by_seed),
+        "its own best member": best.gain,
+        "the average of its members": gates.excess(
+            best.cascade, best.by_protocol.get("average", {})
+        ),
+    }
     return render_macro(
         *("result.md", "opening"),
         study=study,
         rows=rows,
         gain=gain,
-        remains=remains,
-        trained=trained if best else [],
+        remains=decide(gain, 0) if gain and left > NOTHING else "",
+        trained=trained,
         failing=[NAMES[row.defense] for row in trained if not gates.trusted(row)],
         best=best,
         differences=differences,
