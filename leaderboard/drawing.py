@@ -28,22 +28,7 @@ OTHER_COLORS = ("#56b4e9", "#9467bd", "#8c6d31", "#b5bd61")
 FOREGROUND = "#808080"
 # Tells a figure of ours from others' files.
 MARK = "randomized-defense-bench"
-
-_COLORED = ("text.color", "axes.labelcolor", "axes.edgecolor", "grid.color", "xtick.color")
-_STYLE: dict[Any, Any] = {
-    **dict.fromkeys((*_COLORED, "ytick.color"), FOREGROUND),
-    "svg.hashsalt": MARK,
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-}
+STYLE = Path(__file__).with_name("figures.mplstyle")
 
 
 @dataclass(frozen=True)
@@ -73,7 +58,8 @@ class Figure:
         import matplotlib
         from matplotlib.figure import Figure as Sheet
 
-        with matplotlib.rc_context(_STYLE):
+        # Nothing of the user's own settings.
+        with matplotlib.rc_context(fname=STYLE):
             sheet, buffer = Sheet(layout="constrained"), io.StringIO()
             self.draw(sheet)
             metadata = {"Date": None, "Creator": MARK, "Description": self._description}
