@@ -86,4 +86,4 @@ def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, Figure]]:
 
 def with_result(readme: str, text: str) -> str:
     """The README with what was found between its markers."""
-    return _README_BLOCK.sub(lambda _: f"\n{text}\n", readme)
+    return _README_BLOCK.sub(lambda _: f"\n{text}\n\n", readme)

@@ -20,10 +20,9 @@ from leaderboard.paper.names import (
     PUBLISHED,
     RADII,
     SUBMODELS,
-    format_radius,
 )
 from leaderboard.paper.studies import Study
-from leaderboard.paper.templating import render, render_macro
+from leaderboard.paper.templating import render
 from leaderboard.ranking import ranking
 from leaderboard.render import FIRST_LINE
 from leaderboard.rows import Row
@@ -55,13 +54,14 @@ def render_paper(studies: Studies) -> str:
         compared=compared,
         judged=judge_claims(studies),
         link=_link,
-        trained={study.setting.dataset: _trained(study) for study in of_the_paper},
+        trained=[(study, _rows(study).values()) for study in of_the_paper],
+        effects_of_ten=_effects_of_ten,
         tables=[(_heading(n), mine, _worst(mine[0])) for n, mine in by_table.items()],
         checks=check_paper(compared),
         moved={name: text for name, study in studies.items() if (text := _moved(study))},
         galleries=[(study, gallery(study)) for study in (*of_the_paper, *others)],
     )
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", text) + "\n"
 
 
 def _heading(number: str) -> str:
@@ -76,29 +76,17 @@ def _link(section: str, dataset: str) -> str:
     return f"[{section}](#{anchor})"
 
 
-def _trained(study: Study) -> list[tuple[Row, list[tuple[float, float]]]]:
-    """Our rows, each with the effect of the paper's n at every radius."""
-    return [
-        (
-            row,
-            [
-                (eps, effect)
-                for eps in study.radii
-                if (at_eps := study.row(row.defense, eps))
-                and (effect := _effect_of_ten(at_eps)) is not None
-            ],
-        )
-        for row in _rows(study).values()
-    ]
-
-
-def _effect_of_ten(row: Row) -> float | None:
-    """By how much MRA would rise with the paper's n; see `Transfer.expected_mra`."""
-    measured = [metrics.transfer(r.correct) for r in row.by_protocol.get("transfer", {}).values()]
-    if row.submodels in (1, SUBMODELS) or not measured:
-        return None
-    gaps = [transfer.others - transfer.own for transfer in measured]
-    return (1 / row.submodels - 1 / SUBMODELS) * float(np.mean(gaps))
+def _effects_of_ten(study: Study, defense: str) -> list[tuple[float, float]]:
+    """By how much MRA would rise with the paper's n, by eps; see `Transfer.expected_mra`."""
+    effects = []
+    for eps in study.radii:
+        row = study.row(defense, eps)
+        by_seed = row.by_protocol.get("transfer", {}) if row else {}
+        if row and by_seed and row.submodels not in (1, SUBMODELS):
+            transfers = [metrics.transfer(record.correct) for record in by_seed.values()]
+            gap = float(np.mean([transfer.others - transfer.own for transfer in transfers]))
+            effects.append((eps, (1 / row.submodels - 1 / SUBMODELS) * gap))
+    return effects
 
 
 def _worst(one: Comparison) -> list[tuple[Row, str]]:
@@ -124,24 +112,16 @@ def _moved(study: Study) -> str:
 
 def result(studies: Studies) -> str:
     """What the README opens with: the verdict, one table, one plot; from the datasets' studies."""
-    if not studies:
-        return "Nothing has been measured yet.\n"
-    study = studies.get("mnist") or next(iter(studies.values()))
-    if not study.radii:
-        return "Nothing has been attacked yet.\n"
-    eps = format_radius(study.setting.dataset, study.radii[0])
-    checked = [(row, gates.check(row)) for row in _rows(study).values()]
-    parts = [
-        "" if study.obstacle else _opening(study),
-        f"**{describe(study.setting)}, Linf, eps = {eps}**",
-        ranking(checked, ("defense", "n", "clean", "claimed", "**worst case**", "gates")),
-        *(
-            f"![{figure.title}](leaderboard/figures/{figure.file})\n\n{figure.caption}"
-            for figure in gallery(study)
-            if figure.kind == "curves"
-        ),
-    ]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    study = studies.get("mnist") or next(iter(studies.values()), None)
+    checked = [(row, gates.check(row)) for row in _rows(study).values()] if study else []
+    columns = ("defense", "n", "clean", "claimed", "**worst case**", "gates")
+    return render(
+        "result.md",
+        study=study,
+        opening=_opening(study) if study and study.radii and not study.obstacle else "",
+        table=ranking(checked, columns),
+        curves=[figure for figure in gallery(study) if figure.kind == "curves"] if study else [],
+    )
 
 
 def _rows(study: Study, eps: float | None = None) -> dict[str, Row]:
@@ -172,8 +152,8 @@ def _opening(study: Study) -> str:
             best.cascade, best.by_protocol.get("average", {})
         ),
     }
-    return render_macro(
-        *("result.md", "opening"),
+    return render(
+        "opening.md",
         study=study,
         rows=rows,
         gain=gain,

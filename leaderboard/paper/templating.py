@@ -20,8 +20,8 @@ _TEMPLATES.filters["spelled"] = names.NAMES.get
 
 
 def render(template: str, **values: Any) -> str:
-    """A template's text."""
-    return _TEMPLATES.get_template(f"{template}.j2").render(values)
+    """A template's text, without white space around it."""
+    return _TEMPLATES.get_template(f"{template}.j2").render(values).strip()
 
 
 def render_macro(template: str, macro: str, *values: Any, **more: Any) -> str:

@@ -158,7 +158,7 @@ def test_without_measurements_every_number_of_the_paper_is_there_and_says_why_ou
     text = report([], [])
     assert text.count("not comparable (not measured)") == 68
     assert "0 reproduced, 0 not reproduced, 68 not comparable (of them 68 not measured)" in text
-    assert result({}) == "Nothing has been measured yet.\n"
+    assert result({}) == "Nothing has been measured yet."
 
 
 def variants(ulm, clm, **more):
