@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from leaderboard import baselines, records
+from leaderboard.curves import figures
 from leaderboard.drawing import MARK, Figure
 from leaderboard.files import write_atomically
 from leaderboard.paper import grids
@@ -16,7 +17,6 @@ from leaderboard.paper.evidence import Evidence
 from leaderboard.paper.figures import gallery
 from leaderboard.paper.report import render_paper, result
 from leaderboard.paper.studies import studies
-from leaderboard.plots import figures
 from leaderboard.render import render
 from leaderboard.speed import Timing
 

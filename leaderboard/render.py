@@ -11,8 +11,7 @@ import numpy as np
 
 from leaderboard import formats, gates, metrics, ranking, rows
 from leaderboard.baselines import Baselines
-from leaderboard.curves import sweeps
-from leaderboard.plots import sweep_file_name
+from leaderboard.curves import sweep_file_name, sweeps
 from leaderboard.records import KINDS, Record
 from leaderboard.rows import Row, Setting
 from leaderboard.speed import Timing
@@ -24,6 +23,7 @@ TRIES = (1, 2, 5, 10, math.inf)
 ROBUSTBENCH_ARCHITECTURES = ("ResNet-18", "PreActResNet-18", "WideResNet-28-10", "WideResNet-34-10")
 
 _TEMPLATES = templates(__package__)
+_TEMPLATES.globals |= {"of_some_seeds": ranking.of_some_seeds, "passed": gates.passed}
 _TEMPLATES.filters |= {"figure": formats.format_figure, "seconds": rows.seconds_a_seed}
 
 
@@ -62,7 +62,7 @@ def _shown(
                 "eps": formats.format_eps(eps, ranked[0].facts.eps_unit if ranked else 1.0),
                 "rows": ranked,
                 "ranking": ranking.ranking(checked),
-                "notes": ranking.notes(checked),
+                "checked": checked,
                 "draws": [(row, draw(row)) for row in ranked if row.submodels * row.draws > 1],
                 "attacks": attacks(ranked),
                 "gates": ranking.gate_details(checked),

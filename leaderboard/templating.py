@@ -7,7 +7,6 @@ import re
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from leaderboard import formats
-from leaderboard.markdown import escape, markdown_table
 
 
 def templates(package: str) -> Environment:
@@ -23,7 +22,7 @@ def templates(package: str) -> Environment:
         "code": lambda name: f"`{name}`",
         "difference": formats.format_difference,
         "eps": formats.format_eps,
-        "inert": escape,
+        "inert": formats.escape,
         "paragraph": lambda text: " ".join(text.split()),
         "parameters": formats.format_parameters,
         "percent": formats.format_percent,
@@ -42,4 +41,4 @@ def _aligned(text: str) -> str:
     """
     rows = re.split(r"\|\s*\n\s*\|", text.strip()[1:-1])
     header, *body = ([cell.strip() for cell in row.split("|")] for row in rows)
-    return markdown_table(header, body)
+    return formats.markdown_table(header, body)

@@ -295,6 +295,16 @@ def _transfers(study: Study, enough: Callable[[int], bool]) -> dict[str, BySeed]
     return found if len(found) == len(COMPARED) else {}
 
 
+def _at_most(
+    limit: float, scores: Mapping[str, Score], transfers: Mapping[str, BySeed], **measured: Any
+) -> Verdict | None:
+    """Whether the scores that follow from transfers are below a limit; None without transfers."""
+    verdict = _all_of(decide(score, high=limit) for score in scores.values())
+    trainings = min(map(len, transfers.values()), default=0)
+    measured["transfers"] = transfers
+    return Verdict(verdict, NO_MATTER, measured, trainings) if transfers else None
+
+
 def attacked_one_fails(study: Study, *, below: float) -> Verdict | None:
     """Robust accuracy is below so many percent where the attacked submodel answers."""
     transfers = _transfers(study, lambda n: n > 1)
@@ -302,10 +312,7 @@ def attacked_one_fails(study: Study, *, below: float) -> Verdict | None:
     for name, by_seed in transfers.items():
         sides = own_and_others(by_seed)
         own[name], others[name] = (metrics.score(list(side.values())) for side in sides)
-    verdict = _all_of(decide(score, high=below / 100) for score in own.values())
-    measured = {"transfers": transfers, "own": own, "others": others}
-    trainings = min(map(len, transfers.values()), default=0)
-    return Verdict(verdict, NO_MATTER, measured, trainings) if transfers else None
+    return _at_most(below / 100, own, transfers, own=own, others=others)
 
 
 def size_is_nothing(study: Study, *, most: float) -> Verdict | None:
@@ -317,10 +324,7 @@ def size_is_nothing(study: Study, *, most: float) -> Verdict | None:
         gains[name] = Score(*(part / SUBMODELS for part in (gap.value, gap.low, gap.high)))
         expected = [metrics.transfer(record.correct).expected_mra for record in by_seed.values()]
         now[name] = float(np.mean(expected))
-    verdict = _all_of(decide(one, high=most / 100) for one in gains.values())
-    measured = {"transfers": transfers, "now": now, "gains": gains}
-    trainings = min(map(len, transfers.values()), default=0)
-    return Verdict(verdict, NO_MATTER, measured, trainings) if transfers else None
+    return _at_most(most / 100, gains, transfers, now=now, gains=gains)
 
 
 _JUDGES: Mapping[str, Callable[..., Verdict | None]] = {

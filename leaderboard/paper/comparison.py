@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from scipy.special import ndtri
 
@@ -113,41 +113,34 @@ def _published(tables: Mapping[str, Any]) -> Iterator[tuple[str, str, float, str
                 yield number, dataset, eps, attack, defense, percent / 100
 
 
-@dataclass(frozen=True)
-class PaperCheck:
-    """Whether published MRA under a strong attack is no higher than under a weak one."""
+class PaperCheck(NamedTuple):
+    """Whether published MRA under a strong attack is no higher than under a weak one.
+
+    Attributes:
+        excess: MRA under the strong attack minus that under the weak one; any above 0 fails.
+        by_chance: whether it is within sampling error; published numbers cannot be paired by image.
+        ours: the same difference between our results, or None where it was not measured.
+    """
 
     name: str
     strong: Comparison
     weak: Comparison
-
-    @property
-    def excess(self) -> float:
-        """MRA under the strong attack minus that under the weak one; any above 0 fails."""
-        return self.strong.paper - self.weak.paper
-
-    @property
-    def by_chance(self) -> bool:
-        """Whether it is within sampling error; published numbers allow no pairing of images."""
-        variance = sum(one.paper * (1 - one.paper) for one in (self.strong, self.weak))
-        quantile = float(ndtri((1 + CONFIDENCE) / 2))
-        return abs(self.excess) < quantile * math.sqrt(variance / PAPER_IMAGES)
-
-    @property
-    def ours(self) -> Score | None:
-        """The same difference between our results, or None where it was not measured."""
-        row, study = self.strong.row, self.strong.study
-        if not row or not study or study.obstacle:
-            return None
-        sides = (row.by_attack.get(one.attack, {}) for one in (self.strong, self.weak))
-        return gates.excess(*sides)
+    excess: float
+    by_chance: bool
+    ours: Score | None
 
 
 def check_paper(compared: Sequence[Comparison]) -> list[PaperCheck]:
     """The checks on each column of the paper's tables."""
     by_place = {(one.table, one.defense, one.attack): one for one in compared}
-    return [
-        PaperCheck(name, by_place[*column, strong], by_place[*column, weak])
-        for column in dict.fromkeys((one.table, one.defense) for one in compared if one.eps)
-        for (strong, weak), name in CHECKS.items()
-    ]
+    quantile, checks = float(ndtri((1 + CONFIDENCE) / 2)), []
+    for table, defense in dict.fromkeys((one.table, one.defense) for one in compared if one.eps):
+        for attacks, name in CHECKS.items():
+            strong, weak = pair = [by_place[table, defense, attack] for attack in attacks]
+            excess = strong.paper - weak.paper
+            error = math.sqrt(sum(one.paper * (1 - one.paper) for one in pair) / PAPER_IMAGES)
+            by_seed = [one.row.by_attack.get(one.attack, {}) if one.row else {} for one in pair]
+            ours = None if not strong.study or strong.study.obstacle else gates.excess(*by_seed)
+            by_chance = abs(excess) < quantile * error
+            checks.append(PaperCheck(name, strong, weak, excess, by_chance, ours))
+    return checks

@@ -18,7 +18,7 @@ from benchmarks.evaluation import evaluate
 from defenses import Population
 from leaderboard import baselines, records
 from leaderboard.files import write_sealed
-from leaderboard.markdown import escape, markdown_table
+from leaderboard.formats import escape, markdown_table
 from leaderboard.records import Case, RecordError
 from leaderboard.render import render
 
