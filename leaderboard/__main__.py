@@ -3,8 +3,6 @@
 The report on the paper and what the README says of the result are rebuilt and checked with it.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Arrays in JSON: compressed, and in base64 by msgspec."""
 
-from __future__ import annotations
-
 import math
 import zlib
 from typing import Annotated, Any, Literal

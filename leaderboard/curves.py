@@ -1,7 +1,5 @@
 """What is left of each defense at every eps: by attack, and under each of the two attackers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How all figures are drawn: SVG that reads on light and dark backgrounds."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """Files that are either the old or the new, never half of one, and that tell if they changed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """How numbers, settings and tables are printed, in Markdown that shows what it is given."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Gates: what a row's own figures must look like before its rank is believed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

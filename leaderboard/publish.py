@@ -1,7 +1,5 @@
 """Where the page lies on disk: beside the records, rebuilt from them or checked against them."""
 
-from __future__ import annotations
-
 import re
 from itertools import chain
 from pathlib import Path

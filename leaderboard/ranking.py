@@ -1,7 +1,5 @@
 """The ranking: rows that passed their checks, by what the worst case leaves."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Records: one measured case a file, with all it takes to get the same number again."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The page: a pure function of the records and the published figures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction

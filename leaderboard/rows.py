@@ -1,7 +1,5 @@
 """Rows of the page: records gathered by what may be ranked together."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

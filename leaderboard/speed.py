@@ -1,7 +1,5 @@
 """Timings: what the suite's own work costs, beside other tools on the same machine in one run."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Annotated

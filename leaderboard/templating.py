@@ -1,7 +1,5 @@
 """Prose and tables, in Jinja templates; numbers are computed elsewhere and printed by filters."""
 
-from __future__ import annotations
-
 import re
 
 from jinja2 import Environment, PackageLoader, StrictUndefined

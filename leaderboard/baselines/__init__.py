@@ -1,7 +1,5 @@
 """Published figures, shown as published: each file names its source, commit and date."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from fractions import Fraction

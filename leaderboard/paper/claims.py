@@ -4,8 +4,6 @@
 measured is put in words by `templates/measured.md.j2`.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """The numbers of the paper's tables: beside ours with a verdict, and checked against each other."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Evidence: what the paper's figures show beyond `correct[n, N]`, as arrays, one file each."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Collection, Mapping

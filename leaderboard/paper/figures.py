@@ -1,7 +1,5 @@
 """The paper's figures and others on its claims, drawn from our populations."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -53,17 +51,6 @@ def gallery(study: Study) -> list[Figure]:
         for kind, (title, draw) in _DRAWN.items()
         if shown.get(kind)
     ]
-
-
-def _data(shown: Evidence | TransferTables | Sequence[Curve]) -> bytes:
-    """What tells whether a figure must be drawn again."""
-    if isinstance(shown, Evidence):
-        arrays = sorted(shown.arrays.items())
-        heads = (json.dumps([name, array.shape, str(array.dtype)]) for name, array in arrays)
-        return b"".join(h.encode() + a.tobytes() for h, (_, a) in zip(heads, arrays, strict=True))
-    if isinstance(shown, TransferTables):
-        return b"".join(name.encode() + t.tobytes() for name, t in shown.accuracies.items())
-    return json.dumps([asdict(curve) for curve in shown]).encode()
 
 
 def _legend_above(panel: Any) -> None:
@@ -134,6 +121,17 @@ def transfer_tables(records: Iterable[Record]) -> TransferTables | None:
     last = {record.case.defense: record for record in transfers if record.case.eps == eps}
     tables = {n: metrics.transfer(last[n].correct).accuracies for n in COMPARED if n in last}
     return TransferTables(tables, format_radius(transfers[0].case.dataset, eps))
+
+
+def _data(shown: Evidence | TransferTables | Sequence[Curve]) -> bytes:
+    """What tells whether a figure must be drawn again."""
+    if isinstance(shown, Evidence):
+        arrays = sorted(shown.arrays.items())
+        heads = (json.dumps([name, array.shape, str(array.dtype)]) for name, array in arrays)
+        return b"".join(h.encode() + a.tobytes() for h, (_, a) in zip(heads, arrays, strict=True))
+    if isinstance(shown, TransferTables):
+        return b"".join(name.encode() + t.tobytes() for name, t in shown.accuracies.items())
+    return json.dumps([asdict(curve) for curve in shown]).encode()
 
 
 def draw_transfer(tables: TransferTables, figure: Any) -> None:

@@ -1,7 +1,5 @@
 """Correlations of diversity with robustness, over the pairs of a population."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

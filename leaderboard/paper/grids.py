@@ -4,8 +4,6 @@ A grid says in words what it is of; what was measured are ordinary records besid
 were measured before the answers of single members were kept: they hold shares only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the paper is about: its datasets, radii, defenses, attacks and published numbers."""
 
-from __future__ import annotations
-
 from leaderboard import baselines
 from leaderboard.formats import format_eps
 

@@ -1,7 +1,5 @@
 """The report on the paper: its numbers, its claims and its figures beside ours."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

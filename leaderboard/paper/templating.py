@@ -1,7 +1,5 @@
 """The report's templates."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from leaderboard.paper import names
