@@ -113,7 +113,7 @@ class Row:
         """Records of the attack that combines others, the newest; empty where it was not run."""
         return next((self.by_attack[attack] for attack in self.attacks("cascade")), {})
 
-    @property
+    @cached_property
     def claimed(self) -> Score | None:
         """Accuracy under the strongest of the attacks by which the defense's authors measure it.
 
@@ -133,7 +133,7 @@ class Row:
         tried = sorted(self.attacks())
         return worst_case_by_seed({attack: self.by_attack[attack] for attack in tried})
 
-    @property
+    @cached_property
     def worst(self) -> Score | None:
         """Worst-case accuracy: per image the strongest of all attacks run, selected and scored."""
         return score([*self.worst_by_seed.values()]) if self.worst_by_seed else None

@@ -4,8 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import samples
-from grid_samples import grid, told_apart
-from samples import record
+from samples import grid, record, told_apart
 
 from leaderboard.metrics import Score
 from leaderboard.paper.claims import (
@@ -48,14 +47,9 @@ def attacked(name, left, *, worst=0, clean=990, eps=0.3, **cell):
 
     It passes all gates.
     """
-    cell = {**MANY, "defense": name, **cell}
     left = left if isinstance(left, dict) else dict.fromkeys(PAPER, left)
-    return [
-        record(clean, attack="none", **cell),
-        *(record(right, attack=attack, eps=eps, **cell) for attack, right in left.items()),
-        record(worst, attack="worst-case", eps=eps, **cell),
-        *samples.checks(name, worst, eps=eps, **{k: v for k, v in cell.items() if k != "defense"}),
-    ]
+    attacks = {**left, "worst-case": worst}
+    return samples.gated(name, worst, attacks=attacks, clean=clean, eps=eps, **{**MANY, **cell})
 
 
 def test_nothing_is_claimed_of_what_was_not_measured():
@@ -117,11 +111,7 @@ def test_there_is_no_worst_case_before_the_cascade_was_run_on_both():
 
 
 def test_a_row_that_fails_a_gate_decides_nothing_in_the_worst_case():
-    masked = [
-        replace(one, zero_gradients=0.5) if one.case.attack == "none" else one
-        for one in attacked("clm", 550, worst=350)
-    ]
-    records = [*attacked("ulm", 300), *masked]
+    records = [*attacked("ulm", 300), *samples.masked(attacked("clm", 550, worst=350), "clm")]
     failed = UNTRUSTED.format("failed")
     assert both_verdicts("around 20 points", records) == (HOLDS, failed)
     assert judged("best against EOT", records).worst == failed

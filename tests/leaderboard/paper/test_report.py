@@ -4,8 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import samples
-from grid_samples import grid, told_apart, training
-from samples import gated, record
+from samples import gated, grid, masked, record, told_apart, training
 
 from leaderboard import baselines
 from leaderboard.paper.comparison import compare
@@ -100,9 +99,8 @@ def report(records=None, evidence=None, grids=None):
 
 def verdict(attack, defense, grids):
     """What the report says of one number of the paper's."""
-    rows = report(grids=grids).split("### Table 2")[1].split("###")[0].splitlines()
-    (row,) = (line for line in rows if line.startswith(f"| {attack} ") and f"| {defense} (" in line)
-    return row.split("|")[-2].strip()
+    table = report(grids=grids).split("### Table 2")[1].split("###")[0]
+    return cells(table, attack, f"{defense} (n=2)")[-1]
 
 
 def moved(*grids):
@@ -307,16 +305,6 @@ def opening(left, spoil=list, n=10):
 )
 def test_the_opening_says_what_was_measured(left, words):
     assert words in opening(left)
-
-
-def masked(measured, *defenses):
-    """The same where half of the images of these have no gradient, which fails a gate."""
-    return [
-        replace(one, zero_gradients=0.5)
-        if one.case.attack == "none" and one.case.defense in defenses
-        else one
-        for one in measured
-    ]
 
 
 TRAINED = {"ulm-adv": 800, "clm-adv": 780, "single-adv": 700}
