@@ -1,10 +1,12 @@
 """Records made by hand, for the tests of this folder."""
 
 import hashlib
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 
 import numpy as np
 
+from leaderboard.files import write_sealed
 from leaderboard.paper.evidence import Evidence
 from leaderboard.paper.grids import Cell, Layout, Training, scored
 from leaderboard.records import Case, Facts, Record
@@ -31,6 +33,24 @@ CELL = Case(
     budget="quick",
     seed=0,
 )
+
+
+def same(first, second):
+    """Whether two records are equal, arrays and all."""
+    arrays = ("correct", "selecting")
+    return all(
+        np.array_equal(getattr(first, f.name), getattr(second, f.name))
+        if f.name in arrays
+        else getattr(first, f.name) == getattr(second, f.name)
+        for f in fields(first)
+    )
+
+
+def spoil(path, **changes):
+    """Change a file as somebody would who seals it again."""
+    content = {**json.loads(path.read_text()), **changes}
+    content.pop("seal")
+    write_sealed(path, content)
 
 
 def weights_sha256(defense, submodels=2, seed=0, parameters=CELL.defense_parameters):
@@ -203,7 +223,7 @@ def evidence(kind, *, seed=0, **changes):
             )
         },
     }
-    fields = {
+    parts = {
         **OF_A_STUDY,
         "kind": kind,
         "seed": seed,
@@ -212,7 +232,7 @@ def evidence(kind, *, seed=0, **changes):
         "arrays": arrays[kind],
         "environment": {"device": "cpu"},
     }
-    return Evidence(**{**fields, **changes})
+    return Evidence(**{**parts, **changes})
 
 
 def training(defense, shares, *, name="", ours=None, more=""):
@@ -242,5 +262,5 @@ def told_apart(defense, by_attack):
 
 def grid(kind, *trainings, eps=0.3, **changes):
     """A grid of shares."""
-    fields = {**OF_A_STUDY, "budget": "paper", "images": 10, "populations": {}, **changes}
-    return scored(Layout(kind=kind, eps=eps, trainings=trainings, **fields), {})
+    parts = {**OF_A_STUDY, "budget": "paper", "images": 10, "populations": {}, **changes}
+    return scored(Layout(kind=kind, eps=eps, trainings=trainings, **parts), {})

@@ -1,23 +1,11 @@
 import json
 from dataclasses import fields, replace
 
-import numpy as np
 import pytest
-from samples import CELL, record
+from samples import CELL, record, same, spoil
 
 from leaderboard import records
-from leaderboard.files import write_sealed
 from leaderboard.records import RecordError
-
-
-def same(a, b):
-    assert np.array_equal(a.correct, b.correct)
-    assert np.array_equal(a.selecting, b.selecting)
-    return all(
-        getattr(a, f.name) == getattr(b, f.name)
-        for f in fields(a)
-        if f.name not in ("correct", "selecting")
-    )
 
 
 @pytest.mark.parametrize(
@@ -69,13 +57,6 @@ def test_every_part_of_a_case_changes_its_key():
 
 def test_the_key_is_readable():
     assert CELL.key.startswith("mnist-ulm-pgd-linf-0.3-quick-s0-")
-
-
-def spoil(path, **changes):
-    """Change a record as somebody would who seals it again."""
-    content = {**json.loads(path.read_text()), **changes}
-    content.pop("seal")
-    write_sealed(path, content)
 
 
 def test_changed_parts_are_refused_by_name(tmp_path):

@@ -1,9 +1,7 @@
-import json
-
 import pytest
 from msgspec.structs import replace
+from samples import spoil
 
-from leaderboard.files import write_sealed
 from leaderboard.records import RecordError
 from leaderboard.speed import Timing
 
@@ -40,9 +38,7 @@ def test_each_device_keeps_its_own_and_a_later_one_replaces(tmp_path):
 )
 def test_what_is_no_timing_is_refused_by_name(tmp_path, field, value, words):
     path = TIMING.write(tmp_path)
-    content = {**json.loads(path.read_text()), field: value}
-    content.pop("seal")
-    write_sealed(path, content)
+    spoil(path, **{field: value})
     with pytest.raises(RecordError, match="crafting-lenet5-quick-nvidia-h200.json") as error:
         Timing.read_all(tmp_path)
     assert words in str(error.value)

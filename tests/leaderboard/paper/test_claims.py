@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import samples
-from samples import grid, record, told_apart
+from samples import CLAIM, grid, record, told_apart
 
 from leaderboard.metrics import Score
 from leaderboard.paper.claims import (
@@ -20,8 +20,7 @@ from leaderboard.paper.claims import (
 from leaderboard.paper.studies import studies
 
 MANY = {"images": 1000, "submodels": 1, "budget": "paper"}
-CLAIMS = ("fgsm", "mifgsm", "pgd", "autoattack")
-PAPER = (*CLAIMS, "pgd-eot")
+PAPER = (*CLAIM, "pgd-eot")
 
 
 def judged(words, records=(), seen=(), grids=()):
@@ -171,7 +170,7 @@ def test_alike_means_under_every_attack_of_the_paper():
     # Ours draws networks: another attack than the paper's.
     assert alike({"pgd-eot": 850})[0] == HOLDS
     assert alike({}, worst=700) == (HOLDS, FAILS)
-    part = dict.fromkeys(CLAIMS[:3], 900)
+    part = dict.fromkeys(CLAIM[:3], 900)
     records = [*attacked("ulm-adv", part), *attacked("clm-adv", part)]
     assert verdict("perform alike on MNIST", records) == NOT_MEASURED
 
@@ -192,7 +191,7 @@ def test_the_larger_radius_must_show_the_published_order():
     def by_network(spread, eps=0.4):
         around = np.outer([-spread, 0, spread], np.ones(3))
         trainings = (
-            told_apart(name, {attack: left[attack] / 1000 + around for attack in CLAIMS})
+            told_apart(name, {attack: left[attack] / 1000 + around for attack in CLAIM})
             for name, left in (("ulm-adv", ulm), ("clm-adv", clm))
         )
         return grid("networks", *trainings, eps=eps)
@@ -220,7 +219,7 @@ def test_at_16_255_clm_adv_must_be_ahead_everywhere():
 
 def test_expectation_is_judged_once_it_draws():
     def clm(eot):
-        left = {**dict.fromkeys(CLAIMS, 300), "pgd-eot": eot}
+        left = {**dict.fromkeys(CLAIM, 300), "pgd-eot": eot}
         return both_verdicts("best against EOT", attacked("clm", left))
 
     assert clm(400) == (NO_MATTER, HOLDS)

@@ -1,5 +1,3 @@
-import json
-
 import msgspec
 import numpy as np
 import pytest
@@ -7,7 +5,6 @@ import samples
 from msgspec.structs import asdict, replace
 
 from leaderboard.arrays import pack
-from leaderboard.files import write_sealed
 from leaderboard.paper.evidence import KINDS, Evidence
 from leaderboard.records import RecordError
 
@@ -66,9 +63,7 @@ def array(values=ZEROS, **changes):
 )
 def test_what_is_no_evidence_is_refused_by_name(tmp_path, changes, words):
     path = samples.evidence("trajectory").write(tmp_path)
-    content = {**json.loads(path.read_text()), **changes}
-    content.pop("seal")
-    write_sealed(path, content)
+    samples.spoil(path, **changes)
     with pytest.raises(RecordError, match="trajectory-mnist-quick") as error:
         Evidence.read_all(tmp_path)
     assert words in str(error.value)
