@@ -6,19 +6,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from leaderboard import gates, metrics
-from leaderboard.formats import describe
 from leaderboard.paper.claims import decide, judge_claims, worst_difference
 from leaderboard.paper.comparison import Comparison, check_paper, compare
 from leaderboard.paper.evidence import ADVERSARIAL, COMPARED
 from leaderboard.paper.figures import gallery
 from leaderboard.paper.grids import GRIDS
-from leaderboard.paper.names import (
-    CLAIM_ATTACKS,
-    NAMES,
-    PUBLISHED,
-    RADII,
-    SUBMODELS,
-)
+from leaderboard.paper.names import CLAIM_ATTACKS, NAMES, PUBLISHED, RADII, SUBMODELS
 from leaderboard.paper.studies import Study
 from leaderboard.paper.templating import render
 from leaderboard.ranking import ranking
@@ -26,13 +19,6 @@ from leaderboard.render import FIRST_LINE
 from leaderboard.rows import Row
 
 Studies = Mapping[str, Study]
-TITLES = {
-    "1": "clean images",
-    "2": "MNIST, eps 0.3",
-    "3": "CIFAR-10, eps 8/255",
-    "4": "MNIST, eps 0.4",
-    "5": "CIFAR-10, eps 16/255",
-}
 # Robust accuracy below which there is no gain to speak of.
 NOTHING = 0.01
 
@@ -43,35 +29,21 @@ def render_paper(studies: Studies) -> str:
     of_the_paper = [studies[name] for name in RADII if name in studies]
     others = [study for name, study in studies.items() if name not in RADII]
     mnist = studies.get("mnist")
-    by_table = {n: [one for one in compared if one.table == n] for n in TITLES}
     text = render(
         "report.md",
         first_line=FIRST_LINE,
         opening=_opening(mnist) if mnist and mnist.radii and not mnist.obstacle else "",
-        settings=[describe(study.setting) for study in of_the_paper],
+        studies=of_the_paper,
         compared=compared,
         judged=judge_claims(studies),
-        link=_link,
-        trained=[(study, _rows(study).values()) for study in of_the_paper],
+        rows=_rows,
         effects_of_ten=_effects_of_ten,
-        tables=[(_heading(n), mine, _worst(mine[0])) for n, mine in by_table.items()],
+        worst=_worst,
         checks=check_paper(compared),
         moved={name: text for name, study in studies.items() if (text := _moved(study))},
         galleries=[(study, gallery(study)) for study in (*of_the_paper, *others)],
     )
     return re.sub(r"\n{3,}", "\n\n", text) + "\n"
-
-
-def _heading(number: str) -> str:
-    return f"Table {number}: {TITLES[number]}"
-
-
-def _link(section: str, dataset: str) -> str:
-    """To a section of the report, by the anchor that Markdown gives its heading."""
-    number = section.removeprefix("Table ")
-    heading = _heading(number) if number in TITLES else f"{section}, {dataset}"
-    anchor = re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
-    return f"[{section}](#{anchor})"
 
 
 def _effects_of_ten(study: Study, defense: str) -> list[tuple[float, float]]:

@@ -1,5 +1,6 @@
 """The report's templates."""
 
+import re
 from typing import Any
 
 from leaderboard.paper import names
@@ -14,7 +15,11 @@ _TEMPLATES.globals |= {
     "correlations": correlations,
     "paper": names,
 }
-_TEMPLATES.filters["spelled"] = names.NAMES.get
+_TEMPLATES.filters |= {
+    # What Markdown gives a heading.
+    "anchor": lambda heading: re.sub("[^a-z0-9 -]", "", heading.lower()).replace(" ", "-"),
+    "spelled": names.NAMES.get,
+}
 
 
 def render(template: str, **values: Any) -> str:
