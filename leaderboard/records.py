@@ -157,16 +157,12 @@ class Record:
     def answers(self) -> metrics.Answers:
         """`correct` as scores take it; of "transfer" all pairs alike."""
         case = self.case
-        if case.protocol == "transfer":
-            rows = self.correct.reshape(-1, case.images)
-            return metrics.Answers(rows, draws=case.draws, block=case.images_per_draw)
-        drawn = case.protocol in ("draw", "doubled")
         return metrics.Answers(
-            self.correct,
-            probabilities=case.probabilities if drawn else None,
+            self.correct.reshape(-1, case.images),
+            probabilities=case.probabilities if case.protocol in ("draw", "doubled") else None,
             draws=case.draws,
             block=case.images_per_draw,
-            selecting=self.selecting,
+            selecting=None if case.protocol == "transfer" else self.selecting,
         )
 
     @property

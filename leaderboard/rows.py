@@ -217,11 +217,12 @@ def own_and_others(by_seed: BySeed) -> tuple[dict[int, Answers], dict[int, Answe
     """Of a transfer: answers to images crafted on the same member, and on another."""
     own, others = {}, {}
     for seed, record in by_seed.items():
-        n, draws, images = record.case.submodels, record.case.draws, record.case.images
+        n, images = record.case.submodels, record.case.images
         pairs, same = record.correct.reshape(n, n, -1, images), np.eye(n, dtype=bool)
-        block = record.case.images_per_draw
-        own[seed] = Answers(pairs[same].reshape(-1, images), draws=draws, block=block)
-        others[seed] = Answers(pairs[~same].reshape(-1, images), draws=draws, block=block)
+        own[seed], others[seed] = (
+            replace(record.answers, correct=pairs[some].reshape(-1, images))
+            for some in (same, ~same)
+        )
     return own, others
 
 
