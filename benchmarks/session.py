@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from benchmarks.environment import environment
 from benchmarks.measure import measure
 from benchmarks.populations import Options, Populations, Prepared
 from leaderboard import records
-from leaderboard.files import set_aside
-from leaderboard.records import Case, Protocol, Record, RecordError
+from leaderboard.files import read_or_set_aside
+from leaderboard.records import Case, Protocol, Record
 
 # What bits depend on beside a record's own seeds and the way it was computed.
 SAME_BITS = (
@@ -107,7 +106,7 @@ class Session(Populations):
         bits = "".join([prepared.sha256, *(about[name] for name in SAME_BITS), str(plan)])
         key = f"{case.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
-            record = _record_of(path)
+            record = read_or_set_aside(path, records.read)
             reused = bool(
                 record
                 and record.population_sha256 == prepared.sha256
@@ -134,14 +133,3 @@ class Session(Populations):
             if blocks:
                 blocks.discard()
         return record, reused
-
-
-def _record_of(path: Path) -> Record | None:
-    """The record under this name; one that cannot be used is set aside with a warning."""
-    if not path.exists():
-        return None
-    try:
-        return records.read(path)
-    except RecordError as error:
-        warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=2)
-        return None

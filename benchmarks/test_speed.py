@@ -33,7 +33,7 @@ from benchmarks.tuning import fastest_plan
 from defenses import AveragedEnsemble, Population, Recipe, Task, train
 from defenses.architectures import cifar_resnet18, lenet5
 from defenses.training import initialise
-from leaderboard import metrics, speed
+from leaderboard import metrics
 from leaderboard.speed import Timing
 
 Report = Callable[..., None]
@@ -77,7 +77,7 @@ def report(
     yield write
     with terminal():
         for one in made:
-            speed.write(one, session.options.results)
+            one.write(session.options.results)
             benchmark.extra_info[one.name] = one.ours
             print(f"\n{one.work}: {one.ours:.4g} {one.unit}")
             for other, figure in one.others.items():

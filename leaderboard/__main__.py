@@ -3,12 +3,9 @@
 The report on the paper and what the README says of the result are rebuilt and checked with it.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 
-from leaderboard.convert import convert
 from leaderboard.files import folder_named
 from leaderboard.publish import RESULTS, publish, stale
 from leaderboard.records import RecordError
@@ -25,15 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     check = "write nothing; fail when the page or a figure is not what the records say"
     parser.add_argument("--check", action="store_true", help=check)
-    earlier = "rewrite records of an earlier version of the suite as this one reads them"
-    parser.add_argument("--convert", action="store_true", help=earlier)
     options = parser.parse_args(arguments)
     if not options.results.is_dir():
         print(f"no folder {options.results}: run pytest benchmarks/ first, or name another")
         return 2
     try:
-        if options.convert:
-            print(f"{convert(options.results)} records converted")
         if options.check:
             wrong = stale(options.results)
             for path in wrong:

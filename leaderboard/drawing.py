@@ -1,15 +1,18 @@
 """How all figures are drawn: SVG that reads on light and dark backgrounds."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
 from typing import Any
+
+# MRA in [0, 1] by eps, the label and the colour.
+Line = tuple[Mapping[float, float], str, str]
 
 # Okabe and Ito's colours, legible to the colour-blind and on both backgrounds.
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2", "#999999")
@@ -26,58 +29,44 @@ OTHER_COLORS = ("#56b4e9", "#9467bd", "#8c6d31", "#b5bd61")
 FOREGROUND = "#808080"
 # Tells a figure of ours from others' files.
 MARK = "randomized-defense-bench"
-
-_COLORED = ("text.color", "axes.labelcolor", "axes.edgecolor", "grid.color", "xtick.color")
-_STYLE: dict[Any, Any] = {
-    **dict.fromkeys((*_COLORED, "ytick.color"), FOREGROUND),
-    "svg.hashsalt": MARK,
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-}
+STYLE = Path(__file__).with_name("figures.mplstyle")
 
 
-@dataclass
-class Canvas:
-    """Matplotlib's figure and its axes (rows, columns); `svg` is there after the `canvas` block."""
+@dataclass(frozen=True)
+class Figure:
+    """A figure that is drawn where its file is of other data.
 
-    figure: Any
-    panels: Any
-    svg: str = ""
-
-
-@contextmanager
-def canvas(
-    data: bytes, *, width: float, height: float, rows: int = 1, columns: int = 1, **layout: Any
-) -> Iterator[Canvas]:
-    """Panels to draw on; the SVG text is there after the block.
-
-    Args:
+    Attributes:
+        file: its name under `figures/`.
         data: identifies what is drawn, whatever version of the library draws it.
-        width, height: in inches.
-        layout: for `Figure.subplots`.
+        draw: draws it on a figure of matplotlib's; see `panels`.
     """
-    _import_matplotlib()
-    from matplotlib import style
-    from matplotlib.figure import Figure
 
-    # Nothing of the user's own settings, such as text set by LaTeX.
-    with style.context(_STYLE, after_reset=True):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False, **layout)
-        drawn, buffer = Canvas(figure, panels), io.StringIO()
-        yield drawn
-        description = f"data {hashlib.sha256(data).hexdigest()}"
-        metadata = {"Date": None, "Creator": MARK, "Description": description}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-        drawn.svg = buffer.getvalue()
+    file: str
+    data: bytes
+    draw: Callable[[Any], None]
+
+    @property
+    def _description(self) -> str:
+        return f"data {hashlib.sha256(self.data).hexdigest()}"
+
+    def is_in(self, path: Path) -> bool:
+        """Whether a file is of the same data."""
+        return path.exists() and self._description in path.read_text("utf-8", "replace")
+
+    def svg(self) -> str:
+        """The file's text."""
+        _import_matplotlib()
+        import matplotlib
+        from matplotlib.figure import Figure as Sheet
+
+        # Nothing of the user's own settings.
+        with matplotlib.rc_context(fname=STYLE):
+            sheet, buffer = Sheet(layout="constrained"), io.StringIO()
+            self.draw(sheet)
+            metadata = {"Date": None, "Creator": MARK, "Description": self._description}
+            sheet.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+        return buffer.getvalue()
 
 
 def _import_matplotlib() -> None:
@@ -94,6 +83,31 @@ def _import_matplotlib() -> None:
             matplotlib.rcParams["backend"] = backend
 
 
-def literal(text: str) -> str:
-    """Text in which matplotlib finds no mathematics."""
-    return text.replace("$", r"\$")
+def panels(
+    figure: Any, width: float, height: float, rows: int = 1, columns: int = 1, **shared: Any
+) -> list[Any]:
+    """Axes to draw on, row by row.
+
+    Args:
+        width, height: of the figure, in inches.
+        shared: which axes are, for matplotlib's `subplots`.
+    """
+    figure.set_size_inches(width, height)
+    return list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
+
+
+def plot_mra(panel: Any, title: str, lines: Iterable[Line], **style: Any) -> None:
+    """MRA against eps."""
+    for points, label, color in lines:
+        values = [100 * mra for mra in points.values()]
+        # Matplotlib finds no mathematics in it.
+        label = label.replace("$", r"\$")
+        panel.plot([*points], values, color=color, marker="o", label=label, **style)
+    panel.set(title=title, xlabel="eps (pixels in [0, 1])", ylim=(-3, 103))
+    panel.tick_params(labelbottom=True)
+
+
+def colors(labels: Iterable[str]) -> list[str]:
+    """A colour for each row's label."""
+    others = cycle(OTHER_COLORS)
+    return [DEFENSE_COLORS.get(label) or next(others) for label in labels]

@@ -1,18 +1,20 @@
 """Files that are either the old or the new, never half of one, and that tell if they changed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import msgspec
+
+from leaderboard.arrays import pack, unpack
 
 # More than any file of ours holds, and little enough to read into memory.
 MOST_BYTES = 64 * 2**20
@@ -20,12 +22,107 @@ MOST_BYTES = 64 * 2**20
 LEAST_FREE = 2**20
 
 Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9]+(-[a-z0-9]+)*\Z")]
+Content = TypeVar("Content")
+
+
+class RecordError(ValueError):
+    """A file that cannot be used; the message names it and says why."""
+
+
+# What reading raises for content that is not what it should be.
+UNUSABLE = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError),
+    *(RecursionError, zlib.error),
+)
 
 
 class Sealed(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="schema_version", tag=1
 ):
-    """What a sealed file holds, all of it, beside the version of its schema."""
+    """What a sealed file holds, all of it, beside the version of its schema.
+
+    Attributes:
+        FOLDER: where such files lie under a folder of records.
+    """
+
+    FOLDER: ClassVar[str]
+
+    @property
+    def key(self) -> str:
+        """The file's name without its suffix."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise ValueError where parts contradict each other."""
+
+    def path(self, results: Path) -> Path:
+        """Its place for a folder of records."""
+        return results / self.FOLDER / f"{self.key}.json"
+
+    def write(self, results: Path) -> Path:
+        """Write it in place of an older one of its key, and return the file's path.
+
+        Raises:
+            ValueError: content that could not be read again.
+        """
+        content = msgspec.to_builtins(self, enc_hook=pack)
+        self._parse(content)
+        write_sealed(self.path(results), content)
+        return self.path(results)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read one file.
+
+        Raises:
+            RecordError: it is damaged, of another version, or under another's name.
+        """
+        try:
+            found = cls._parse(read_sealed(path))
+            if path.stem != found.key:
+                raise ValueError(f"it holds {found.key}")
+        except UNUSABLE as error:
+            raise RecordError(f"{path}: not usable ({error})") from error
+        return found
+
+    @classmethod
+    def read_all(cls, results: Path) -> list[Self]:
+        """All for a folder of records, in the order of their file names; see `read_each`."""
+        return read_each(sorted((results / cls.FOLDER).glob("*.json")), cls.read)
+
+    @classmethod
+    def _parse(cls, content: Mapping[str, Any]) -> Self:
+        found = msgspec.convert(content, cls, dec_hook=lambda _, packed: unpack(packed))
+        found.check()
+        return found
+
+
+def read_each(paths: Iterable[Path], read: Callable[[Path], Content]) -> list[Content]:
+    """What `read` makes of each file.
+
+    Raises:
+        RecordError: of all files for which `read` raised one; the message has a line for each.
+    """
+    usable, problems = [], []
+    for path in paths:
+        try:
+            usable.append(read(path))
+        except RecordError as error:
+            problems.append(str(error))
+    if problems:
+        raise RecordError("\n".join(problems))
+    return usable
+
+
+def read_or_set_aside(path: Path, read: Callable[[Path], Content]) -> Content | None:
+    """What `read` makes of a file, if it is there; an unusable one is set aside with a warning."""
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except RecordError as error:
+        warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=3)
+        return None
 
 
 def folder_named(text: str) -> Path:

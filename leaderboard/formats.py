@@ -1,13 +1,26 @@
-"""How numbers and settings are printed."""
+"""How numbers, settings and tables are printed, in Markdown that shows what it is given."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leaderboard.markdown import escape
+from tabulate import tabulate
+
 from leaderboard.metrics import Score
 from leaderboard.rows import Setting
+
+
+def escape(text: str) -> str:
+    """Text that came from a record, made inert in a Markdown table."""
+    flat = " ".join(text.split())
+    special = r"[\\`*\[\]<>|~&]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])"
+    return re.sub(special, lambda match: f"&#{ord(match[0])};", flat)
+
+
+def markdown_table(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A GitHub table, or nothing without rows; numbers are printed as given."""
+    text: str = tabulate(body, headers, tablefmt="github", disable_numparse=True)
+    return f"{text}\n" if body else ""
 
 
 def describe(setting: Setting) -> str:
@@ -53,3 +66,8 @@ def format_parameters(parameters: Mapping[str, Any]) -> str:
         for name, value in parameters.items()
     ]
     return ", ".join(parts)
+
+
+def format_figure(value: float) -> str:
+    """Three digits, more where the number has them before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

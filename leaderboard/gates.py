@@ -1,7 +1,5 @@
 """Gates: what a row's own figures must look like before its rank is believed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,9 +111,8 @@ def judged(excess: Score, images: int, *, limit: float = VISIBLE) -> tuple[Outco
     if excess.value >= limit:
         return "undecided", f" ± {100 * half:.1f}"
     needed = math.ceil(images * (half / (limit - excess.value)) ** 2 / 100) * 100
-    if needed > MOST_IMAGES:
-        return "undecided", f" ± {100 * half:.1f}"
-    return "undecided", f" ± {100 * half:.1f}; about {needed:,} images would tell"
+    told = f"; about {needed:,} images would tell" if needed <= MOST_IMAGES else ""
+    return "undecided", f" ± {100 * half:.1f}{told}"
 
 
 def _worst_of(excesses: Mapping[str, Score], images: int) -> tuple[str, Outcome, str]:
@@ -152,18 +149,16 @@ def excess(first: Mapping[int, Record], second: Mapping[int, Record]) -> Score |
 
 def _cascade_unbeaten(row: Row) -> Finding | None:
     """No attack beats the cascade on more than `BEATEN` of the images."""
-    cascade = answers(row.cascade)
-    severity = ("passed", "undecided", "failed")
-    worst: tuple[int, float, str, Outcome] | None = None
+    cascade, found = answers(row.cascade), []
     for attack in row.attacks():
         other = answers(row.by_attack[attack])
         common = sorted(cascade.keys() & other.keys())
         if common and row.by_attack[attack] is not row.cascade:
             pairs = [metrics.on_shared_images([cascade[s], other[s]]) for s in common]
             share, result, note = _beaten(pairs)
-            found = severity.index(result), share, f"{100 * share:.1f}{note}, {attack}", result
-            worst = found if worst is None else max(worst, found, key=lambda one: one[:2])
-    return (worst[3], worst[2]) if worst else None
+            severity = ("passed", "undecided", "failed").index(result)
+            found.append((severity, share, (result, f"{100 * share:.1f}{note}, {attack}")))
+    return max(found, key=lambda one: one[:2])[-1] if found else None
 
 
 def _beaten(pairs: Sequence[Sequence[Answers]]) -> tuple[float, Outcome, str]:
@@ -176,19 +171,14 @@ def _beaten(pairs: Sequence[Sequence[Answers]]) -> tuple[float, Outcome, str]:
             Score(gained.value, gained.low - BEATEN, gained.high), pairs[0][0].images
         )
         return gained.value, outcome, f" points{note}"
-    beaten = [float((other.s < own.s - metrics.ROUNDING).sum()) for own, other in pairs]
+    beaten = sum(float((other.s < own.s - metrics.ROUNDING).sum()) for own, other in pairs)
     images = sum(own.images for own, _ in pairs)
-    share = sum(beaten) / images
-    enough = images >= 1 / BEATEN
-    lower = metrics.lower_bound(sum(beaten), images - sum(beaten))
-    surely = share > BEATEN and lower > BEATEN
-    if share > BEATEN and (enough or surely):
+    share, enough = beaten / images, images >= 1 / BEATEN
+    if metrics.lower_bound(beaten, images - beaten) > BEATEN or (enough and share > BEATEN):
         return share, "failed", "% of images"
-    return (
-        share,
-        "passed" if enough else "undecided",
-        ("% of images" + ("" if enough else f"; {1 / BEATEN:,.0f} images would tell")),
-    )
+    if enough:
+        return share, "passed", "% of images"
+    return share, "undecided", f"% of images; {1 / BEATEN:,.0f} images would tell"
 
 
 def _curve(row: Row) -> Mapping[float, BySeed]:

@@ -211,7 +211,7 @@ def score(per_seed: Sequence[Answers]) -> Score:
     clusters = -(-s.shape[1] // block)
     # Where all images are alike their spread says nothing.
     if images.value < ROUNDING**2:
-        half = max(half, _bound(clusters))
+        half = max(half, 1 - lower_bound(clusters, 0))
     if min(value, 1 - value) < ROUNDING:
         value, equivalent = float(round(value)), float(clusters)
     else:
@@ -392,7 +392,7 @@ def difference(first: PerSeed, second: PerSeed) -> Score:
             sources.append(next(iter(side.values())).shared_variance)
     half = _half_width(*sources)
     if images.value < ROUNDING**2:
-        half = max(half, _bound(-(-len(pairs) // block)))
+        half = max(half, 1 - lower_bound(-(-len(pairs) // block), 0))
     return Score(value, max(-1.0, value - half), min(1.0, value + half))
 
 
@@ -403,8 +403,3 @@ def _over_images(values: Floats, block: int) -> _Variance:
     clusters = len(starts)
     value = clusters / (clusters - 1) * float((sums**2).sum()) / len(values) ** 2
     return _Variance(value, clusters - 1)
-
-
-def _bound(images: int) -> float:
-    """How large a share may be of which so many images show nothing (Clopper and Pearson)."""
-    return float(1 - ((1 - CONFIDENCE) / 2) ** (1 / images))

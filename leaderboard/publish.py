@@ -1,21 +1,22 @@
 """Where the page lies on disk: beside the records, rebuilt from them or checked against them."""
 
-from __future__ import annotations
-
 import re
+from itertools import chain
 from pathlib import Path
 
 from filelock import FileLock
 
-from leaderboard import baselines, records, speed
-from leaderboard.drawing import MARK
+from leaderboard import baselines, records
+from leaderboard.curves import figures
+from leaderboard.drawing import MARK, Figure
 from leaderboard.files import write_atomically
-from leaderboard.paper import evidence, grids
+from leaderboard.paper import grids
+from leaderboard.paper.evidence import Evidence
 from leaderboard.paper.figures import gallery
 from leaderboard.paper.report import render_paper, result
 from leaderboard.paper.studies import studies
-from leaderboard.plots import figures
 from leaderboard.render import render
+from leaderboard.speed import Timing
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
@@ -39,7 +40,7 @@ def fresh(results: Path) -> bool:
 
 
 def publish(results: Path) -> Path:
-    """Write the page, the report on the paper, their figures and the README's part.
+    """Write the page, the report on the paper, the README's part, and figures of changed data.
 
     Returns:
         The page's path.
@@ -48,52 +49,44 @@ def publish(results: Path) -> Path:
         RecordError: a record that cannot be used; nothing is written then.
     """
     with FileLock(results.with_name(f".{results.name}.lock")):
-        texts, drawn = _expected(results)
+        texts, figures = _expected(results)
         for old in (results.parent / "figures").glob("*.svg"):
-            if old not in drawn and f"<dc:title>{MARK}" in _text(old):
+            if old not in figures and f"<dc:title>{MARK}" in _text(old):
                 old.unlink(missing_ok=True)
-        for path, text in {**drawn, **texts}.items():
+        for path, figure in figures.items():
+            if not figure.is_in(path):
+                write_atomically(path, figure.svg().encode())
+        for path, text in texts.items():
             write_atomically(path, text.encode())
     return page_path(results)
 
 
 def stale(results: Path) -> list[Path]:
-    """The files that are not what the records say.
-
-    A figure is compared by the digest of its data, since its text depends on the version of the
-    library that drew it.
-    """
-    texts, drawn = _expected(results)
-    wrong = [path for path, text in texts.items() if _text(path) != text]
-    return wrong + [p for p, svg in drawn.items() if _data_digest(_text(p)) != _data_digest(svg)]
+    """The files that are not what the records say; a figure that is of other data."""
+    texts, figures = _expected(results)
+    wrong = [p for p, text in texts.items() if _text(p) != text]
+    return wrong + [path for path, figure in figures.items() if not figure.is_in(path)]
 
 
-def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, str]]:
+def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, Figure]]:
     """The texts and the figures that the records ask for, by path."""
     measured, published = records.read_all(results), baselines.load()
-    found = studies(measured, evidence.read_all(results), grids.read_all(results))
+    found = studies(measured, Evidence.read_all(results), grids.read_all(results))
     texts = {
-        page_path(results): render(measured, speed.read_all(results), published),
+        page_path(results): render(measured, Timing.read_all(results), published),
         results.parent / "PAPER.md": render_paper(found),
     }
     if results.resolve() == RESULTS.resolve() and README.exists():
         texts[README] = with_result(README.read_text("utf-8"), result(found))
-    drawn = figures(measured)
-    for study in found.values():
-        drawn |= {figure.file: figure.draw() for figure in gallery(study)}
-    return texts, {results.parent / "figures" / name: svg for name, svg in drawn.items()}
+    drawn = chain(figures(measured), *map(gallery, found.values()))
+    return texts, {results.parent / "figures" / figure.file: figure for figure in drawn}
 
 
 def with_result(readme: str, text: str) -> str:
     """The README with what was found between its markers."""
-    return _README_BLOCK.sub(lambda _: f"\n{text}\n", readme)
+    return _README_BLOCK.sub(lambda _: f"\n{text}\n\n", readme)
 
 
 def _text(path: Path) -> str:
     """What a file says, whatever it is; nothing if it is not there."""
     return path.read_text("utf-8", "replace") if path.exists() else ""
-
-
-def _data_digest(svg: str) -> str | None:
-    found = re.search(r"data ([0-9a-f]{64})", svg)
-    return found[1] if found else None

@@ -1,15 +1,18 @@
 """The ranking: rows that passed their checks, by what the worst case leaves."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from leaderboard import gates, metrics
-from leaderboard.formats import format_percent, format_points, format_score
+from leaderboard.formats import (
+    escape,
+    format_percent,
+    format_points,
+    format_score,
+    markdown_table,
+)
 from leaderboard.gates import Gate, Outcome
-from leaderboard.markdown import escape, markdown_table
 from leaderboard.rows import Row
 
 Checked = Sequence[tuple[Row, list[Gate]]]
@@ -158,29 +161,13 @@ def ranking(rows: Checked, headers: Sequence[str] = ()) -> str:
     return markdown_table([column.header for column in columns], body)
 
 
-def notes(rows: Checked) -> list[str]:
-    """What the table leaves out: why a row has no rank, and what is not of all its seeds."""
-    notes = []
-    if any(not (row.complete and gates.passed(checks)) for row, checks in rows):
-        notes.append(
-            "A dash in the rank column means a required attack or check is missing or failed. "
-            "Elsewhere it means not measured or not applicable."
-        )
-    for row, checks in rows:
-        failed = [gate for gate in checks if gate.outcome == "failed"]
-        if failed:
-            failures = "; ".join(f"“{gate.name}” ({escape(gate.figure)})" for gate in failed)
-            notes.append(f"{escape(row.label)} fails {failures}.")
-        partly: dict[tuple[int, ...], list[str]] = {}
-        for name, by_seed in sorted({**row.by_attack, **row.by_protocol}.items()):
-            if by_seed.keys() < set(row.seeds):
-                partly.setdefault(tuple(sorted(by_seed)), []).append(f"`{name}`")
-        for seeds, names in partly.items():
-            notes.append(
-                f"{escape(row.label)}: {', '.join(names)}, and all figures computed from them, are "
-                f"of seed {', '.join(map(str, seeds))} only."
-            )
-    return notes
+def of_some_seeds(row: Row) -> dict[tuple[int, ...], list[str]]:
+    """The attacks and protocols that were not measured on all seeds of the row, by their seeds."""
+    found: dict[tuple[int, ...], list[str]] = {}
+    for name, by_seed in sorted({**row.by_attack, **row.by_protocol}.items()):
+        if by_seed.keys() < set(row.seeds):
+            found.setdefault(tuple(sorted(by_seed)), []).append(name)
+    return found
 
 
 def better(first: Row, second: Row) -> bool:

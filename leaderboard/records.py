@@ -1,16 +1,11 @@
 """Records: one measured case a file, with all it takes to get the same number again."""
 
-from __future__ import annotations
-
-import base64
 import hashlib
 import json
-import math
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -18,7 +13,9 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from leaderboard import metrics
-from leaderboard.files import Name, read_sealed, write_sealed
+from leaderboard.arrays import Array, Count, pack, unpack
+from leaderboard.files import UNUSABLE, Name, read_each, read_sealed, write_sealed
+from leaderboard.files import RecordError as RecordError
 
 SCHEMA_VERSION = 2
 
@@ -38,22 +35,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Norm = Literal["Linf", "L2"]
 Protocol = Literal["draw", "doubled", "alone", "average", "transfer"]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-
-File = TypeVar("File")
-
-
-class RecordError(ValueError):
-    """A record file that cannot be used; the message names it and says why."""
-
-
-# What `decode` and reading raise for content that is no record.
-UNUSABLE = (
-    *(OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError),
-    *(RecursionError, zlib.error),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,16 +159,12 @@ class Record:
     def answers(self) -> metrics.Answers:
         """`correct` as scores take it; of "transfer" all pairs alike."""
         case = self.case
-        if case.protocol == "transfer":
-            rows = self.correct.reshape(-1, case.images)
-            return metrics.Answers(rows, draws=case.draws, block=case.images_per_draw)
-        drawn = case.protocol in ("draw", "doubled")
         return metrics.Answers(
-            self.correct,
-            probabilities=case.probabilities if drawn else None,
+            self.correct.reshape(-1, case.images),
+            probabilities=case.probabilities if case.protocol in ("draw", "doubled") else None,
             draws=case.draws,
             block=case.images_per_draw,
-            selecting=self.selecting,
+            selecting=None if case.protocol == "transfer" else self.selecting,
         )
 
     @property
@@ -222,39 +201,9 @@ def read_all(folder: Path) -> list[Record]:
     return read_each(sorted(folder.glob("*.json")), read)
 
 
-def read_each(paths: Iterable[Path], read: Callable[[Path], File]) -> list[File]:
-    """What `read` makes of each file.
-
-    Raises:
-        RecordError: of all files for which `read` raised one; the message has a line for each.
-    """
-    usable, problems = [], []
-    for path in paths:
-        try:
-            usable.append(read(path))
-        except RecordError as error:
-            problems.append(str(error))
-    if problems:
-        raise RecordError("\n".join(problems))
-    return usable
-
-
-# More than any experiment has answers.
-_MOST_ANSWERS = 2**28
-
-
-class _Packed(msgspec.Struct, forbid_unknown_fields=True):
-    """Bits of a bool array."""
-
-    shape: tuple[Count, ...]
-    encoding: Literal["base64(zlib(numpy.packbits))"]
-    data: str
-
-
 def _encode(record: Record) -> dict[str, Any]:
     """A file's content; `mra` and `interval` are shown to people."""
     content, score = asdict(record), record.score
-    packed = zlib.compress(np.packbits(record.correct).tobytes(), 9)
     return {
         **content.pop("extra"),
         **content,
@@ -262,11 +211,7 @@ def _encode(record: Record) -> dict[str, Any]:
         "mra": score.value,
         "interval": [score.low, score.high],
         "selecting": None if record.selecting is None else record.selecting.tolist(),
-        "correct": {
-            "shape": record.correct.shape,
-            "encoding": "base64(zlib(numpy.packbits))",
-            "data": base64.b64encode(packed).decode(),
-        },
+        "correct": pack(record.correct, bits=True),
     }
 
 
@@ -294,18 +239,7 @@ def decode(data: dict[str, Any]) -> Record:
     return record
 
 
-def _array(_: object, value: Any) -> npt.NDArray[Any]:
+def _array(_: object, value: Any) -> Array:
     """The bits of `correct`, or the shares of `selecting`."""
-    if isinstance(value, list):
-        return np.array(msgspec.convert(value, list[Share]))
-    packed = msgspec.convert(value, _Packed)
-    count = math.prod(packed.shape)
-    if count > _MOST_ANSWERS:
-        raise ValueError(f"{count:,} answers, more than the {_MOST_ANSWERS:,} that are read")
-    size = -(-count // 8)
-    compressed = base64.b64decode(packed.data, validate=True)
-    unpacked = zlib.decompressobj().decompress(compressed, size + 1)
-    bits = np.unpackbits(np.frombuffer(unpacked, np.uint8))
-    if len(unpacked) != size or bits[count:].any():
-        raise ValueError(f"correct does not hold {count:,} answers")
-    return bits[:count].reshape(packed.shape).astype(bool)
+    shares = isinstance(value, list)
+    return np.array(msgspec.convert(value, list[Share])) if shares else unpack(value)

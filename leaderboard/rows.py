@@ -1,11 +1,9 @@
 """Rows of the page: records gathered by what may be ranked together."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -45,17 +43,30 @@ class Row:
 
     Attributes:
         label: the defense's name, with the parameters in which rows of that name differ.
-        by_attack: records of the deployed population by attack and seed; "none" is clean.
-        by_protocol: records of the other protocols, each under its one attack, by seed.
-        sweep: the population's records at all radii of the norm, by attack and eps.
+        measured: the population's records in a norm, at all radii, the newest last.
     """
 
     label: str
     defense: str
     submodels: int
-    by_attack: Mapping[str, BySeed]
-    by_protocol: Mapping[str, BySeed] = field(default_factory=dict)
-    sweep: Mapping[tuple[str, float], BySeed] = field(default_factory=dict)
+    eps: float
+    measured: Sequence[Record]
+
+    @cached_property
+    def by_attack(self) -> dict[str, BySeed]:
+        """Records of the deployed population at eps, by attack and seed; "none" is clean."""
+        drawn = (r for r in self._here if r.case.protocol == "draw")
+        return dict(sorted(_newest(drawn, lambda c: c.attack).items()))
+
+    @cached_property
+    def by_protocol(self) -> dict[str, BySeed]:
+        """Records of the other protocols at eps, each under its one attack, by seed."""
+        return _newest((r for r in self._here if r.case.protocol != "draw"), lambda c: c.protocol)
+
+    @property
+    def _here(self) -> Iterator[Record]:
+        """At eps; clean images belong to every radius."""
+        return (r for r in self.measured if r.case.eps == self.eps or r.case.attack == "none")
 
     @property
     def records(self) -> list[Record]:
@@ -65,9 +76,9 @@ class Row:
 
     def curve(self, attack: str) -> dict[float, BySeed]:
         """An attack's records from clean images, at 0, to its largest eps."""
-        radii = [eps for name, eps in sorted(self.sweep) if name == attack]
-        clean = self.by_attack.get("none")
-        return ({0.0: clean} if clean else {}) | {eps: self.sweep[attack, eps] for eps in radii}
+        wanted = ("draw", "none"), ("draw", attack)
+        drawn = (r for r in self.measured if (r.case.protocol, r.case.attack) in wanted)
+        return dict(sorted(_newest(drawn, lambda c: c.eps).items()))
 
     def score(self, attack: str) -> Score | None:
         """Accuracy under one attack, or None where it was not run."""
@@ -102,7 +113,7 @@ class Row:
         """Records of the attack that combines others, the newest; empty where it was not run."""
         return next((self.by_attack[attack] for attack in self.attacks("cascade")), {})
 
-    @property
+    @cached_property
     def claimed(self) -> Score | None:
         """Accuracy under the strongest of the attacks by which the defense's authors measure it.
 
@@ -122,7 +133,7 @@ class Row:
         tried = sorted(self.attacks())
         return worst_case_by_seed({attack: self.by_attack[attack] for attack in tried})
 
-    @property
+    @cached_property
     def worst(self) -> Score | None:
         """Worst-case accuracy: per image the strongest of all attacks run, selected and scored."""
         return score([*self.worst_by_seed.values()]) if self.worst_by_seed else None
@@ -206,11 +217,12 @@ def own_and_others(by_seed: BySeed) -> tuple[dict[int, Answers], dict[int, Answe
     """Of a transfer: answers to images crafted on the same member, and on another."""
     own, others = {}, {}
     for seed, record in by_seed.items():
-        n, draws, images = record.case.submodels, record.case.draws, record.case.images
+        n, images = record.case.submodels, record.case.images
         pairs, same = record.correct.reshape(n, n, -1, images), np.eye(n, dtype=bool)
-        block = record.case.images_per_draw
-        own[seed] = Answers(pairs[same].reshape(-1, images), draws=draws, block=block)
-        others[seed] = Answers(pairs[~same].reshape(-1, images), draws=draws, block=block)
+        own[seed], others[seed] = (
+            replace(record.answers, correct=pairs[some].reshape(-1, images))
+            for some in (same, ~same)
+        )
     return own, others
 
 
@@ -260,58 +272,33 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
     """A setting's attacked rows at one norm and eps: complete first, by falling worst case.
 
     Clean images have no eps: their records belong to every row of the same population. For each
-    seed the newest weights count, and of two records that differ only in the attack's version or
-    parameters the newer one. Other protocols than the draw count where their attack has the version
-    that it has under the draw: what two versions leave says nothing of the protocol. Only seeds
-    that have all that a rank needs count; while there is none, those with the most attacks.
+    seed the newest weights count and the newest version of each attack, and of two records that
+    differ only in the attack's parameters the newer one. Only seeds that have all that a rank needs
+    count; while there is none, those with the most attacks.
     """
     populations = _populations(records)
     labels = _labels(populations)
     found = []
     for identity, of_it in populations.items():
-        fitting = [r for r in of_it if r.case.norm == norm]
         # Clean images are the same in every norm.
-        if not any(r.case.attack == "none" for r in fitting):
-            fitting += [r for r in of_it if r.case.attack == "none"]
-        here = [r for r in fitting if r.case.attack == "none" or r.case.eps == eps]
-        drawn = _newest((r for r in here if r.case.protocol == "draw"), lambda c: c.attack)
-        seeds = _counted_seeds(drawn)
-        counted = [r for r in fitting if r.case.seed in seeds]
-        here = [r for r in here if r.case.seed in seeds]
-        drawn = _newest((r for r in here if r.case.protocol == "draw"), lambda c: c.attack)
-        if not drawn.keys() - {"none"}:
-            continue
-        others = (r for r in here if r.case.protocol != "draw" and _of_same_version(r, drawn))
-        swept = (r for r in counted if r.case.protocol == "draw" and r.case.attack != "none")
+        fitting = [r for r in of_it if r.case.norm == norm or r.case.attack == "none"]
         case = of_it[0].case
-        found.append(
-            Row(
-                labels[identity],
-                case.defense,
-                case.submodels,
-                by_attack=dict(sorted(drawn.items())),
-                by_protocol=_newest(others, lambda c: c.protocol),
-                sweep=_newest(swept, lambda c: (c.attack, c.eps)),
-            )
-        )
+        row = Row(labels[identity], case.defense, case.submodels, eps, fitting)
+        seeds = _counted_seeds(row.by_attack)
+        row = replace(row, measured=[r for r in fitting if r.case.seed in seeds])
+        if row.by_attack.keys() - {"none"}:
+            found.append(row)
     return sorted(
         found, key=lambda r: (not r.complete, -(r.worst.value if r.worst else 0), r.label)
     )
 
 
-def _newest(records: Iterable[Record], key: Callable[[Case], Key]) -> dict[Key, dict[int, Record]]:
-    """Records by a key of their cases, then by seed; of several the newest."""
+def _newest(records: Iterable[Record], key: Callable[[Case], Key]) -> dict[Key, BySeed]:
+    """Records by a key of their cases, then by seed; of several the last."""
     grouped: dict[Key, dict[int, Record]] = {}
-    for record in sorted(records, key=lambda r: r.measured_at):
+    for record in records:
         grouped.setdefault(key(record.case), {})[record.case.seed] = record
-    return grouped
-
-
-def _of_same_version(record: Record, drawn: Mapping[str, BySeed]) -> bool:
-    """Whether the record's attack is not of another version than under the draw."""
-    case = record.case
-    same = drawn.get(case.attack, {}).get(case.seed, record)
-    return same.case.attack_version == case.attack_version
+    return {**grouped}
 
 
 def _counted_seeds(drawn: Mapping[str, BySeed]) -> set[int]:
@@ -332,22 +319,24 @@ def _required(drawn: Mapping[str, BySeed]) -> list[BySeed]:
 
 
 def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Records by defense, version, parameters and n, without those of superseded weights."""
-    weights: dict[tuple[str, int], str] = {}
+    """Records by all that tells populations apart, the newest last, without superseded ones."""
+    weights, versions = {}, {}
     grouped: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda r: r.measured_at):
         case = record.case
-        identity = json.dumps(
-            [
-                *(case.defense, case.submodels, case.draws, case.probabilities),
-                *(case.defense_version, dict(case.defense_parameters)),
-            ],
-            sort_keys=True,
-        )
+        parts = [case.defense, case.submodels, case.draws, case.probabilities]
+        parts += [case.defense_version, dict(case.defense_parameters)]
+        identity = json.dumps(parts, sort_keys=True)
         grouped.setdefault(identity, []).append(record)
         weights[identity, case.seed] = record.population_sha256
+        versions[identity, case.seed, case.attack] = case.attack_version
     return {
-        identity: [r for r in of_it if r.population_sha256 == weights[identity, r.case.seed]]
+        identity: [
+            r
+            for r in of_it
+            if r.population_sha256 == weights[identity, r.case.seed]
+            and r.case.attack_version == versions[identity, r.case.seed, r.case.attack]
+        ]
         for identity, of_it in sorted(grouped.items())
     }
 
@@ -355,31 +344,25 @@ def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:
 def _labels(populations: Mapping[str, Sequence[Record]]) -> dict[str, str]:
     """A label for each population, by identity: the name, and what tells namesakes apart."""
     cases = {identity: of_it[0].case for identity, of_it in populations.items()}
-    details = {
-        identity: {
-            "version": case.defense_version,
-            "draws": case.draws,
-            "probabilities": case.probabilities,
-            **_flat(case.defense_parameters),
-        }
+    words = {
+        identity: [
+            *(f"version {case.defense_version}", f"draws {case.draws}"),
+            *(f"probabilities {case.probabilities}", *_words(case.defense_parameters)),
+        ]
         for identity, case in cases.items()
     }
     labels = {}
     for identity, case in cases.items():
         named = (case.defense, case.submodels)
-        alike = [details[i] for i, c in cases.items() if (c.defense, c.submodels) == named]
-        keys = dict.fromkeys(key for one in alike for key in one)
-        differing = [key for key in keys if len({str(one.get(key)) for one in alike}) > 1]
-        words = ", ".join(f"{key} {details[identity].get(key)}" for key in differing)
-        labels[identity] = f"{case.defense} ({words})" if words else case.defense
+        alike = [words[i] for i, c in cases.items() if (c.defense, c.submodels) == named]
+        own = [word for word in words[identity] if not all(word in one for one in alike)]
+        labels[identity] = f"{case.defense} ({', '.join(own)})" if own else case.defense
     return labels
 
 
-def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _words(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in parameters.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
+            yield from _words(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
-    return flat
+            yield f"{prefix}{name} {value}"

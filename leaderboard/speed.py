@@ -1,16 +1,12 @@
 """Timings: what the suite's own work costs, beside other tools on the same machine in one run."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from leaderboard.files import Name, Sealed, read_sealed, write_sealed
-from leaderboard.records import RecordError, read_each
+from leaderboard.files import Name, Sealed
 
 # Files hold no infinity and nothing that is no number.
 Figure = Annotated[float, msgspec.Meta(ge=0)]
@@ -40,31 +36,23 @@ class Timing(Sealed, frozen=True, kw_only=True):
     measured_at: str
     environment: Mapping[str, str]
 
-    def __post_init__(self) -> None:
+    FOLDER = "speed"
+
+    @property
+    def key(self) -> str:
+        """Its name, different for each device."""
+        device = re.sub(r"[^a-z0-9]+", "-", self.environment["device"].lower()).strip("-")
+        return f"{self.name}-{self.budget}-{device}"
+
+    @property
+    def machine(self) -> str:
+        """What it was measured on and how thoroughly, in words."""
+        words = [self.environment["device"]]
+        if words == ["cpu"]:
+            words += [self.environment["processor"], f"{self.environment['threads']} threads"]
+        return ", ".join([*words, f"torch {self.environment['torch']}", f"{self.budget} budget"])
+
+    def check(self) -> None:
+        """Raise ValueError where the machine is not described."""
         if missing := {"device", "processor", "threads", "torch"} - self.environment.keys():
             raise ValueError(f"its environment lacks {', '.join(sorted(missing))}")
-
-
-def folder_of(results: Path) -> Path:
-    """Where the timings of a folder of records lie."""
-    return results / "speed"
-
-
-def write(timing: Timing, results: Path) -> Path:
-    """Write a timing, in place of an older one from the same device, and return the file's path."""
-    device = re.sub(r"[^a-z0-9]+", "-", timing.environment["device"].lower()).strip("-")
-    path = folder_of(results) / f"{timing.name}-{timing.budget}-{device}.json"
-    write_sealed(path, msgspec.to_builtins(timing))
-    return path
-
-
-def read_all(results: Path) -> list[Timing]:
-    """All timings, in the order of their file names; see `read_each`."""
-    return read_each(sorted(folder_of(results).glob("*.json")), _read)
-
-
-def _read(path: Path) -> Timing:
-    try:
-        return msgspec.convert(read_sealed(path), Timing)
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: not a usable timing ({error})") from error

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import count
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
+from msgspec import structs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,14 +27,15 @@ from defenses import Population
 from defenses.counter_linking import draw_mask, first_weight
 from defenses.surrogate import Plan
 from leaderboard import metrics
-from leaderboard.files import set_aside
+from leaderboard.arrays import Array
+from leaderboard.files import read_or_set_aside
 from leaderboard.metrics import Answers, Correct
-from leaderboard.paper import evidence
-from leaderboard.paper.evidence import COMPARED, QUANTILES, Array, Evidence
+from leaderboard.paper.evidence import COMPARED, OUTCOMES, QUANTILES, Evidence, pairs
 from leaderboard.paper.names import CASCADE
-from leaderboard.records import RecordError
+from leaderboard.records import Protocol
 
-Arrays = dict[str, Array]
+# What is measured, by the names of the arrays of `leaderboard.paper.evidence.KINDS`.
+Values = Mapping[str, Any]
 # The paper's attacker, and one who knows the population at the same price.
 CLAIMED, INFORMED = "pgd", "pgd-clipped-margin"
 
@@ -57,11 +57,9 @@ class Scene:
         self.eps = min(threat_model.eps for threat_model in session.radii(dataset))
         self.prepared = {defense: session.prepare(dataset, defense) for defense in COMPARED}
         self.populations = {name: one.population for name, one in self.prepared.items()}
-        data, shown = session.dataset(dataset), slice(self.figures.images)
-        device = session.options.device
-        channels_last = torch.channels_last
-        self.images = data.test_images[shown].to(device, memory_format=channels_last)
-        self.labels = data.test_labels[shown].to(device)
+        subject = session.subject(self.prepared[COMPARED[0]])
+        self.images = subject.images[: self.figures.images]
+        self.labels = subject.labels[: self.figures.images]
 
     @cached_property
     def plan(self) -> Plan:
@@ -71,13 +69,10 @@ class Scene:
     @cached_property
     def conforming(self) -> dict[int, tuple[Session, Prepared]]:
         """CLMs of several seeds, by seed, each with a session of that seed."""
-        found = {}
-        first = self.session.options.seed
-        for seed in range(first, first + self.figures.conformity):
-            options = replace(self.session.options, seed=seed)
-            session = self.session if seed == first else Session(options)
-            found[seed] = (session, session.prepare(self.dataset, "clm"))
-        return found
+        options, sessions = self.session.options, [self.session]
+        for further in range(1, self.figures.conformity):
+            sessions.append(Session(replace(options, seed=options.seed + further)))
+        return {one.options.seed: (one, one.prepare(self.dataset, "clm")) for one in sessions}
 
     def answers(self, population: Population, images: Tensor) -> Tensor:
         """The class that each submodel gives: (N, C, H, W) -> (n, N)."""
@@ -92,82 +87,51 @@ class Scene:
         maps = [saliency_maps(population, *batch).cpu() for batch in batches]
         return pairwise_cosines(torch.cat(maps, dim=1))
 
-    def perturb(
-        self, population: Population, attack: str, eps: float, **options: Any
-    ) -> tuple[Tensor, Correct]:
-        """The images perturbed, and which submodels answer them correctly.
+    def parameters(self, attack: str) -> dict[str, Any]:
+        """The keyword arguments of an attack under the budget."""
+        return ATTACKS[attack].parameters(self.numbers.attacks.get(attack, {}))
 
-        Args:
-            options: `count`, of the first images, and `protocol` of `evaluate`.
-        """
-        count = options.pop("count", None)
+    def perturb(
+        self,
+        population: Population,
+        attack: str,
+        eps: float,
+        *,
+        count: int | None = None,
+        protocol: Protocol = "draw",
+    ) -> tuple[Tensor, Correct]:
+        """The images, or the first `count`, perturbed, and which submodels answer them right."""
         found = evaluate(
             population,
             self.images[:count],
             self.labels[:count],
             attack,
             ThreatModel("Linf", eps),
-            parameters=ATTACKS[attack].parameters(self.numbers.attacks.get(attack, {})),
+            parameters=self.parameters(attack),
             seed=derive_seed(self.session.options.seed, "attack", attack),
             batch_size=self.numbers.batch_size,
+            protocol=protocol,
             plan=self.plan,
-            **options,
         )
         return found.images, found.correct
 
 
-@dataclass(frozen=True)
-class Kind:
-    """One kind of evidence, and what it depends on.
-
-    Attributes:
-        measure: from a scene to the arrays that `leaderboard.paper.evidence.KINDS` describes.
-        numbers: fields of the budget's `Figures`.
-        attacks: registered attacks, with the budget's parameters.
-        at_eps: whether it is measured at a radius that defenses are ranked at.
-    """
-
-    measure: Callable[[Scene], Arrays]
-    numbers: tuple[str, ...]
-    attacks: tuple[str, ...]
-    at_eps: bool
-
-
-KINDS: dict[str, Kind] = {}
-Measure = Callable[[Scene], Arrays]
-
-
-def _depends_on(
-    *numbers: str, attacks: tuple[str, ...] = (), at_eps: bool = False
-) -> Callable[[Measure], Measure]:
-    """Register a kind of evidence under its function's name."""
-
-    def register(measure: Measure) -> Measure:
-        KINDS[measure.__name__] = Kind(measure, numbers, attacks, at_eps)
-        return measure
-
-    return register
-
-
-@_depends_on()
-def masks(scene: Scene) -> Arrays:
+def masks(scene: Scene) -> Values:
     """The link tensor (Fig. 3)."""
     weight = first_weight(scene.populations["clm"].submodels[0])
     return {"mask": draw_mask(weight, seed=scene.session.options.seed).cpu().numpy()}
 
 
-@_depends_on()
-def weights(scene: Scene) -> Arrays:
+def weights(scene: Scene) -> Values:
     """All first-layer weights (Fig. 4)."""
-    return {name: _numpy(_first_weights(p).flatten(2)) for name, p in scene.populations.items()}
+    return {name: _first_weights(p).flatten(2) for name, p in scene.populations.items()}
 
 
 class _SeenEnough(Exception):  # noqa: N818
     """No error: ends a training that was only watched."""
 
 
-@_depends_on("watched_epochs")
-def trajectory(scene: Scene) -> Arrays:
+def trajectory(scene: Scene) -> Values:
     """One counter-linked and one free weight in all submodels while they are retrained (Fig. 5).
 
     The first of each in the first filter, read before every similarity examination and at the end
@@ -196,103 +160,100 @@ def trajectory(scene: Scene) -> Arrays:
     with suppress(_SeenEnough):
         trained = scene.session.watch_training(scene.dataset, "clm", observe)
         look(trained.submodels, next(taken))
-    linked, free = _numpy(torch.stack(seen).permute(2, 1, 0))
-    return {"step": np.asarray(steps, np.float32), "linked": linked, "free": free}
+    linked, free = torch.stack(seen).permute(2, 1, 0)
+    return {"step": steps, "linked": linked, "free": free}
 
 
-@_depends_on("images")
-def saliency(scene: Scene) -> Arrays:
+def saliency(scene: Scene) -> Values:
     """Cosine similarity of saliency maps, for all pairs of submodels (Fig. 6, Eq. 7 and 8)."""
-    arrays: Arrays = {}
+    values = {}
     for name, population in scene.populations.items():
         cosines = scene.cosines(population)
-        arrays[f"{name} quantiles"] = _numpy(cosines.quantile(torch.tensor(QUANTILES), 1).T)
-        arrays[f"{name} mean"] = _numpy(cosines.mean(1))
-        arrays[f"{name} absolute"] = _numpy(cosines.abs().mean(0))
-    return arrays
+        values[f"{name} quantiles"] = cosines.quantile(torch.tensor(QUANTILES), 1).T
+        values[f"{name} mean"] = cosines.mean(1)
+        values[f"{name} absolute"] = cosines.abs().mean(0)
+    return values
 
 
-@_depends_on("images", "sizes", attacks=(CLAIMED, CASCADE), at_eps=True)
-def size(scene: Scene) -> Arrays:
+def size(scene: Scene) -> Values:
     """The first k submodels deployed alone: under the paper's PGD, and in the worst case.
 
     The worst case is, image by image, over the cascade and the same PGD.
     """
-    arrays: dict[str, list[Any]] = {}
+    values: dict[str, Any] = {}
     for name, population in scene.populations.items():
-        arrays["sizes"] = [k for k in scene.figures.sizes if k <= len(population)]
-        arrays |= {f"{name} claimed s": [], f"{name} worst s": []}
-        for k in arrays["sizes"]:
+        sizes, of_each = [k for k in scene.figures.sizes if k <= len(population)], []
+        for k in sizes:
             part = Population(population.submodels[:k])
             both = [Answers(scene.perturb(part, a, scene.eps)[1]) for a in (CLAIMED, CASCADE)]
-            arrays[f"{name} claimed s"].append(both[0].s)
-            arrays[f"{name} worst s"].append(metrics.worst_case(both).s)
-    return _floats(arrays)
+            of_each.append((both[0].s, metrics.worst_case(both).s))
+        claimed, worst = zip(*of_each, strict=True)
+        values |= {"sizes": sizes, f"{name} claimed s": claimed, f"{name} worst s": worst}
+    return values
 
 
-@_depends_on("conformity", attacks=(CLAIMED,), at_eps=True)
-def conformity(scene: Scene) -> Arrays:
+def conformity(scene: Scene) -> Values:
     """Several CLMs, each with its own ULM: every submodel's accuracy, clean and under PGD."""
-    arrays: dict[str, list[Any]] = {"seeds": list(scene.conforming), "clean": [], "claimed": []}
-    for session, prepared in scene.conforming.values():
-        for name, attack, eps in (("clean", "none", 0.0), ("claimed", CLAIMED, scene.eps)):
-            record, _ = session.measure(prepared, attack, ThreatModel("Linf", eps))
-            arrays[name].append(record.correct.mean(axis=-1))
-    return _floats(arrays)
+
+    def accuracies(attack: str, eps: float) -> list[Array]:
+        at = ThreatModel("Linf", eps)
+        measured = (one.measure(clm, attack, at)[0] for one, clm in scene.conforming.values())
+        return [record.correct.mean(axis=-1) for record in measured]
+
+    clean, claimed = accuracies("none", 0.0), accuracies(CLAIMED, scene.eps)
+    return {"seeds": list(scene.conforming), "clean": clean, "claimed": claimed}
 
 
-@_depends_on("images", "shown_eps", attacks=(INFORMED,))
-def examples(scene: Scene) -> Arrays:
+def examples(scene: Scene) -> Values:
     """One image of each class under the attacker who knows the CLM, at growing radii."""
-    population, labels = scene.populations["clm"], scene.labels.cpu()
-    columns = [int((labels == label).int().argmax()) for label in labels.unique()]
-    radii = (0.0, *scene.figures.shown_eps)
-    images, right, answers = [], [], []
+    population, labels = scene.populations["clm"], scene.labels.byte().cpu().numpy()
+    columns = np.unique(labels, return_index=True)[1].tolist()
+    radii, rows = (0.0, *scene.figures.shown_eps), []
     for eps in radii:
         perturbed, correct = scene.perturb(population, INFORMED if eps else "none", eps)
         shown = perturbed[columns]
-        votes = scene.answers(population, shown).mode(0).values
-        images.append((shown.clamp(0, 1) * 255).round().byte().cpu().contiguous().numpy())
-        right.append(Answers(correct).s[columns])
-        answers.append(votes.byte().cpu().numpy())
+        pixels = (shown.clamp(0, 1) * 255).round().byte().cpu().numpy()
+        votes = scene.answers(population, shown).mode(0).values.byte().cpu().numpy()
+        rows.append((pixels, Answers(correct).s[columns], votes))
+    images, right, answers = zip(*rows, strict=True)
     return {
-        **_floats({"eps": radii, "s": right}),
-        "images": np.stack(images),
-        "labels": labels[columns].byte().numpy(),
-        "answers": np.stack(answers),
+        "images": images,
+        "eps": radii,
+        "s": right,
+        "labels": labels[columns],
+        "answers": answers,
     }
 
 
-@_depends_on(*("images", "pair_submodels", "pair_images", "pair_eps"), attacks=(CLAIMED, INFORMED))
-def diversity(scene: Scene) -> Arrays:
+def diversity(scene: Scene) -> Values:
     """Pairs of submodels as populations of two: how they differ, and what attacks leave of them.
 
     *Transfer* is the accuracy of one under the paper's PGD on the other, mean of both ways;
     *claimed* MRA under that PGD; *worst* the worst case over it and PGD on the clipped margin of
     both. At a radius below the paper's, where the worst case still differs.
     """
-    arrays: Arrays = {}
+    values: dict[str, Any] = {}
     eps, images = scene.figures.pair_eps, scene.figures.pair_images
     for name, whole in scene.populations.items():
         population = Population(whole.submodels[: scene.figures.pair_submodels])
         _, carried = scene.perturb(population, CLAIMED, eps, protocol="transfer", count=images)
-        outcomes: dict[str, list[Any]] = {"transfer": [], "claimed": [], "worst": []}
-        for a, b in zip(*evidence.pairs(len(population)), strict=True):
+        left = []
+        for a, b in zip(*pairs(len(population)), strict=True):
             pair = Population([population.submodels[a], population.submodels[b]])
             _, informed = scene.perturb(pair, INFORMED, eps, count=images)
             through = [carried[source][[a, b]] for source in (a, b)]
             worst = metrics.worst_case([Answers(one) for one in (informed, *through)])
-            outcomes["transfer"].append(np.mean([carried[a, b], carried[b, a]]))
-            outcomes["claimed"].append(np.mean(through))
-            outcomes["worst"].append(worst.s.mean())
-        arrays |= _floats({f"{name} {outcome}": v for outcome, v in outcomes.items()})
-        arrays[f"{name} measures"] = _differences(scene, population)
-    return arrays
+            transfer = np.mean([carried[a, b], carried[b, a]])
+            left.append((transfer, np.mean(through), worst.s.mean()))
+        outcomes = zip(OUTCOMES, zip(*left, strict=True), strict=True)
+        values |= {f"{name} {outcome}": accuracies for outcome, accuracies in outcomes}
+        values[f"{name} measures"] = _differences(scene, population)
+    return values
 
 
-def _differences(scene: Scene, population: Population) -> Array:
+def _differences(scene: Scene, population: Population) -> Tensor:
     """How the submodels of each pair differ, by `leaderboard.paper.evidence.DIVERSITY`."""
-    first, second = evidence.pairs(len(population))
+    first, second = pairs(len(population))
     parameters = _first_weights(population).flatten(1)
     noise, _ = scene.perturb(population, "noise", scene.figures.pair_eps)
     rows = [
@@ -302,7 +263,7 @@ def _differences(scene: Scene, population: Population) -> Array:
     for images in (scene.images, noise):
         answers = scene.answers(population, images)
         rows.append((answers[first] != answers[second]).float().mean(1))
-    return _numpy(torch.stack([row.cpu() for row in rows]))
+    return torch.stack([row.cpu() for row in rows])
 
 
 def saliency_maps(population: Population, images: Tensor, labels: Tensor) -> Tensor:
@@ -317,8 +278,8 @@ def saliency_maps(population: Population, images: Tensor, labels: Tensor) -> Ten
 
 
 def pairwise_cosines(maps: Tensor) -> Tensor:
-    """Eq. 7 for all pairs: (n, N, D) -> (pairs, N), ordered as `evidence.pairs`."""
-    first, second = evidence.pairs(len(maps))
+    """Eq. 7 for all pairs: (n, N, D) -> (pairs, N), in the order of `pairs`."""
+    first, second = pairs(len(maps))
     return F.cosine_similarity(maps[first], maps[second], dim=-1)
 
 
@@ -327,12 +288,34 @@ def _first_weights(population: Population) -> Tensor:
     return torch.stack([first_weight(submodel).detach() for submodel in population.submodels])
 
 
-def _numpy(tensor: Tensor) -> Array:
-    return tensor.detach().float().cpu().contiguous().numpy()
+@dataclass(frozen=True)
+class Kind:
+    """One kind of evidence, and what it depends on.
+
+    Attributes:
+        measure: from a scene to the arrays that `leaderboard.paper.evidence.KINDS` describes.
+        numbers: fields of the budget's `Figures`.
+        attacks: registered attacks, with the budget's parameters.
+        at_eps: whether it is measured at a radius that defenses are ranked at.
+    """
+
+    measure: Callable[[Scene], Values]
+    numbers: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
+    at_eps: bool = False
 
 
-def _floats(arrays: Mapping[str, Any]) -> Arrays:
-    return {name: np.asarray(values, np.float32) for name, values in arrays.items()}
+PAIRED = ("images", "pair_submodels", "pair_images", "pair_eps")
+KINDS = {
+    "masks": Kind(masks),
+    "weights": Kind(weights),
+    "trajectory": Kind(trajectory, ("watched_epochs",)),
+    "saliency": Kind(saliency, ("images",)),
+    "size": Kind(size, ("images", "sizes"), (CLAIMED, CASCADE), at_eps=True),
+    "conformity": Kind(conformity, ("conformity",), (CLAIMED,), at_eps=True),
+    "examples": Kind(examples, ("images", "shown_eps"), (INFORMED,)),
+    "diversity": Kind(diversity, PAIRED, (CLAIMED, INFORMED)),
+}
 
 
 def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
@@ -344,51 +327,53 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
     Raises:
         As `Session.prepare` and `evaluate`.
     """
-    scene, chosen = Scene(session, dataset), KINDS[kind]
-    data, options = session.dataset(dataset), session.options
+    scene, chosen, options = Scene(session, dataset), KINDS[kind], session.options
     looked_at = dict(scene.prepared)
     if kind == "conformity":
         looked_at |= {f"clm, seed {k}": one for k, (_, one) in scene.conforming.items()}
     found = Evidence(
-        kind=kind,
-        dataset=dataset,
-        source=data.source,
-        sha256=data.sha256,
-        budget=options.budget,
-        seed=options.seed,
-        parameters=_parameters(scene, chosen),
-        populations={name: prepared.sha256 for name, prepared in looked_at.items()},
+        **about(session, dataset, kind, looked_at),
+        parameters={
+            **{name: getattr(scene.figures, name) for name in chosen.numbers},
+            **({"eps": scene.eps} if chosen.at_eps else {}),
+            "submodels": {name: len(one.population) for name, one in scene.prepared.items()},
+            "defenses": {name: one.parameters for name, one in scene.prepared.items()},
+            "attacks": {
+                name: {"version": ATTACKS[name].version, **scene.parameters(name)}
+                for name in chosen.attacks
+            },
+        },
         arrays={},
-        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         environment={**environment(options.device), "computation": str(scene.plan)},
     )
-    path = evidence.folder_of(options.results) / f"{found.key}.json"
-    if path.exists() and not options.rerun and not any(one.trained for one in looked_at.values()):
-        try:
-            kept = evidence.read(path)
-            if kept.populations == found.populations:
-                return kept, True
-        except RecordError as error:
-            warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=2)
-    found = msgspec.structs.replace(found, arrays=chosen.measure(scene))
-    evidence.write(found, options.results)
+    if not options.rerun and not any(one.trained for one in looked_at.values()):
+        kept = read_or_set_aside(found.path(options.results), Evidence.read)
+        if kept and kept.populations == found.populations:
+            return kept, True
+    arrays = {name: _array(values) for name, values in chosen.measure(scene).items()}
+    found = structs.replace(found, arrays=arrays)
+    found.write(options.results)
     return found, False
 
 
-def _parameters(scene: Scene, kind: Kind) -> dict[str, Any]:
-    """All that determines the arrays beside the weights."""
-    numbers, prepared = asdict(scene.figures), scene.prepared.items()
-    attacks = {
-        name: {
-            "version": ATTACKS[name].version,
-            **ATTACKS[name].parameters(scene.numbers.attacks.get(name, {})),
-        }
-        for name in kind.attacks
-    }
+def about(
+    session: Session, dataset: str, kind: str, looked_at: Mapping[str, Prepared]
+) -> dict[str, Any]:
+    """The fields of `leaderboard.paper.evidence.Measured`."""
+    data, options = session.dataset(dataset), session.options
     return {
-        **{name: numbers[name] for name in kind.numbers},
-        **({"eps": scene.eps} if kind.at_eps else {}),
-        "submodels": {name: len(one.population) for name, one in prepared},
-        "defenses": {name: one.parameters for name, one in prepared},
-        "attacks": attacks,
+        "kind": kind,
+        "dataset": dataset,
+        "source": data.source,
+        "sha256": data.sha256,
+        "budget": options.budget,
+        "seed": options.seed,
+        "populations": {name: prepared.sha256 for name, prepared in looked_at.items()},
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _array(values: Any) -> Array:
+    """Bytes and bits as they are, everything else as float32."""
+    array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+    return array if array.dtype in (np.uint8, np.bool_) else array.astype(np.float32)

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from msgspec import structs
 from torch import Tensor, nn
 
 from attacks import Attack, ThreatModel
 from benchmarks.experiment import Variant, Variation
+from benchmarks.paper.evidence import about
 from benchmarks.populations import Prepared
 from benchmarks.session import Session
 from leaderboard.paper import grids
@@ -34,90 +34,72 @@ def measure_grid(session: Session, dataset: str, kind: str) -> tuple[Layout, int
     """
     figures = session.experiment(dataset).figures
     radii = [threat_model.eps for threat_model in session.radii(dataset)]
-    threat_model = ThreatModel("Linf", max(radii) if kind in AT_LARGEST_RADIUS else min(radii))
+    at = ThreatModel("Linf", max(radii) if kind in AT_LARGEST_RADIUS else min(radii))
     beside = {defense: session.prepare(dataset, defense) for defense in GRIDS[kind]}
     columns: Sequence[str | Variant] = (*SHOWN, *figures.combined)
     if kind in ("variants", "variants-adv"):
         columns = figures.variants
     elif kind == "networks":
         columns = CLAIM_ATTACKS
-    trainings, measured, images = [], [], figures.images
-    for prepared, training in _trained(session, dataset, kind, beside):
-        cells = []
-        for column in columns:
-            record, reused = _measured(session, prepared, column, kind, threat_model)
-            measured.append((record, reused))
-            images = record.case.images
-            varied = (
-                {"attack": column}
-                if isinstance(column, str)
-                else {"attack": column.attack, "run": column.name, "ours": column.ours}
-            )
-            cells.append(Cell(record=record.case.key, **varied))
-        trainings.append(structs.replace(training, cells=tuple(cells)))
-    data, options = session.dataset(dataset), session.options
-    layout = Layout(
-        kind=kind,
-        dataset=dataset,
-        source=data.source,
-        sha256=data.sha256,
-        budget=options.budget,
-        seed=options.seed,
-        images=images,
-        eps=threat_model.eps,
-        populations={defense: prepared.sha256 for defense, prepared in beside.items()},
-        measured_at=max(record.measured_at for record, _ in measured),
-        trainings=tuple(trainings),
-    )
-    grids.write(layout, options.results)
-    count = sum(reused for _, reused in measured)
+    protocol: Protocol = "transfer" if kind == "networks" else "draw"
+    trainings, measured = [], []
+    for prepared, words in _trained(session, dataset, kind, beside):
+        row = [_measured(session, prepared, column, at, protocol) for column in columns]
+        training = Training(
+            defense=prepared.defense,
+            submodels=len(prepared.population),
+            population_sha256=prepared.sha256,
+            cells=tuple(cell for cell, _, _ in row),
+            **words,
+        )
+        trainings.append(training)
+        measured += row
+    said = about(session, dataset, kind, beside)
+    # The same records give the same file.
+    said["measured_at"] = max(record.measured_at for _, record, _ in measured)
+    said["images"] = measured[-1][1].case.images
+    layout = Layout(**said, eps=at.eps, trainings=tuple(trainings))
+    layout.write(session.options.results)
+    count = sum(reused for _, _, reused in measured)
     return layout, len(measured) - count, count
 
 
 def _trained(
     session: Session, dataset: str, kind: str, beside: Mapping[str, Prepared]
-) -> Iterator[tuple[Prepared, Training]]:
-    """A grid's populations, one at a time, with their words."""
-
-    def row(prepared: Prepared, **words: Any) -> tuple[Prepared, Training]:
-        size, weights = len(prepared.population), prepared.sha256
-        return prepared, Training(
-            defense=prepared.defense, submodels=size, population_sha256=weights, **words
-        )
-
+) -> Iterator[tuple[Prepared, dict[str, Any]]]:
+    """A grid's populations, one at a time, with what their `Training` says in words."""
     figures = session.experiment(dataset).figures
     if kind in ("retraining", "retraining-adv"):
         for variation in figures.retrainings if kind == "retraining" else figures.continued:
             ours = replace(variation, name="") == Variation(defense=variation.defense)
             prefix = "" if ours or kind == "retraining-adv" else "retrained, "
-            prepared = session.prepare_varied(dataset, variation)
-            name = prefix + variation.name
-            yield row(prepared, name=name, ours=ours, more=how_long(variation))
+            words = {"name": prefix + variation.name, "ours": ours, "more": how_long(variation)}
+            yield session.prepare_varied(dataset, variation), words
     elif kind == "epochs":
         for prepared in beside.values():
             after = session.after_epochs(prepared)
             for epoch, one in enumerate(after, start=1):
-                yield row(one, name=f"after epoch {epoch}", ours=epoch == len(after))
+                yield one, {"name": f"after epoch {epoch}", "ours": epoch == len(after)}
     else:
-        yield from map(row, beside.values())
+        yield from ((prepared, {}) for prepared in beside.values())
 
 
 def _measured(
     session: Session,
     prepared: Prepared,
     column: str | Variant,
-    kind: str,
-    threat_model: ThreatModel,
-) -> tuple[Record, bool]:
-    """A cell's record, and whether it was on disk already."""
-    attack = None
+    at: ThreatModel,
+    protocol: Protocol,
+) -> tuple[Cell, Record, bool]:
+    """A cell and its record, and whether that was on disk already."""
     if isinstance(column, str):
-        protocol: Protocol = "transfer" if kind == "networks" else "draw"
-        case = session.case(prepared, column, threat_model, protocol)
+        how: dict[str, Any] = {"attack": column}
+        attack, case = None, session.case(prepared, column, at, protocol)
     else:
+        how = {"attack": column.attack, "run": column.name, "ours": column.ours}
         attack = as_published(column)
         case = replace(
-            session.case(prepared, column.attack, threat_model),
+            session.case(prepared, column.attack, at),
             attack=attack.name,
             attack_version=attack.version,
             attack_parameters=column.parameters,
@@ -126,7 +108,8 @@ def _measured(
     images = session.experiment(prepared.dataset.name).figures.images
     case = replace(case, images=min(case.images, images))
     folder = grids.folder_of(session.options.results)
-    return session.measure_case(prepared, case, attack=attack, folder=folder, headline=False)
+    found = session.measure_case(prepared, case, attack=attack, folder=folder, headline=False)
+    return (Cell(record=found[0].case.key, **how), *found)
 
 
 def as_published(variant: Variant) -> Attack:

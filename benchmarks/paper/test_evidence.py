@@ -11,7 +11,6 @@ from benchmarks.conftest import failures_told, summary
 from benchmarks.datasets import DATASETS
 from benchmarks.paper.evidence import KINDS, gather
 from benchmarks.session import Session
-from leaderboard.paper import evidence
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -37,4 +36,4 @@ def test_evidence(
             gather, args=(session, dataset, kind), rounds=1, iterations=1
         )
     record_property("cells", summary(session, int(not reused), int(reused)))
-    assert (evidence.folder_of(session.options.results) / f"{found.key}.json").exists()
+    assert found.path(session.options.results).exists()

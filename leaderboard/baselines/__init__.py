@@ -1,9 +1,7 @@
 """Published figures, shown as published: each file names its source, commit and date."""
 
-from __future__ import annotations
-
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from importlib.resources import files
 from typing import Any
@@ -23,25 +21,20 @@ class Baselines:
     robustbench: dict[str, Any]
     published: dict[str, Any]
 
-    def paper_mra(self, dataset: str, attack: str, eps: float, defense: str) -> float | None:
+    def paper_mra(self, dataset: str, defense: str, attack: str, eps: float) -> float | None:
         """The paper's MRA in [0, 1], or None where it has none."""
         tables = self.paper["tables"]
-        if attack == "none":
-            percent = tables["1"].get(dataset, {}).get(defense)
-            return None if percent is None else percent / 100
-        for table in tables.values():
-            same = table.get("dataset") == dataset and "eps" in table
-            if same and abs(float(Fraction(str(table["eps"]))) - eps) < 1e-6:
-                percent = table["rows"].get(attack, {}).get(defense)
-                return None if percent is None else percent / 100
-        return None
+        rows = {"none": tables["1"].get(dataset, {})} if attack == "none" else {}
+        for table in tables.values() if attack != "none" else ():
+            if table.get("dataset") == dataset and abs(Fraction(str(table["eps"])) - eps) < 1e-6:
+                rows = table["rows"]
+        percent = rows.get(attack, {}).get(defense)
+        return None if percent is None else percent / 100
 
 
 def load() -> Baselines:
     """The figures that come with the package."""
-    folder = files("leaderboard.baselines")
+    names = (field.name for field in fields(Baselines))
     return Baselines(
-        paper=json.loads((folder / "paper.json").read_text("utf-8")),
-        published=json.loads((folder / "published.json").read_text("utf-8")),
-        robustbench=json.loads((folder / "robustbench.json").read_text("utf-8")),
+        **{n: json.loads((files(__package__) / f"{n}.json").read_text("utf-8")) for n in names}
     )

@@ -4,20 +4,20 @@
 measured is put in words by `templates/measured.md.j2`.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.resources import files
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import numpy as np
 
 from leaderboard import gates, metrics
-from leaderboard.metrics import Score
-from leaderboard.paper.evidence import COMPARED, DIVERSITY, OUTCOMES, Evidence
+from leaderboard.metrics import Score, hull
+from leaderboard.paper.evidence import COMPARED, DIVERSITY, Evidence
 from leaderboard.paper.findings import correlations
 from leaderboard.paper.names import CLAIM_ATTACKS, PUBLISHED, RADII, SUBMODELS
 from leaderboard.paper.studies import Study
@@ -38,15 +38,17 @@ class Verdict:
     Attributes:
         claimed, worst: against the paper's attacks and in the worst case: one of the words above,
             or why it is not judged.
-        figures: what was measured.
+        measured: what was, for the judge's macro in `templates/measured.md.j2`.
         trainings: how many training seeds `claimed` rests on; with one, intervals say nothing of
             another training.
+        figures: what was measured, in words.
     """
 
     claimed: str
     worst: str
-    figures: str
+    measured: Mapping[str, Any]
     trainings: int = 1
+    figures: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,44 +69,33 @@ class Claim:
 
         None: what it takes was not measured.
         """
-        measured: Any = study
-        if study and self.evidence:
-            measured = study.evidence.get(self.evidence)
-        verdict = _JUDGES[self.judge](measured, **self.limits) if measured else None
-        if verdict and study and study.obstacle:
-            return replace(verdict, claimed=f"not judged: {study.obstacle}", worst=NO_MATTER)
-        return verdict
+        looked_at = study.evidence.get(self.evidence) if study and self.evidence else study
+        verdict = _JUDGES[self.judge](looked_at, **self.limits) if looked_at else None
+        if not verdict or not study:
+            return None
+        if study.obstacle:
+            verdict = replace(verdict, claimed=f"not judged: {study.obstacle}", worst=NO_MATTER)
+        return replace(verdict, figures=render_macro("measured.md", self.judge, **verdict.measured))
 
 
 def judge_claims(studies: Mapping[str, Study]) -> list[tuple[Claim, Verdict | None]]:
     """Every claim with its verdict."""
-    listed = tomllib.loads((files("leaderboard.paper") / "claims.toml").read_text("utf-8"))["claim"]
+    listed = tomllib.loads((files(__package__) / "claims.toml").read_text("utf-8"))["claim"]
     claims = [Claim(**one) for one in listed]
     claims = [replace(claim, means=claim.means.format(**claim.limits)) for claim in claims]
     return [(claim, claim.verdict(studies.get(claim.dataset))) for claim in claims]
 
 
-def decide(value: Score, least: float) -> str:
-    """Whether a figure is above so much: by its interval, not by its middle."""
-    if value.low > least:
+def decide(value: Score, low: float = -inf, high: float = inf) -> str:
+    """Whether a figure lies between limits: by its interval, not by its middle."""
+    if low < value.low and value.high < high:
         return HOLDS
-    return FAILS if value.high < least else UNDECIDED
-
-
-def _below(value: Score, limit: float) -> str:
-    """Whether a figure's size is below a limit."""
-    if max(abs(value.low), abs(value.high)) < limit:
-        return HOLDS
-    return FAILS if value.low > limit or value.high < -limit else UNDECIDED
+    return FAILS if value.high < low or high < value.low else UNDECIDED
 
 
 def _all_of(verdicts: Iterable[str]) -> str:
     listed = list(verdicts)
     return next((word for word in (FAILS, UNDECIDED) if word in listed), HOLDS)
-
-
-def _measured(judge: str, *values: Any) -> str:
-    return render_macro("measured.md", judge, *values)
 
 
 def worst_difference(first: Row, second: Row) -> Score | None:
@@ -122,80 +113,70 @@ def _untrusted(*rows: Row) -> str:
     return UNTRUSTED.format("failed" if failed else "not all run")
 
 
-@dataclass(frozen=True)
 class _Pair:
-    """Two defenses at a radius, and the MRA of the first minus the second.
+    """Two defenses at one of the paper's radii, and MRA of the first minus that of the second."""
 
-    Attributes:
-        clean, worst: None where it was not measured or a verdict may not rest on it.
-        claimed: by attack of a claim; empty unless all were run on both.
-        trainings: how many training seeds both have.
-    """
+    def __init__(self, study: Study, first: str, second: str, radius: int = 0) -> None:
+        eps = RADII[study.setting.dataset][radius]
+        self.rows = [row for name in (first, second) if (row := study.row(name, eps))]
 
-    rows: tuple[Row, Row]
-    clean: Score | None
-    worst: Score | None
-    claimed: Mapping[str, Score]
-    trainings: int
+    def difference(self, attack: str) -> Score | None:
+        """Under an attack; None unless it was run on both."""
+        by_seed = [row.by_attack.get(attack, {}) for row in self.rows]
+        return gates.excess(*by_seed) if len(by_seed) == 2 else None
 
-    def verdict(self, judge: Callable[[Score], str], figures: str) -> Verdict:
-        """A claim on the difference under each attack, and in the worst case."""
-        worst = judge(self.worst) if self.worst else _untrusted(*self.rows)
-        claimed = _all_of(map(judge, self.claimed.values()))
-        return Verdict(claimed, worst, figures, self.trainings)
+    @cached_property
+    def claimed(self) -> dict[str, Score]:
+        """Under each of the attacks of a claim; empty unless all were run on both."""
+        found = {attack: d for attack in CLAIM_ATTACKS if (d := self.difference(attack))}
+        return found if len(found) == len(CLAIM_ATTACKS) else {}
 
+    @cached_property
+    def worst(self) -> Score | None:
+        """In the worst case, if a verdict may rest on it."""
+        return worst_difference(*self.rows)
 
-def _pair(study: Study, first: str, second: str, radius: int = 0) -> _Pair | None:
-    eps = RADII[study.setting.dataset][radius]
-    one, other = study.row(first, eps), study.row(second, eps)
-    if not one or not other:
-        return None
-    differences = {
-        attack: gates.excess(one.by_attack.get(attack, {}), other.by_attack.get(attack, {}))
-        for attack in ("none", *CLAIM_ATTACKS)
-    }
-    clean = differences.pop("none")
-    claimed = {attack: d for attack, d in differences.items() if d}
-    return _Pair(
-        (one, other),
-        clean,
-        worst_difference(one, other),
-        claimed if len(claimed) == len(CLAIM_ATTACKS) else {},
-        len({*one.seeds} & {*other.seeds}),
-    )
+    @property
+    def trainings(self) -> int:
+        """How many training seeds both have."""
+        return len(set.intersection(*({*row.seeds} for row in self.rows)))
+
+    def verdict(self, low: float, high: float = inf, **measured: Any) -> Verdict | None:
+        """Whether the difference lies between limits, in points, for either attacker."""
+        if not self.claimed:
+            return None
+        limits = low / 100, high / 100
+        worst = decide(self.worst, *limits) if self.worst else _untrusted(*self.rows)
+        claimed = _all_of(decide(difference, *limits) for difference in self.claimed.values())
+        return Verdict(claimed, worst, {"pair": self, **measured}, self.trainings)
 
 
 def gain(study: Study, *, above: float) -> Verdict | None:
     """CLM minus ULM is above so many points."""
-    pair = _pair(study, "clm", "ulm")
-    if not pair or not pair.claimed:
-        return None
     dataset, eps = study.setting.dataset, RADII[study.setting.dataset][0]
     clm, ulm = (
-        [PUBLISHED.paper_mra(dataset, attack, eps, name) or 0.0 for attack in CLAIM_ATTACKS]
+        [PUBLISHED.paper_mra(dataset, name, attack, eps) or 0.0 for attack in CLAIM_ATTACKS]
         for name in ("clm", "ulm")
     )
-    figures = _measured("gain", pair, [round(a - b, 4) for a, b in zip(clm, ulm, strict=True)])
-    return pair.verdict(lambda d: decide(d, above / 100), figures)
+    published = [round(a - b, 4) for a, b in zip(clm, ulm, strict=True)]
+    return _Pair(study, "clm", "ulm").verdict(above, published=published)
 
 
 def clean_cost(study: Study, *, below: float) -> Verdict | None:
     """CLM costs less than so many points of clean accuracy."""
-    pair = _pair(study, "clm", "ulm")
-    if not pair or not pair.clean:
-        return None
-    verdict, figures = decide(pair.clean, -below / 100), _measured("clean_cost", pair.clean)
-    return Verdict(verdict, NO_MATTER, figures, pair.trainings)
+    pair = _Pair(study, "clm", "ulm")
+    cost = pair.difference("none")
+    verdict = decide(cost, -below / 100) if cost else ""
+    return Verdict(verdict, NO_MATTER, {"cost": cost}, pair.trainings) if cost else None
 
 
 def conformity(evidence: Evidence, *, clms: int, within: float) -> Verdict | None:
     """Clean MRA of so many CLMs lies within so many points."""
-    clean, attacked = evidence.arrays["clean"], evidence.arrays["claimed"]
+    clean = evidence.arrays["clean"]
     if len(clean) < clms:
         return None
     verdict = HOLDS if np.ptp(clean.mean(axis=1)) < within / 100 else FAILS
-    figures = _measured("conformity", evidence, clean, attacked)
-    return Verdict(verdict, NO_MATTER, figures, len(clean))
+    return Verdict(verdict, NO_MATTER, {"evidence": evidence}, len(clean))
 
 
 def state_of_the_art(study: Study) -> Verdict | None:
@@ -208,17 +189,14 @@ def state_of_the_art(study: Study) -> Verdict | None:
     best = max(listed, key=lambda one: float(one["robust"]))
     least = best["robust"] / 100
     worst = decide(row.worst, least) if gates.trusted(row) else _untrusted(row)
-    paper = PUBLISHED.paper_mra("mnist", "autoattack", eps, "clm-adv")
-    figures = _measured("state_of_the_art", row, paper, best)
-    return Verdict(decide(row.claimed, least), worst, figures, len(row.seeds))
+    paper = PUBLISHED.paper_mra("mnist", "clm-adv", "autoattack", eps)
+    measured = {"row": row, "paper_mra": paper, "best": best}
+    return Verdict(decide(row.claimed, least), worst, measured, len(row.seeds))
 
 
 def same(study: Study, *, below: float) -> Verdict | None:
     """CLM-Adv and ULM-Adv are less than so many points apart."""
-    pair = _pair(study, "clm-adv", "ulm-adv")
-    if not pair or not pair.claimed:
-        return None
-    return pair.verdict(lambda d: _below(d, below / 100), _measured("same", pair))
+    return _Pair(study, "clm-adv", "ulm-adv").verdict(-below, below)
 
 
 def ahead(study: Study, *, attacks: Sequence[str]) -> Verdict | None:
@@ -226,27 +204,25 @@ def ahead(study: Study, *, attacks: Sequence[str]) -> Verdict | None:
 
     Where networks were told apart, it must be so over images and over networks.
     """
-    pair = _pair(study, "clm-adv", "ulm-adv", radius=1)
-    if not pair or not pair.claimed:
+    pair = _Pair(study, "clm-adv", "ulm-adv", radius=1)
+    if not pair.claimed:
         return None
-    differences, apart = dict(pair.claimed), {}
     networks = study.grids.get("networks")
+    apart: dict[str, Score] = {}
     if networks and abs(networks.layout.eps - RADII[study.setting.dataset][1]) < 1e-6:
         shares = {
             (way.defense, way.attack): metrics.network_shares(way.accuracies)
-            for row in networks.rows
-            for way in row
+            for way in sum(networks.rows, ())
             if way.accuracies is not None
         }
-        for attack, d in pair.claimed.items():
-            of_both = (shares[row.defense, attack] for row in pair.rows)
-            apart[attack] = metrics.means_apart(*of_both)
-            differences[attack] = Score(d.value, *metrics.hull(d, apart[attack]))
+        for attack in pair.claimed:
+            apart[attack] = metrics.means_apart(*(shares[row.defense, attack] for row in pair.rows))
+    both = {a: Score(d.value, *hull(d, apart.get(a, d))) for a, d in pair.claimed.items()}
     verdict = _all_of(
-        decide(d if attack in attacks else Score(-d.value, -d.high, -d.low), 0)
-        for attack, d in differences.items()
+        decide(d, 0) if attack in attacks else decide(d, high=0) for attack, d in both.items()
     )
-    return Verdict(verdict, NO_MATTER, _measured("ahead", pair, apart), pair.trainings)
+    measured = {"pair": pair, "over_networks": apart}
+    return Verdict(verdict, NO_MATTER, measured, pair.trainings)
 
 
 def expectation(study: Study) -> Verdict | None:
@@ -254,13 +230,13 @@ def expectation(study: Study) -> Verdict | None:
     row = study.row("clm", RADII["mnist"][0])
     eot = row.score("pgd-eot") if row else None
     others = [score.value for a in CLAIM_ATTACKS if row and (score := row.score(a))]
-    if row is None or eot is None or len(others) < len(CLAIM_ATTACKS):
+    if not row or not eot or len(others) < len(CLAIM_ATTACKS):
         return None
     drawn = row.by_attack["pgd-eot"]
     excess = (gates.excess(drawn, row.by_attack[attack]) for attack in CLAIM_ATTACKS)
     verdict = _all_of(decide(one, 0) if one else UNDECIDED for one in excess)
     worst = verdict if gates.trusted(row) else _untrusted(row)
-    return Verdict(NO_MATTER, worst, _measured("expectation", eot, others), len(row.seeds))
+    return Verdict(NO_MATTER, worst, {"eot": eot, "others": others}, len(row.seeds))
 
 
 def spread(evidence: Evidence) -> Verdict | None:
@@ -269,7 +245,7 @@ def spread(evidence: Evidence) -> Verdict | None:
     if len(ulm) < 2:
         return None
     wider = metrics.mean(clm.std(axis=1) - ulm.std(axis=1))
-    return Verdict(decide(wider, 0), NO_MATTER, _measured("spread", wider))
+    return Verdict(decide(wider, 0), NO_MATTER, {"wider": wider})
 
 
 def drift(evidence: Evidence, *, percent: float) -> Verdict | None:
@@ -280,14 +256,14 @@ def drift(evidence: Evidence, *, percent: float) -> Verdict | None:
     thirds = linked[np.linspace(0, len(linked) - 1, 4).round().astype(int)]
     way, free_way = thirds[-1] - thirds[0], abs(free[-1] - free[0])
     keeps = way > free_way and all(b - a >= percent / 100 * way for a, b in pairwise(thirds))
-    return Verdict(HOLDS if keeps else FAILS, NO_MATTER, _measured("drift", thirds, free_way))
+    return Verdict(HOLDS if keeps else FAILS, NO_MATTER, {"thirds": thirds, "free": free_way})
 
 
 def orthogonal(evidence: Evidence) -> Verdict | None:
     """The mean |cosine| of saliency maps is smaller in CLM, image by image."""
     ulm, clm = (evidence.arrays[f"{name} absolute"] for name in COMPARED)
     closer = metrics.mean(ulm - clm)
-    return Verdict(decide(closer, 0), NO_MATTER, _measured("orthogonal", ulm, clm, closer))
+    return Verdict(decide(closer, 0), NO_MATTER, {"ulm": ulm, "clm": clm, "closer": closer})
 
 
 def orthogonality_protects(evidence: Evidence) -> Verdict | None:
@@ -295,12 +271,15 @@ def orthogonality_protects(evidence: Evidence) -> Verdict | None:
     found = [one for one in correlations(evidence) if one.measure == DIVERSITY[0]]
     if any(one.rho is None for one in found if one.outcome == "transfer"):
         return None
-    verdicts: dict[str, list[str]] = {outcome: [] for outcome in OUTCOMES}
-    for one in found:
-        direction = HOLDS if (one.rho or 0) > 0 else FAILS
-        verdicts[one.outcome].append(direction if one.significant else UNDECIDED)
-    figures = _measured("orthogonality_protects", evidence, found)
-    return Verdict(_all_of(verdicts["transfer"]), _all_of(verdicts["worst"]), figures)
+    transfer, worst = (
+        _all_of(
+            (HOLDS if (one.rho or 0) > 0 else FAILS) if one.significant else UNDECIDED
+            for one in found
+            if one.outcome == outcome
+        )
+        for outcome in ("transfer", "worst")
+    )
+    return Verdict(transfer, worst, {"evidence": evidence, "found": found})
 
 
 def _transfers(study: Study, enough: Callable[[int], bool]) -> dict[str, BySeed]:
@@ -314,36 +293,36 @@ def _transfers(study: Study, enough: Callable[[int], bool]) -> dict[str, BySeed]
     return found if len(found) == len(COMPARED) else {}
 
 
+def _at_most(
+    limit: float, scores: Mapping[str, Score], transfers: Mapping[str, BySeed], **measured: Any
+) -> Verdict | None:
+    """Whether the scores that follow from transfers are below a limit; None without transfers."""
+    verdict = _all_of(decide(score, high=limit) for score in scores.values())
+    trainings = min(map(len, transfers.values()), default=0)
+    measured["transfers"] = transfers
+    return Verdict(verdict, NO_MATTER, measured, trainings) if transfers else None
+
+
 def attacked_one_fails(study: Study, *, below: float) -> Verdict | None:
     """Robust accuracy is below so many percent where the attacked submodel answers."""
     transfers = _transfers(study, lambda n: n > 1)
-    if not transfers:
-        return None
     own, others = {}, {}
     for name, by_seed in transfers.items():
         sides = own_and_others(by_seed)
         own[name], others[name] = (metrics.score(list(side.values())) for side in sides)
-    verdict = _all_of(_below(score, below / 100) for score in own.values())
-    figures = _measured("attacked_one_fails", transfers, own, others)
-    return Verdict(verdict, NO_MATTER, figures, min(map(len, transfers.values())))
+    return _at_most(below / 100, own, transfers, own=own, others=others)
 
 
 def size_is_nothing(study: Study, *, most: float) -> Verdict | None:
     """E[MRA] = own / n + (1 - 1 / n) others, which n can raise to others; see `Transfer`."""
     transfers = _transfers(study, lambda n: n == SUBMODELS)
-    if not transfers:
-        return None
     now, gains = {}, {}
     for name, by_seed in transfers.items():
         gap = metrics.difference(*reversed(own_and_others(by_seed)))
         gains[name] = Score(*(part / SUBMODELS for part in (gap.value, gap.low, gap.high)))
         expected = [metrics.transfer(record.correct).expected_mra for record in by_seed.values()]
         now[name] = float(np.mean(expected))
-    # The claim is that it is not above.
-    turned = {HOLDS: FAILS, FAILS: HOLDS, UNDECIDED: UNDECIDED}
-    verdict = _all_of(turned[decide(one, most / 100)] for one in gains.values())
-    figures = _measured("size_is_nothing", transfers, now, gains)
-    return Verdict(verdict, NO_MATTER, figures, min(map(len, transfers.values())))
+    return _at_most(most / 100, gains, transfers, now=now, gains=gains)
 
 
 _JUDGES: Mapping[str, Callable[..., Verdict | None]] = {

@@ -1,39 +1,32 @@
 """The numbers of the paper's tables: beside ours with a verdict, and checked against each other."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
-from scipy import stats
+from scipy.special import ndtri
 
+from leaderboard import gates
 from leaderboard.metrics import CONFIDENCE, Score
-from leaderboard.paper.names import (
-    CLEAN_TOLERANCE,
-    PAPER_ATTACKS,
-    PAPER_IMAGES,
-    SUBMODELS,
-    TOLERANCE,
-)
+from leaderboard.paper.evidence import COMPARED
+from leaderboard.paper.names import PAPER_ATTACKS, PAPER_IMAGES, SUBMODELS, near
 from leaderboard.paper.studies import Study
+from leaderboard.rows import Row
 
-# The adversarially trained populations that its authors released have another n than the paper's.
-OF_THE_PAPERS_SIZE = ("ulm", "clm")
-REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
+# What must hold of the numbers under two attacks, the stronger first. `pgd-eot` has no check: on
+# one deterministic network, as the paper ran it, it is PGD.
+CHECKS = {
+    ("pgd", "fgsm"): "iterated no weaker than single-step",
+    ("autoattack", "pgd"): "ensemble of attacks no weaker than its parts",
+}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One published MRA beside ours, both in [0, 1].
-
-    Attributes:
-        submodels, trainings: n of ours and how many training seeds it is of; 0: not measured.
-        reason: why it is not comparable, or empty.
-        reach: where MRA of networks trained anew would lie, if the paper's number lies there, too.
-    """
+    """One published MRA beside ours, both in [0, 1]."""
 
     table: str
     dataset: str
@@ -41,11 +34,17 @@ class Comparison:
     attack: str
     defense: str
     paper: float
-    ours: Score | None
-    submodels: int
-    trainings: int
-    reason: str
-    reach: Score | None
+    study: Study | None
+
+    @cached_property
+    def row(self) -> Row | None:
+        """What was measured of the same defense at the same radius."""
+        return self.study.row(self.defense, self.eps) if self.study else None
+
+    @cached_property
+    def ours(self) -> Score | None:
+        """What was measured under the same attack."""
+        return self.row.score(self.attack) if self.row else None
 
     @property
     def difference(self) -> float | None:
@@ -58,49 +57,45 @@ class Comparison:
         return self.ours is not None and near(self.attack, self.ours.value, self.paper)
 
     @property
-    def verdict(self) -> str:
-        """Reproduced, not reproduced, or not comparable."""
-        if self.reason:
-            return NOT_COMPARABLE
-        return REPRODUCED if self.near else NOT_REPRODUCED
-
-    @property
     def inside(self) -> bool:
         """Whether our interval contains the paper's number."""
         return self.ours is not None and self.ours.low <= self.paper <= self.ours.high
 
+    @property
+    def reason(self) -> str:
+        """Why it is not comparable, or empty."""
+        if self.study is None or self.row is None or self.ours is None:
+            return "not measured"
+        if self.study.obstacle:
+            return self.study.obstacle
+        if self.attack == "pgd-eot":
+            return "ours draws networks, the authors' script runs it on one"
+        # The adversarially trained populations that its authors released have another n.
+        if self.defense in COMPARED and self.row.submodels != SUBMODELS:
+            return f"n = {self.row.submodels}, the paper's {SUBMODELS}"
+        return ""
+
+    @property
+    def verdict(self) -> str:
+        """Reproduced, not reproduced, or not comparable."""
+        if self.reason:
+            return "not comparable"
+        return "reproduced" if self.near else "not reproduced"
+
+    @cached_property
+    def reach(self) -> Score | None:
+        """Where MRA of networks trained anew would lie, if the paper's number lies there, too."""
+        networks = self.study.grids.get("networks") if self.study and not self.reason else None
+        for way in sum(networks.rows, ()) if networks else ():
+            same = (way.defense, way.attack) == (self.defense, self.attack)
+            if same and abs(way.eps - self.eps) < 1e-6:
+                return way.score if way.score.low <= self.paper <= way.score.high else None
+        return None
+
 
 def compare(tables: Mapping[str, Any], studies: Mapping[str, Study]) -> list[Comparison]:
     """Every number of the paper's Tables 1 to 5, in their order."""
-    found = []
-    for number, dataset, eps, attack, defense, paper in _published(tables):
-        study = studies.get(dataset)
-        row = study.row(defense, eps) if study else None
-        ours = row.score(attack) if row else None
-        reason = ""
-        if study is None or row is None or ours is None:
-            reason = "not measured"
-        elif study.obstacle:
-            reason = study.obstacle
-        elif attack == "pgd-eot":
-            reason = "ours draws networks, the authors' script runs it on one"
-        elif defense in OF_THE_PAPERS_SIZE and row.submodels != SUBMODELS:
-            reason = f"n = {row.submodels}, the paper's {SUBMODELS}"
-        submodels = row.submodels if row else 0
-        trainings = len(row.by_attack.get(attack, {})) if row else 0
-        reach = None if study is None or reason else _reach(study, defense, attack, eps, paper)
-        where = (number, dataset, eps, attack, defense, paper)
-        found.append(Comparison(*where, ours, submodels, trainings, reason, reach))
-    return found
-
-
-def _reach(study: Study, defense: str, attack: str, eps: float, paper: float) -> Score | None:
-    networks = study.grids.get("networks")
-    for way in sum(networks.rows, ()) if networks else ():
-        same = (way.defense, way.attack) == (defense, attack) and abs(way.eps - eps) < 1e-6
-        if same and way.score.low <= paper <= way.score.high:
-            return way.score
-    return None
+    return [Comparison(*one, studies.get(one[1])) for one in _published(tables)]
 
 
 def _published(tables: Mapping[str, Any]) -> Iterator[tuple[str, str, float, str, str, float]]:
@@ -116,56 +111,34 @@ def _published(tables: Mapping[str, Any]) -> Iterator[tuple[str, str, float, str
                 yield number, dataset, eps, attack, defense, percent / 100
 
 
-def near(attack: str, ours: float, paper: float | None) -> bool:
-    """Whether the paper has a number, and an MRA of ours reproduces it."""
-    tolerance = CLEAN_TOLERANCE if attack == "none" else TOLERANCE
-    return paper is not None and abs(ours - paper) <= tolerance
-
-
-@dataclass(frozen=True)
-class PaperCheck:
+class PaperCheck(NamedTuple):
     """Whether published MRA under a strong attack is no higher than under a weak one.
 
     Attributes:
-        accuracies: MRA under the strong attack and the weak one, in [0, 1].
+        excess: MRA under the strong attack minus that under the weak one; any above 0 fails.
+        by_chance: whether it is within sampling error; published numbers cannot be paired by image.
+        ours: the same difference between our results, or None where it was not measured.
     """
 
-    table: str
-    defense: str
     name: str
-    strong: str
-    weak: str
-    accuracies: tuple[float, float]
-
-    @property
-    def excess(self) -> float:
-        """MRA under the strong attack minus that under the weak one; any above 0 fails."""
-        return self.accuracies[0] - self.accuracies[1]
-
-    @property
-    def by_chance(self) -> bool:
-        """Whether it is within sampling error; published numbers allow no pairing of images."""
-        variance = sum(share * (1 - share) for share in self.accuracies) / PAPER_IMAGES
-        quantile = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-        return abs(self.excess) < quantile * math.sqrt(variance)
+    strong: Comparison
+    weak: Comparison
+    excess: float
+    by_chance: bool
+    ours: Score | None
 
 
-def check_paper(tables: Mapping[str, Any]) -> list[PaperCheck]:
-    """The checks on each column of the paper's tables.
-
-    `pgd-eot` has none: on one deterministic network, as the paper ran it, it is PGD.
-    """
-    checks = (
-        ("iterated no weaker than single-step", "pgd", "fgsm"),
-        ("ensemble of attacks no weaker than its parts", "autoattack", "pgd"),
-    )
-    return [
-        PaperCheck(
-            number, defense, name, strong, weak, (by_defense / 100, rows[weak][defense] / 100)
-        )
-        for number, table in sorted(tables.items())
-        if (rows := table.get("rows"))
-        for defense in rows["pgd"]
-        for name, strong, weak in checks
-        for by_defense in [rows[strong][defense]]
-    ]
+def check_paper(compared: Sequence[Comparison]) -> list[PaperCheck]:
+    """The checks on each column of the paper's tables."""
+    by_place = {(one.table, one.defense, one.attack): one for one in compared}
+    quantile, checks = float(ndtri((1 + CONFIDENCE) / 2)), []
+    for table, defense in dict.fromkeys((one.table, one.defense) for one in compared if one.eps):
+        for attacks, name in CHECKS.items():
+            strong, weak = pair = [by_place[table, defense, attack] for attack in attacks]
+            excess = strong.paper - weak.paper
+            error = math.sqrt(sum(one.paper * (1 - one.paper) for one in pair) / PAPER_IMAGES)
+            by_seed = [one.row.by_attack.get(one.attack, {}) if one.row else {} for one in pair]
+            ours = None if not strong.study or strong.study.obstacle else gates.excess(*by_seed)
+            by_chance = abs(excess) < quantile * error
+            checks.append(PaperCheck(name, strong, weak, excess, by_chance, ours))
+    return checks

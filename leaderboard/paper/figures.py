@@ -1,20 +1,19 @@
 """The paper's figures and others on its claims, drawn from our populations."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import cycle, product
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from leaderboard import metrics
+from leaderboard import drawing, metrics
+from leaderboard.arrays import Array
 from leaderboard.curves import Curve, curves
-from leaderboard.drawing import COLORS, DEFENSE_COLORS, FOREGROUND, OTHER_COLORS, canvas, literal
-from leaderboard.paper.evidence import COMPARED, DIVERSITY, Array, Evidence
+from leaderboard.drawing import COLORS, DEFENSE_COLORS, FOREGROUND, colors, panels, plot_mra
+from leaderboard.paper.evidence import COMPARED, DIVERSITY, Evidence
 from leaderboard.paper.findings import correlations, parities
 from leaderboard.paper.names import NAMES, format_radius
 from leaderboard.paper.studies import Study
@@ -23,117 +22,74 @@ from leaderboard.records import Record
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One figure of a report: its file is under `figures/`, and `draw` makes the SVG text."""
+class Figure(drawing.Figure):
+    """One figure of a report."""
 
     kind: str
-    file: str
     title: str
     caption: str
-    draw: Callable[[], str]
-
-
-Draw = Callable[[Any], str]
-# What draws each kind, with the figure's title, in the report's order.
-_DRAWN: dict[str, tuple[str, Draw]] = {}
 
 
 def gallery(study: Study) -> list[Figure]:
     """All figures that the study's records and evidence allow."""
-    data: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "curves": curves(study.records),
         "transfer": transfer_tables(study.records),
         **study.evidence,
     }
-    setting = study.setting
+    if "conformity" in shown and len(shown["conformity"].arrays["seeds"]) == 1:
+        del shown["conformity"]
     return [
         Figure(
+            f"{kind}-{study.setting.dataset}-{study.setting.budget}.svg",
+            _data(shown[kind]),
+            partial(draw, shown[kind]),
             kind,
-            f"{kind}-{setting.dataset}-{setting.budget}.svg",
             title,
-            render_macro("captions.md", kind, data[kind]),
-            partial(draw, data[kind]),
+            render_macro("captions.md", kind, shown[kind]),
         )
         for kind, (title, draw) in _DRAWN.items()
-        if data.get(kind) and not (kind == "conformity" and len(data[kind].arrays["seeds"]) == 1)
+        if shown.get(kind)
     ]
-
-
-def _draws(kind: str, title: str) -> Callable[[Draw], Draw]:
-    """Register what draws a kind of figure."""
-
-    def register(draw: Draw) -> Draw:
-        _DRAWN[kind] = (title, draw)
-        return draw
-
-    return register
-
-
-def _data(evidence: Evidence) -> bytes:
-    parts = [
-        json.dumps([name, array.shape, str(array.dtype)]).encode() + array.tobytes()
-        for name, array in sorted(evidence.arrays.items())
-    ]
-    return b"".join(parts)
 
 
 def _legend_above(panel: Any) -> None:
     panel.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2, borderaxespad=0, fontsize=9)
 
 
-@_draws("curves", "Robust accuracy at every radius")
-def draw_curves(curves: Sequence[Curve]) -> str:
+def draw_curves(curves: Sequence[Curve], figure: Any) -> None:
     """All defenses, under attacks on one drawn network and on all at once."""
-    data = json.dumps([asdict(curve) for curve in curves]).encode()
-    with canvas(data, width=9.2, height=3.8, columns=2, sharey=True) as drawn:
-        titles = ("attacks on one drawn network", "the same, and attacks on all at once")
-        for panel, title, column in zip(drawn.panels[0], titles, ("claimed", "worst"), strict=True):
-            others = cycle(OTHER_COLORS)
-            for curve in curves:
-                panel.plot(
-                    [point.eps for point in curve.points],
-                    [100 * getattr(point, column) for point in curve.points],
-                    color=DEFENSE_COLORS.get(curve.label) or next(others),
-                    marker="o",
-                    markersize=4,
-                    linewidth=1.8,
-                    label=literal(f"{NAMES.get(curve.label, curve.label)} (n={curve.submodels})"),
-                )
-            panel.set(title=title, xlabel="eps (pixels in [0, 1])", ylim=(-3, 103))
-        drawn.panels[0][0].set_ylabel("MRA (%)")
-        handles, labels = drawn.panels[0][0].get_legend_handles_labels()
-        drawn.figure.legend(handles, labels, loc="outside right center")
-    return drawn.svg
+    left, right = panels(figure, 9.2, 3.8, columns=2, sharey=True)
+    labels = [f"{NAMES.get(c.label, c.label)} (n={c.submodels})" for c in curves]
+    inks = colors(curve.label for curve in curves)
+    for panel, title, attacker in (
+        (left, "attacks on one drawn network", "claimed"),
+        (right, "the same, and attacks on all at once", "worst"),
+    ):
+        points = ({p.eps: getattr(p, attacker) for p in curve.points} for curve in curves)
+        plot_mra(panel, title, zip(points, labels, inks, strict=True), markersize=4, linewidth=1.8)
+    left.set_ylabel("MRA (%)")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
 
 
-@_draws("size", "How many networks")
-def draw_size(evidence: Evidence) -> str:
+def draw_size(evidence: Evidence, figure: Any) -> None:
     """MRA and the worst case against the number of submodels."""
-    with canvas(_data(evidence), width=6.4, height=3.6) as drawn:
-        (panel,) = drawn.panels[0]
-        sizes = evidence.arrays["sizes"].astype(int)
-        lines = (("claimed", "--", "PGD on one drawn"), ("worst", "-", "worst case"))
-        for name, marker, shift in zip(COMPARED, ("o", "^"), (-0.06, 0.06), strict=True):
-            for column, line, words in lines:
-                of_each = (
-                    metrics.Answers(s[np.newaxis]) for s in evidence.arrays[f"{name} {column} s"]
-                )
-                scores = [metrics.score([answers]) for answers in of_each]
-                values = np.array([100 * score.value for score in scores])
-                spread = np.array([[100 * s.low, 100 * s.high] for s in scores]).T
-                style = {"linestyle": line, "marker": marker, "markersize": 4, "capsize": 3}
-                panel.errorbar(
-                    sizes + shift,
-                    values,
-                    np.abs(spread - values),
-                    color=DEFENSE_COLORS[name],
-                    label=f"{NAMES[name]}, {words}",
-                    **style,
-                )
-        panel.set(xlabel="n, networks in the population", ylabel="MRA (%)", xticks=sizes)
-        panel.set_ylim(bottom=-2)
-        _legend_above(panel)
-    return drawn.svg
+    (panel,) = panels(figure, 6.4, 3.6)
+    sizes = evidence.arrays["sizes"].astype(int)
+    for name, marker, shift in ((COMPARED[0], "o", -0.06), (COMPARED[1], "^", 0.06)):
+        style = {"color": DEFENSE_COLORS[name], "marker": marker, "markersize": 4, "capsize": 3}
+        for column, line, words in (
+            ("claimed", "--", "PGD on one drawn"),
+            ("worst", "-", "worst case"),
+        ):
+            of_each = (metrics.Answers(s[None]) for s in evidence.arrays[f"{name} {column} s"])
+            scores = [metrics.score([answers]) for answers in of_each]
+            low, values, high = 100 * np.transpose([(s.low, s.value, s.high) for s in scores])
+            bars, label = (values - low, high - values), f"{NAMES[name]}, {words}"
+            panel.errorbar(sizes + shift, values, bars, linestyle=line, label=label, **style)
+    panel.set(xlabel="n, networks in the population", ylabel="MRA (%)", xticks=sizes)
+    panel.set_ylim(bottom=-2)
+    _legend_above(panel)
 
 
 @dataclass(frozen=True)
@@ -167,32 +123,38 @@ def transfer_tables(records: Iterable[Record]) -> TransferTables | None:
     return TransferTables(tables, format_radius(transfers[0].case.dataset, eps))
 
 
-@_draws("transfer", "Transfer between networks (Section 4.2)")
-def draw_transfer(tables: TransferTables) -> str:
+def _data(shown: Evidence | TransferTables | Sequence[Curve]) -> bytes:
+    """What tells whether a figure must be drawn again."""
+    if isinstance(shown, Evidence):
+        arrays = sorted(shown.arrays.items())
+        heads = (json.dumps([name, array.shape, str(array.dtype)]) for name, array in arrays)
+        return b"".join(h.encode() + a.tobytes() for h, (_, a) in zip(heads, arrays, strict=True))
+    if isinstance(shown, TransferTables):
+        return b"".join(name.encode() + t.tobytes() for name, t in shown.accuracies.items())
+    return json.dumps([asdict(curve) for curve in shown]).encode()
+
+
+def draw_transfer(tables: TransferTables, figure: Any) -> None:
     """Section 4.2: accuracy of submodel b on images crafted on submodel a, as heat maps."""
     accuracies = tables.accuracies
-    data = b"".join(name.encode() + table.tobytes() for name, table in accuracies.items())
-    height = 1.2 + 0.36 * max(len(table) for table in accuracies.values())
-    columns = len(accuracies)
-    width = 1.4 + columns + 0.42 * sum(map(len, accuracies.values()))
-    with canvas(data, width=width, height=height, columns=columns) as drawn:
-        for panel, (name, table) in zip(drawn.panels[0], accuracies.items(), strict=True):
-            percent = 100 * table
-            image = panel.imshow(percent, vmin=0, vmax=100, cmap="cividis", aspect="auto")
-            for (a, b), value in np.ndenumerate(percent):
-                color = "black" if value > 55 else "white"
-                panel.text(b, a, f"{value:.0f}", ha="center", va="center", color=color, fontsize=8)
-            numbers = range(len(table))
-            panel.set(title=NAMES[name], xlabel="answered by", xticks=numbers, yticks=numbers)
-            panel.grid(visible=False)
-        drawn.panels[0][0].set_ylabel("crafted on")
-        bar = drawn.figure.colorbar(image, ax=list(drawn.panels[0]), pad=0.02)
-        bar.set_label(f"accuracy (%), PGD, eps {tables.eps}")
-    return drawn.svg
+    height = 1.2 + 0.36 * max(map(len, accuracies.values()))
+    width = 1.4 + len(accuracies) + 0.42 * sum(map(len, accuracies.values()))
+    row = panels(figure, width, height, columns=len(accuracies))
+    for panel, (name, table) in zip(row, accuracies.items(), strict=True):
+        percent = 100 * table
+        image = panel.imshow(percent, vmin=0, vmax=100, cmap="cividis", aspect="auto")
+        for (a, b), value in np.ndenumerate(percent):
+            color = "black" if value > 55 else "white"
+            panel.text(b, a, f"{value:.0f}", ha="center", va="center", color=color, fontsize=8)
+        numbers = range(len(table))
+        panel.set(title=NAMES[name], xlabel="answered by", xticks=numbers, yticks=numbers)
+        panel.grid(visible=False)
+    row[0].set_ylabel("crafted on")
+    bar = figure.colorbar(image, ax=row, pad=0.02)
+    bar.set_label(f"accuracy (%), PGD, eps {tables.eps}")
 
 
-@_draws("diversity", "Does diversity buy robustness?")
-def draw_diversity(evidence: Evidence) -> str:
+def draw_diversity(evidence: Evidence, figure: Any) -> None:
     """Each measure of diversity of a pair against its robust accuracy under both attackers."""
     from matplotlib.lines import Line2D
 
@@ -205,142 +167,138 @@ def draw_diversity(evidence: Evidence) -> str:
         ("clm", f"CLM, {words}", marker, pairs)
         for (words, pairs), marker in zip(by_parity, "^Dv", strict=True)
     ]
-    grid = {"columns": len(DIVERSITY), "sharey": True}
-    with canvas(_data(evidence), width=11.5, height=4.0, **grid) as drawn:
-        for number, (panel, measure) in enumerate(zip(drawn.panels[0], DIVERSITY, strict=True)):
-            above = []
-            for outcome, (words, color) in outcomes.items():
-                for name, _, marker, pairs in groups:
-                    x = arrays[f"{name} measures"][number][pairs]
-                    y = 100 * arrays[f"{name} {outcome}"][pairs]
-                    panel.plot(x, y, marker, color=color, markersize=4, alpha=0.8)
-                rhos = (f"{NAMES[d]} {found[d, measure, outcome].starred}" for d in COMPARED)
-                above.append(f"{words}: {', '.join(rhos)}")
-            panel.set_title("\n".join(above), fontsize=9)
-            panel.set_xlabel(measure.replace(" (", "\n("), fontsize=9)
-        drawn.panels[0][0].set_ylabel("MRA of the pair (%)")
-        handles = [
-            Line2D([], [], color=color, linewidth=4, label=words)
-            for words, color in outcomes.values()
-        ]
-        handles += [
-            Line2D([], [], marker=marker, label=label, linestyle="", color=FOREGROUND)
-            for _, label, marker, _ in groups
-        ]
-        drawn.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
-    return drawn.svg
+    row = panels(figure, 11.5, 4.0, columns=len(DIVERSITY), sharey=True)
+    for number, (panel, measure) in enumerate(zip(row, DIVERSITY, strict=True)):
+        above = []
+        for outcome, (words, color) in outcomes.items():
+            for name, _, marker, pairs in groups:
+                x = arrays[f"{name} measures"][number][pairs]
+                y = 100 * arrays[f"{name} {outcome}"][pairs]
+                panel.plot(x, y, marker, color=color, markersize=4, alpha=0.8)
+            rhos = (f"{NAMES[d]} {found[d, measure, outcome].starred}" for d in COMPARED)
+            above.append(f"{words}: {', '.join(rhos)}")
+        panel.set_title("\n".join(above), fontsize=9)
+        panel.set_xlabel(measure.replace(" (", "\n("), fontsize=9)
+    row[0].set_ylabel("MRA of the pair (%)")
+    handles = [
+        Line2D([], [], color=color, linewidth=4, label=words) for words, color in outcomes.values()
+    ]
+    handles += [
+        Line2D([], [], marker=marker, label=label, linestyle="", color=FOREGROUND)
+        for _, label, marker, _ in groups
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
 
 
-@_draws("saliency", "Saliency maps (Fig. 6)")
-def draw_saliency(evidence: Evidence) -> str:
+def draw_saliency(evidence: Evidence, figure: Any) -> None:
     """Fig. 6: cosine similarity of saliency maps of all pairs, ULM beside CLM."""
-    with canvas(_data(evidence), width=8.4, height=3.6, columns=2, sharey=True) as drawn:
-        for panel, name in zip(drawn.panels[0], COMPARED, strict=True):
-            quantiles = evidence.arrays[f"{name} quantiles"]
-            quantiles = quantiles[np.argsort(quantiles[:, 2])]
-            mean = float(evidence.arrays[f"{name} mean"].mean())
-            at, color = np.arange(len(quantiles)), DEFENSE_COLORS[name]
-            panel.vlines(at, quantiles[:, 0], quantiles[:, 4], color=color, linewidth=1, alpha=0.6)
-            panel.vlines(at, quantiles[:, 1], quantiles[:, 3], color=color, linewidth=5)
-            panel.plot(at, quantiles[:, 2], "_", color=FOREGROUND, markersize=6)
-            panel.axhline(mean, color=color, linestyle="--", linewidth=1.2)
-            panel.set(title=f"{NAMES[name]}: mean {mean:.2f}", xticks=[])
-            panel.set_xlabel(f"{len(at)} pairs of submodels, by median")
-        drawn.panels[0][0].set_ylabel("cosine of saliency maps")
-    return drawn.svg
+    row = panels(figure, 8.4, 3.6, columns=2, sharey=True)
+    for panel, name in zip(row, COMPARED, strict=True):
+        quantiles = evidence.arrays[f"{name} quantiles"]
+        quantiles = quantiles[np.argsort(quantiles[:, 2])]
+        mean = float(evidence.arrays[f"{name} mean"].mean())
+        at, color = np.arange(len(quantiles)), DEFENSE_COLORS[name]
+        panel.vlines(at, quantiles[:, 0], quantiles[:, 4], color=color, linewidth=1, alpha=0.6)
+        panel.vlines(at, quantiles[:, 1], quantiles[:, 3], color=color, linewidth=5)
+        panel.plot(at, quantiles[:, 2], "_", color=FOREGROUND, markersize=6)
+        panel.axhline(mean, color=color, linestyle="--", linewidth=1.2)
+        panel.set(title=f"{NAMES[name]}: mean {mean:.2f}", xticks=[])
+        panel.set_xlabel(f"{len(at)} pairs of submodels, by median")
+    row[0].set_ylabel("cosine of saliency maps")
 
 
-@_draws("conformity", "Conformity of CLMs (Section 4)")
-def draw_conformity(evidence: Evidence) -> str:
+def draw_conformity(evidence: Evidence, figure: Any) -> None:
     """Every submodel of several CLMs: its accuracy, clean and under PGD."""
-    with canvas(_data(evidence), width=8.4, height=3.2, columns=2) as drawn:
-        titles = {"clean": "clean images", "claimed": "under PGD on one drawn network"}
-        for panel, (name, title) in zip(drawn.panels[0], titles.items(), strict=True):
-            table = 100 * evidence.arrays[name]
-            for at, accuracies in enumerate(table, 1):
-                shift = np.linspace(-0.22, 0.22, len(accuracies))
-                panel.plot(at + shift, accuracies, "o", color=DEFENSE_COLORS["clm"], markersize=4)
-                panel.hlines(accuracies.mean(), at - 0.3, at + 0.3, color=FOREGROUND, linewidth=2)
-            panel.set(title=title, xlabel="CLM, by training seed", xticks=range(1, len(table) + 1))
-            panel.set_xticklabels([f"{int(seed)}" for seed in evidence.arrays["seeds"]])
-        drawn.panels[0][0].set_ylabel("accuracy of each submodel (%)")
-    return drawn.svg
+    row = panels(figure, 8.4, 3.2, columns=2)
+    titles = {"clean": "clean images", "claimed": "under PGD on one drawn network"}
+    for panel, (name, title) in zip(row, titles.items(), strict=True):
+        table = 100 * evidence.arrays[name]
+        for at, accuracies in enumerate(table, 1):
+            shift = np.linspace(-0.22, 0.22, len(accuracies))
+            panel.plot(at + shift, accuracies, "o", color=DEFENSE_COLORS["clm"], markersize=4)
+            panel.hlines(accuracies.mean(), at - 0.3, at + 0.3, color=FOREGROUND, linewidth=2)
+        panel.set(title=title, xlabel="CLM, by training seed", xticks=range(1, len(table) + 1))
+        panel.set_xticklabels([f"{int(seed)}" for seed in evidence.arrays["seeds"]])
+    row[0].set_ylabel("accuracy of each submodel (%)")
 
 
-@_draws("masks", "The mask (Fig. 3)")
-def draw_masks(evidence: Evidence) -> str:
+def draw_masks(evidence: Evidence, figure: Any) -> None:
     """Fig. 3: which elements of a filter are counter-linked, channel by channel."""
     from matplotlib.colors import ListedColormap
 
     mask = evidence.arrays["mask"]
     colors = ListedColormap(["none", DEFENSE_COLORS["clm"]])
-    channels, width = len(mask), 2.4 * len(mask) + 0.4
-    with canvas(_data(evidence), width=width, height=2.9, columns=channels) as drawn:
-        for number, (panel, channel) in enumerate(zip(drawn.panels[0], mask, strict=True), 1):
-            panel.pcolormesh(channel, cmap=colors, vmin=0, vmax=1, edgecolors=FOREGROUND)
-            panel.set(aspect="equal", title=f"channel {number}" if channels > 1 else "")
-            panel.invert_yaxis()
-            panel.set_axis_off()
-        drawn.figure.suptitle(f"counter-linked: {int(mask.sum())} of {mask.size}", fontsize=11)
-    return drawn.svg
+    channels = len(mask)
+    row = panels(figure, 2.4 * channels + 0.4, 2.9, columns=channels)
+    for number, (panel, channel) in enumerate(zip(row, mask, strict=True), 1):
+        panel.pcolormesh(channel, cmap=colors, vmin=0, vmax=1, edgecolors=FOREGROUND)
+        panel.set(aspect="equal", title=f"channel {number}" if channels > 1 else "")
+        panel.invert_yaxis()
+        panel.set_axis_off()
+    figure.suptitle(f"counter-linked: {int(mask.sum())} of {mask.size}", fontsize=11)
 
 
-@_draws("weights", "First-layer weights (Fig. 4)")
-def draw_weights(evidence: Evidence) -> str:
+def draw_weights(evidence: Evidence, figure: Any) -> None:
     """Fig. 4: the distribution of first-layer weights, ULM beside CLM."""
     arrays = {name: evidence.arrays[name].ravel() for name in COMPARED}
     limit = max(float(np.abs(values).max()) for values in arrays.values())
     edges = np.linspace(-limit, limit, 61)
-    with canvas(_data(evidence), width=6.4, height=3.4) as drawn:
-        (panel,) = drawn.panels[0]
-        for name, values in arrays.items():
-            label = f"{NAMES[name]}: standard deviation {values.std():.3f}"
-            weights = np.full(len(values), 100 / len(values))
-            style = {"color": DEFENSE_COLORS[name], "linewidth": 2, "label": label}
-            panel.hist(values, edges, weights=weights, histtype="step", **style)
-        panel.set(xlabel="weight in the first layer", ylabel="share of weights (%)")
-        _legend_above(panel)
-    return drawn.svg
+    (panel,) = panels(figure, 6.4, 3.4)
+    for name, values in arrays.items():
+        label = f"{NAMES[name]}: standard deviation {values.std():.3f}"
+        weights = np.full(len(values), 100 / len(values))
+        style = {"color": DEFENSE_COLORS[name], "linewidth": 2, "label": label}
+        panel.hist(values, edges, weights=weights, histtype="step", **style)
+    panel.set(xlabel="weight in the first layer", ylabel="share of weights (%)")
+    _legend_above(panel)
 
 
-@_draws("trajectory", "A weight over the retraining (Fig. 5)")
-def draw_trajectory(evidence: Evidence) -> str:
+def draw_trajectory(evidence: Evidence, figure: Any) -> None:
     """Fig. 5: one counter-linked and one free weight in all submodels over the retraining."""
     steps = evidence.arrays["step"]
-    with canvas(_data(evidence), width=8.4, height=3.4, columns=2, sharey=True) as drawn:
-        for panel, kind in zip(drawn.panels[0], ("linked", "free"), strict=True):
-            for index, values in enumerate(evidence.arrays[kind]):
-                parity, color = ("odd", COLORS[4]) if index % 2 else ("even", COLORS[2])
-                label = f"{parity} submodels" if index < 2 else None
-                panel.plot(steps, values, color=color, linewidth=1.2, label=label)
-            panel.set(title=f"a {'counter-linked' if kind == 'linked' else 'free'} weight")
-            panel.set_xlabel("training step")
-        # Beside a free weight, which hardly moves, there is room.
-        drawn.panels[0][1].legend(loc="upper left", fontsize=9)
-        drawn.panels[0][0].set_ylabel(f"weight, {len(evidence.arrays['linked'])} submodels")
-    return drawn.svg
+    left, right = panels(figure, 8.4, 3.4, columns=2, sharey=True)
+    for panel, kind in ((left, "linked"), (right, "free")):
+        for index, values in enumerate(evidence.arrays[kind]):
+            parity, color = ("odd", COLORS[4]) if index % 2 else ("even", COLORS[2])
+            label = f"{parity} submodels" if index < 2 else None
+            panel.plot(steps, values, color=color, linewidth=1.2, label=label)
+        panel.set(title=f"a {'counter-linked' if kind == 'linked' else 'free'} weight")
+        panel.set_xlabel("training step")
+    # Beside a free weight, which hardly moves, there is room.
+    right.legend(loc="upper left", fontsize=9)
+    left.set_ylabel(f"weight, {len(evidence.arrays['linked'])} submodels")
 
 
-@_draws("examples", "Examples at growing radii")
-def draw_examples(evidence: Evidence) -> str:
+def draw_examples(evidence: Evidence, figure: Any) -> None:
     """Images of each class at growing eps, with how many submodels still answer right."""
     images, right = evidence.arrays["images"], evidence.arrays["s"]
     rows, columns = right.shape
-    width, height = 0.85 * columns + 1.1, 1.07 * rows + 0.3
-    grid = {"rows": rows, "columns": columns}
-    with canvas(_data(evidence), width=width, height=height, **grid) as drawn:
-        for (row, column), panel in np.ndenumerate(drawn.panels):
-            pixels = images[row, column].transpose(1, 2, 0)
-            panel.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            panel.set(xticks=[], yticks=[])
-            panel.grid(visible=False)
-            answer = int(evidence.arrays["answers"][row, column])
-            fooled = answer != evidence.arrays["labels"][column]
-            for spine in panel.spines.values():
-                color = COLORS[3] if fooled else COLORS[2]
-                spine.set(visible=True, color=color, linewidth=2.5)
-            panel.set_title(f"{answer} ({100 * right[row, column]:.0f}%)", fontsize=8, pad=3)
-            if column == 0:
-                eps = format_radius(evidence.dataset, float(evidence.arrays["eps"][row]))
-                panel.set_ylabel(f"eps {eps}", fontsize=9)
-    return drawn.svg
+    grid = panels(figure, 0.85 * columns + 1.1, 1.07 * rows + 0.3, rows, columns)
+    for panel, (row, column) in zip(grid, np.ndindex(rows, columns), strict=True):
+        pixels = images[row, column].transpose(1, 2, 0)
+        panel.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        panel.set(xticks=[], yticks=[])
+        panel.grid(visible=False)
+        answer = int(evidence.arrays["answers"][row, column])
+        fooled = answer != evidence.arrays["labels"][column]
+        color = COLORS[3] if fooled else COLORS[2]
+        panel.spines[:].set(visible=True, color=color, linewidth=2.5)
+        panel.set_title(f"{answer} ({100 * right[row, column]:.0f}%)", fontsize=8, pad=3)
+        if column == 0:
+            eps = format_radius(evidence.dataset, float(evidence.arrays["eps"][row]))
+            panel.set_ylabel(f"eps {eps}", fontsize=9)
+
+
+# What draws each kind, with the figure's title, in the report's order.
+_DRAWN: Mapping[str, tuple[str, Callable[[Any, Any], None]]] = {
+    "curves": ("Robust accuracy at every radius", draw_curves),
+    "size": ("How many networks", draw_size),
+    "transfer": ("Transfer between networks (Section 4.2)", draw_transfer),
+    "diversity": ("Does diversity buy robustness?", draw_diversity),
+    "saliency": ("Saliency maps (Fig. 6)", draw_saliency),
+    "conformity": ("Conformity of CLMs (Section 4)", draw_conformity),
+    "masks": ("The mask (Fig. 3)", draw_masks),
+    "weights": ("First-layer weights (Fig. 4)", draw_weights),
+    "trajectory": ("A weight over the retraining (Fig. 5)", draw_trajectory),
+    "examples": ("Examples at growing radii", draw_examples),
+}

@@ -4,8 +4,6 @@ A grid says in words what it is of; what was measured are ordinary records besid
 were measured before the answers of single members were kept: they hold shares only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from leaderboard import metrics, records
-from leaderboard.files import Name, write_sealed
+from leaderboard.arrays import Count
+from leaderboard.files import Name
 from leaderboard.metrics import Answers, Score
-from leaderboard.paper.evidence import ADVERSARIAL, COMPARED, Measured, read_measured
-from leaderboard.paper.names import CASCADE
-from leaderboard.records import Count, Record, Share, read_each
+from leaderboard.paper.evidence import ADVERSARIAL, COMPARED, Measured
+from leaderboard.paper.names import CASCADE, PUBLISHED, near
+from leaderboard.records import Record, Share
 
 # The suite's populations that each grid stands beside.
 GRIDS = {
@@ -83,6 +82,7 @@ class Training(_Part, frozen=True, kw_only=True):
 class Layout(Measured, frozen=True, kw_only=True, eq=False):
     """What a grid's file holds; its kind is one of `GRIDS`."""
 
+    FOLDER, KINDS = "studies/grids", GRIDS
     images: Count
     eps: float
     trainings: tuple[Training, ...]
@@ -98,26 +98,22 @@ class Way:
     """One of the paper's numbers, measured in one way.
 
     Attributes:
+        defense, attack, eps: which number of the paper's tables it stands beside.
         score: MRA; under the protocol "transfer", its interval is where the MRA of as many members
             trained anew would lie.
+        paper: the number itself, or None where the paper has none; near: whether this is near it.
         accuracies: (n, n) under the protocol "transfer", else None.
     """
 
     training: Training
     cell: Cell
+    defense: str
+    attack: str
     eps: float
     score: Score
-    accuracies: npt.NDArray[np.float64] | None = None
-
-    @property
-    def defense(self) -> str:
-        """Whose number of the paper it stands beside."""
-        return self.training.defense
-
-    @property
-    def attack(self) -> str:
-        """Under which attack of the paper's tables."""
-        return self.cell.attack
+    paper: float | None
+    near: bool
+    accuracies: npt.NDArray[np.float64] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,26 +128,19 @@ class Grid:
         """Whether the answers of single members were not kept."""
         return any(not way.cell.record for row in self.rows for way in row)
 
+    @property
+    def near_all(self) -> list[str]:
+        """The names of the trainings that are near all of the paper's numbers, each in one way."""
+        return [
+            row[0].training.name
+            for row in self.rows
+            if {way.attack for way in row if way.near} == {way.attack for way in row} - {CASCADE}
+        ]
+
 
 def folder_of(results: Path) -> Path:
     """Where the grids' records lie, beside a folder of records that are ranked."""
     return results / "studies"
-
-
-def write(layout: Layout, results: Path) -> Path:
-    """Write a grid under its key, in place of an older one, and return the file's path."""
-    path = folder_of(results) / "grids" / f"{layout.key}.json"
-    write_sealed(path, msgspec.to_builtins(layout))
-    return path
-
-
-def read(path: Path) -> Layout:
-    """Read one file.
-
-    Raises:
-        RecordError: it is no grid, or not of this version.
-    """
-    return read_measured(path, lambda content: msgspec.convert(content, Layout), GRIDS)
 
 
 def read_all(results: Path) -> list[Grid]:
@@ -163,28 +152,26 @@ def read_all(results: Path) -> list[Grid]:
     Raises:
         RecordError: some file cannot be used; the message names each.
     """
-    folder = folder_of(results)
-    layouts = read_each(sorted((folder / "grids").glob("*.json")), read)
-    by_key = {record.case.key: record for record in records.read_all(folder)}
-    return [scored(one, by_key) for one in layouts if _is_measured(one, by_key)]
+    by_key = {record.case.key: record for record in records.read_all(folder_of(results))}
+    weights = {key: record.population_sha256 for key, record in by_key.items()}
+    return [
+        scored(layout, by_key)
+        for layout in Layout.read_all(results)
+        if all(
+            weights.get(cell.record) == training.population_sha256
+            for training in layout.trainings
+            for cell in training.cells
+            if cell.record
+        )
+    ]
 
 
 def scored(layout: Layout, by_key: Mapping[str, Record]) -> Grid:
     """A grid with its scores, from its records by key, or from shares."""
-    return Grid(layout, tuple(_row(layout.eps, one, by_key) for one in layout.trainings))
+    return Grid(layout, tuple(_row(layout, one, by_key) for one in layout.trainings))
 
 
-def _is_measured(layout: Layout, by_key: Mapping[str, Record]) -> bool:
-    weights = {key: record.population_sha256 for key, record in by_key.items()}
-    return all(
-        weights.get(cell.record) == training.population_sha256
-        for training in layout.trainings
-        for cell in training.cells
-        if cell.record
-    )
-
-
-def _row(eps: float, training: Training, by_key: Mapping[str, Record]) -> tuple[Way, ...]:
+def _row(layout: Layout, training: Training, by_key: Mapping[str, Record]) -> tuple[Way, ...]:
     attacked = [
         by_key[cell.record].answers
         for cell in training.cells
@@ -205,5 +192,8 @@ def _row(eps: float, training: Training, by_key: Mapping[str, Record]) -> tuple[
         else:
             s = np.frombuffer(cell.right, np.uint8) / training.submodels
             score = metrics.score([Answers(s[np.newaxis])])
-        ways.append(Way(training, cell, eps if cell.attack != "none" else 0.0, score, accuracies))
+        which = training.defense, cell.attack, layout.eps if cell.attack != "none" else 0.0
+        paper = PUBLISHED.paper_mra(layout.dataset, *which)
+        close = near(cell.attack, score.value, paper)
+        ways.append(Way(training, cell, *which, score, paper, close, accuracies))
     return tuple(ways)

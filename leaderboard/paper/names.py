@@ -1,7 +1,5 @@
 """What the paper is about: its datasets, radii, defenses, attacks and published numbers."""
 
-from __future__ import annotations
-
 from leaderboard import baselines
 from leaderboard.formats import format_eps
 
@@ -28,6 +26,12 @@ PUBLISHED = baselines.load()
 TOLERANCE, CLEAN_TOLERANCE = 0.05, 0.01
 # The test images of MNIST, and of CIFAR-10.
 PAPER_IMAGES = 10_000
+
+
+def near(attack: str, ours: float, paper: float | None) -> bool:
+    """Whether the paper has a number, and an MRA of ours reproduces it."""
+    tolerance = CLEAN_TOLERANCE if attack == "none" else TOLERANCE
+    return paper is not None and abs(ours - paper) <= tolerance
 
 
 def format_radius(dataset: str, eps: float) -> str:

@@ -1,7 +1,5 @@
 """What there is to judge the paper by: for each dataset, the most thorough measurements."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -1,46 +1,33 @@
-"""The report's prose, in Jinja templates; numbers are computed elsewhere and printed by filters."""
+"""The report's templates."""
 
-from __future__ import annotations
-
+import re
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from leaderboard import formats
-from leaderboard.markdown import escape
 from leaderboard.paper import names
 from leaderboard.paper.evidence import OUTCOMES
-from leaderboard.paper.findings import parities
+from leaderboard.paper.findings import correlations, parities
+from leaderboard.templating import templates
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("leaderboard.paper"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_ENVIRONMENT.globals |= {
+_TEMPLATES = templates(__package__)
+_TEMPLATES.globals |= {
     "OUTCOMES": OUTCOMES,
     "by_parity": parities,
-    "describe": formats.describe,
+    "correlations": correlations,
     "paper": names,
 }
-_ENVIRONMENT.filters |= {
-    "code": lambda name: f"`{name}`",
-    "difference": formats.format_difference,
-    "inert": escape,
-    "percent": formats.format_percent,
-    "points": formats.format_points,
-    "score": formats.format_score,
+_TEMPLATES.filters |= {
+    # What Markdown gives a heading.
+    "anchor": lambda heading: re.sub("[^a-z0-9 -]", "", heading.lower()).replace(" ", "-"),
     "spelled": names.NAMES.get,
 }
 
 
 def render(template: str, **values: Any) -> str:
-    """A template's text."""
-    return _ENVIRONMENT.get_template(f"{template}.j2").render(values)
+    """A template's text, without white space around it."""
+    return _TEMPLATES.get_template(f"{template}.j2").render(values).strip()
 
 
 def render_macro(template: str, macro: str, *values: Any, **more: Any) -> str:
     """The text of one of a template's macros, in one line."""
-    module: Any = _ENVIRONMENT.get_template(f"{template}.j2").module
+    module: Any = _TEMPLATES.get_template(f"{template}.j2").module
     return " ".join(getattr(module, macro)(*values, **more).split())

@@ -1,11 +1,14 @@
 """Records made by hand, for the tests of this folder."""
 
 import hashlib
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 
 import numpy as np
 
+from leaderboard.files import write_sealed
 from leaderboard.paper.evidence import Evidence
+from leaderboard.paper.grids import Cell, Layout, Training, scored
 from leaderboard.records import Case, Facts, Record
 
 CELL = Case(
@@ -30,6 +33,24 @@ CELL = Case(
     budget="quick",
     seed=0,
 )
+
+
+def same(first, second):
+    """Whether two records are equal, arrays and all."""
+    arrays = ("correct", "selecting")
+    return all(
+        np.array_equal(getattr(first, f.name), getattr(second, f.name))
+        if f.name in arrays
+        else getattr(first, f.name) == getattr(second, f.name)
+        for f in fields(first)
+    )
+
+
+def spoil(path, **changes):
+    """Change a file as somebody would who seals it again."""
+    content = {**json.loads(path.read_text()), **changes}
+    content.pop("seal")
+    write_sealed(path, content)
 
 
 def weights_sha256(defense, submodels=2, seed=0, parameters=CELL.defense_parameters):
@@ -84,17 +105,32 @@ def record(right=10, *, headline=True, measured_at="2026-01-02T03:04:05+00:00", 
 COMPLETE = ("fgsm", "mifgsm", "pgd", "autoattack", "pgd-eot", "worst-case")
 
 
-def row(defense, minimum, *, attacks=COMPLETE, **cell):
-    """The records of one row; each attack leaves one image less, the last one `minimum`."""
+def row(defense, minimum, *, attacks=COMPLETE, clean=None, **cell):
+    """The records of one row; each attack leaves one image less, the last one `minimum`.
+
+    Args:
+        attacks: may say how many images each leaves instead.
+    """
     rights = {attack: minimum + len(attacks) - k for k, attack in enumerate(attacks, 1)}
-    measured = [record(rights[a], defense=defense, attack=a, **cell) for a in attacks]
-    clean = cell.get("images", 20) - 1
-    return [record(clean, defense=defense, attack="none", **cell), *measured]
+    rights |= attacks if isinstance(attacks, dict) else {}
+    rights = {"none": clean or cell.get("images", 20) - 1, **rights}
+    return [record(n, defense=defense, attack=attack, **cell) for attack, n in rights.items()]
 
 
-def gated(defense, minimum, **cell):
+def gated(defense, minimum, *, attacks=COMPLETE, clean=None, **cell):
     """A row with all that the gates look at; all of them pass."""
-    return [*row(defense, minimum, **cell), *checks(defense, minimum, **cell)]
+    measured = row(defense, minimum, attacks=attacks, clean=clean, **cell)
+    return [*measured, *checks(defense, minimum, **cell)]
+
+
+def masked(measured, *defenses):
+    """The same where half of the images of these have no gradient, which fails a gate."""
+    return [
+        replace(one, zero_gradients=0.5)
+        if one.case.attack == "none" and one.case.defense in defenses
+        else one
+        for one in measured
+    ]
 
 
 def checks(defense, minimum, **cell):
@@ -124,6 +160,12 @@ def checks(defense, minimum, **cell):
         )
     ]
     return [*curve_records, *others]
+
+
+OF_A_STUDY = {
+    **{name: getattr(CELL, name) for name in ("dataset", "source", "sha256", "budget", "seed")},
+    "measured_at": "2026-01-02T03:04:05+00:00",
+}
 
 
 def evidence(kind, *, seed=0, **changes):
@@ -182,17 +224,44 @@ def evidence(kind, *, seed=0, **changes):
             )
         },
     }
-    fields = {
+    parts = {
+        **OF_A_STUDY,
         "kind": kind,
-        "dataset": CELL.dataset,
-        "source": CELL.source,
-        "sha256": CELL.sha256,
-        "budget": CELL.budget,
         "seed": seed,
         "parameters": {"images": 10, "eps": 0.3, "pair_eps": 0.1},
         "populations": {name: weights_sha256(name) for name in ("ulm", "clm")},
         "arrays": arrays[kind],
-        "measured_at": "2026-01-02T03:04:05+00:00",
         "environment": {"device": "cpu"},
     }
-    return Evidence(**{**fields, **changes})
+    return Evidence(**{**parts, **changes})
+
+
+def training(defense, shares, *, name="", ours=None, more=""):
+    """A population of 100 of whose members as many answer each image right as `shares` says.
+
+    Args:
+        shares: by attack, or by attack and what is different about its run.
+        ours: whether it is the suite's; None: if it has no name.
+    """
+    named = ((key if isinstance(key, tuple) else (key, ""), s) for key, s in shares.items())
+    cells = tuple(
+        Cell(attack=attack, run=run, ours=not run, right=bytes([round(100 * share)] * 10))
+        for (attack, run), share in named
+    )
+    ours = not name if ours is None else ours
+    return Training(defense=defense, name=name, ours=ours, more=more, submodels=100, cells=cells)
+
+
+def told_apart(defense, by_attack):
+    """A population by the member that was attacked and the one that answers: (n, n) by attack."""
+    cells = tuple(
+        Cell(attack=attack, accuracies=tuple(map(tuple, np.asarray(matrix).tolist())))
+        for attack, matrix in by_attack.items()
+    )
+    return Training(defense=defense, submodels=len(cells[0].accuracies), cells=cells)
+
+
+def grid(kind, *trainings, eps=0.3, **changes):
+    """A grid of shares."""
+    parts = {**OF_A_STUDY, "budget": "paper", "images": 10, "populations": {}, **changes}
+    return scored(Layout(kind=kind, eps=eps, trainings=trainings, **parts), {})

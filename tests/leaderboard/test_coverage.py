@@ -174,14 +174,12 @@ def gate_outcomes(images, behind, repetitions=400):
     counts = dict.fromkeys(("passed", "undecided", "failed"), 0)
     for _ in range(repetitions):
         difficulty = rng.normal(size=images)
-        by_attack = {
-            one.case.attack: {
-                0: replace(one, facts=replace(facts, attack_kind=kind), correct=answers.correct)
-            }
+        measured = [
+            replace(one, facts=replace(facts, attack_kind=kind), correct=answers.correct)
             for one, kind, side in ((strong, "population", world), (weak, "authors", stronger))
             for answers in side.answers(rng, difficulty).values()
-        }
-        first = gates.check(Row("ulm", "ulm", 2, by_attack))[0]
+        ]
+        first = gates.check(Row("ulm", "ulm", 2, 0.3, measured))[0]
         counts[first.outcome] += 1
     return {word: count / repetitions for word, count in counts.items()}
 

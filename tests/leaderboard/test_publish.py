@@ -21,7 +21,10 @@ def test_a_new_record_a_lost_figure_and_an_edited_page_are_stale(results):
     drawn = figure.read_text()
     figure.unlink()
     assert stale(results) == [figure]
-    figure.write_text(drawn)
+    # Another version of the library may draw it otherwise: it is not drawn again.
+    figure.write_text(drawn + "\n")
+    publish(results)
+    assert figure.read_text() == drawn + "\n"
     page = page_path(results)
     page.write_text(page.read_text().replace("ulm", "mlu"))
     assert stale(results) == [page]
@@ -50,9 +53,9 @@ def test_the_command_checks_rebuilds_and_says_so(results, capsys):
 
 def test_what_the_readme_says_is_replaced_between_its_markers():
     readme = "a\n<!-- result -->\nold\n<!-- end of result -->\nb\n"
-    text = with_result(readme, "It holds.\n")
+    text = with_result(readme, "It holds.")
     assert text == "a\n<!-- result -->\n\nIt holds.\n\n<!-- end of result -->\nb\n"
-    assert with_result(text, "It holds.\n") == text
+    assert with_result(text, "It holds.") == text
 
 
 def test_a_figure_that_nothing_asks_for_any_more_is_removed_and_a_user_s_own_stays(results):

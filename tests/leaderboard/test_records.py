@@ -1,23 +1,11 @@
 import json
 from dataclasses import fields, replace
 
-import numpy as np
 import pytest
-from samples import CELL, record
+from samples import CELL, record, same, spoil
 
 from leaderboard import records
-from leaderboard.files import write_sealed
 from leaderboard.records import RecordError
-
-
-def same(a, b):
-    assert np.array_equal(a.correct, b.correct)
-    assert np.array_equal(a.selecting, b.selecting)
-    return all(
-        getattr(a, f.name) == getattr(b, f.name)
-        for f in fields(a)
-        if f.name not in ("correct", "selecting")
-    )
 
 
 @pytest.mark.parametrize(
@@ -71,13 +59,6 @@ def test_the_key_is_readable():
     assert CELL.key.startswith("mnist-ulm-pgd-linf-0.3-quick-s0-")
 
 
-def spoil(path, **changes):
-    """Change a record as somebody would who seals it again."""
-    content = {**json.loads(path.read_text()), **changes}
-    content.pop("seal")
-    write_sealed(path, content)
-
-
 def test_changed_parts_are_refused_by_name(tmp_path):
     """What somebody might write by hand."""
     path = records.write(record(), tmp_path)
@@ -88,7 +69,7 @@ def test_changed_parts_are_refused_by_name(tmp_path):
         ({"mra": 0.99}, "mra is 0.99, its own data give 0.475"),
         ({"correct": {**packed, "shape": [4, 10]}}, r"shape \(4, 10\), the case says \(2, 20\)"),
         ({"correct": {**packed, "data": "!!!"}}, "not a usable record"),
-        ({"correct": {**packed, "data": "eJxjAAAAAQAB"}}, "does not hold 40 answers"),
+        ({"correct": {**packed, "data": "eJxjAAAAAQAB"}}, "does not hold 40 elements"),
         ({"attack_seconds": -1}, r">= 0.0 - at `\$.attack_seconds`"),
         ({"unperturbed": 1.5}, r"<= 1.0 - at `\$.unperturbed`"),
         ({"selecting": [0.5] * 20}, "selecting has one share an image where members are random"),

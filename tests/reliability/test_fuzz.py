@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from samples import same
 from torch import nn
 
 from attacks import ThreatModel
@@ -18,7 +19,7 @@ from benchmarks.evaluation import evaluate
 from defenses import Population
 from leaderboard import baselines, records
 from leaderboard.files import write_sealed
-from leaderboard.markdown import escape, markdown_table
+from leaderboard.formats import escape, markdown_table
 from leaderboard.records import Case, RecordError
 from leaderboard.render import render
 
@@ -40,12 +41,6 @@ anything = st.recursive(
     ),
     max_leaves=6,
 )
-
-
-def same(a, b):
-    return np.array_equal(a.correct, b.correct) and all(
-        getattr(a, f.name) == getattr(b, f.name) for f in fields(a) if f.name != "correct"
-    )
 
 
 @given(st.binary(max_size=400) | anything.map(lambda value: json.dumps(value).encode()))

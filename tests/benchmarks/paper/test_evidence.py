@@ -43,7 +43,7 @@ def test_each_kind_is_measured_once_and_can_be_read(options, kind):
 def test_what_was_measured_on_other_weights_is_measured_again(options):
     found, _ = gather(Session(options), "digits", "masks")
     other = structs.replace(found, populations={**found.populations, "clm": "f" * 64})
-    evidence.write(other, options.results)
+    other.write(options.results)
     again, reused = gather(Session(replace(options, run="second")), "digits", "masks")
     assert not reused
     assert again.populations == found.populations
@@ -51,7 +51,7 @@ def test_what_was_measured_on_other_weights_is_measured_again(options):
 
 def test_what_is_damaged_is_set_aside_and_measured_again(options):
     found, _ = gather(Session(options), "digits", "masks")
-    path = evidence.folder_of(options.results) / f"{found.key}.json"
+    path = found.path(options.results)
     path.write_text("{")
     with pytest.warns(UserWarning, match="Set aside as"):
         _, reused = gather(Session(replace(options, run="second")), "digits", "masks")

@@ -4,8 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import samples
-from grid_samples import grid, told_apart
-from samples import record
+from samples import CLAIM, grid, record, told_apart
 
 from leaderboard.metrics import Score
 from leaderboard.paper.claims import (
@@ -21,8 +20,7 @@ from leaderboard.paper.claims import (
 from leaderboard.paper.studies import studies
 
 MANY = {"images": 1000, "submodels": 1, "budget": "paper"}
-CLAIMS = ("fgsm", "mifgsm", "pgd", "autoattack")
-PAPER = (*CLAIMS, "pgd-eot")
+PAPER = (*CLAIM, "pgd-eot")
 
 
 def judged(words, records=(), seen=(), grids=()):
@@ -48,14 +46,9 @@ def attacked(name, left, *, worst=0, clean=990, eps=0.3, **cell):
 
     It passes all gates.
     """
-    cell = {**MANY, "defense": name, **cell}
     left = left if isinstance(left, dict) else dict.fromkeys(PAPER, left)
-    return [
-        record(clean, attack="none", **cell),
-        *(record(right, attack=attack, eps=eps, **cell) for attack, right in left.items()),
-        record(worst, attack="worst-case", eps=eps, **cell),
-        *samples.checks(name, worst, eps=eps, **{k: v for k, v in cell.items() if k != "defense"}),
-    ]
+    attacks = {**left, "worst-case": worst}
+    return samples.gated(name, worst, attacks=attacks, clean=clean, eps=eps, **{**MANY, **cell})
 
 
 def test_nothing_is_claimed_of_what_was_not_measured():
@@ -117,11 +110,7 @@ def test_there_is_no_worst_case_before_the_cascade_was_run_on_both():
 
 
 def test_a_row_that_fails_a_gate_decides_nothing_in_the_worst_case():
-    masked = [
-        replace(one, zero_gradients=0.5) if one.case.attack == "none" else one
-        for one in attacked("clm", 550, worst=350)
-    ]
-    records = [*attacked("ulm", 300), *masked]
+    records = [*attacked("ulm", 300), *samples.masked(attacked("clm", 550, worst=350), "clm")]
     failed = UNTRUSTED.format("failed")
     assert both_verdicts("around 20 points", records) == (HOLDS, failed)
     assert judged("best against EOT", records).worst == failed
@@ -181,7 +170,7 @@ def test_alike_means_under_every_attack_of_the_paper():
     # Ours draws networks: another attack than the paper's.
     assert alike({"pgd-eot": 850})[0] == HOLDS
     assert alike({}, worst=700) == (HOLDS, FAILS)
-    part = dict.fromkeys(CLAIMS[:3], 900)
+    part = dict.fromkeys(CLAIM[:3], 900)
     records = [*attacked("ulm-adv", part), *attacked("clm-adv", part)]
     assert verdict("perform alike on MNIST", records) == NOT_MEASURED
 
@@ -202,7 +191,7 @@ def test_the_larger_radius_must_show_the_published_order():
     def by_network(spread, eps=0.4):
         around = np.outer([-spread, 0, spread], np.ones(3))
         trainings = (
-            told_apart(name, {attack: left[attack] / 1000 + around for attack in CLAIMS})
+            told_apart(name, {attack: left[attack] / 1000 + around for attack in CLAIM})
             for name, left in (("ulm-adv", ulm), ("clm-adv", clm))
         )
         return grid("networks", *trainings, eps=eps)
@@ -230,7 +219,7 @@ def test_at_16_255_clm_adv_must_be_ahead_everywhere():
 
 def test_expectation_is_judged_once_it_draws():
     def clm(eot):
-        left = {**dict.fromkeys(CLAIMS, 300), "pgd-eot": eot}
+        left = {**dict.fromkeys(CLAIM, 300), "pgd-eot": eot}
         return both_verdicts("best against EOT", attacked("clm", left))
 
     assert clm(400) == (NO_MATTER, HOLDS)

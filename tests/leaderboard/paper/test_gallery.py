@@ -1,5 +1,6 @@
 import re
 from dataclasses import replace
+from functools import partial
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,10 +10,9 @@ from msgspec import structs
 from samples import gated, record
 
 from leaderboard.curves import Curve, Point
-from leaderboard.drawing import FOREGROUND
-from leaderboard.paper import figures
+from leaderboard.drawing import FOREGROUND, Figure
 from leaderboard.paper.evidence import KINDS
-from leaderboard.paper.figures import gallery, transfer_tables
+from leaderboard.paper.figures import draw_curves, gallery, transfer_tables
 from leaderboard.paper.studies import studies
 
 
@@ -28,7 +28,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def drawn():
-    return {figure.kind: (figure, figure.draw()) for figure in gallery(study())}
+    return {figure.kind: (figure, figure.svg()) for figure in gallery(study())}
 
 
 def texts(svg):
@@ -87,7 +87,7 @@ def test_figures_have_no_background_and_no_ink_of_one_theme(drawn):
 
 def test_the_same_data_give_the_same_figure(drawn):
     for figure in gallery(study()):
-        assert figure.draw() == drawn[figure.kind][1], figure.kind
+        assert figure.svg() == drawn[figure.kind][1], figure.kind
 
 
 def test_captions_have_the_numbers(drawn):
@@ -126,7 +126,8 @@ def test_the_transfer_map_is_that_of_the_smallest_eps_and_lowest_seed():
 def test_other_defenses_have_a_colour_each_and_names_with_mathematics_are_drawn_as_they_are():
     points = tuple(Point(eps, 0.5, 0.1) for eps in (0.0, 0.1, 0.2))
     names = ("$x^2$", "mine 1", "mine 2")
-    svg = figures.draw_curves([Curve(name, "mine", 2, ("pgd",), (0,), points) for name in names])
+    drawn = [Curve(name, "mine", 2, ("pgd",), (0,), points) for name in names]
+    svg = Figure("x.svg", b"", partial(draw_curves, drawn)).svg()
     assert "$x^2$ (n=2)" in texts(svg)
     inks = set(re.findall(r"stroke: (#[0-9a-f]{6})", svg.split("</metadata>")[1])) - {FOREGROUND}
     assert len(inks) == 3

@@ -1,6 +1,5 @@
 import samples
-from grid_samples import grid, training
-from samples import record, row
+from samples import grid, record, row, training
 
 from leaderboard.paper.studies import studies
 

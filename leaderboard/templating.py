@@ -1,0 +1,42 @@
+"""Prose and tables, in Jinja templates; numbers are computed elsewhere and printed by filters."""
+
+import re
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from leaderboard import formats
+
+
+def templates(package: str) -> Environment:
+    """A package's templates, with the formats of numbers as filters."""
+    environment = Environment(
+        loader=PackageLoader(package),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"describe": formats.describe, "zip": zip}
+    environment.filters |= {
+        "code": lambda name: f"`{name}`",
+        "difference": formats.format_difference,
+        "eps": formats.format_eps,
+        "inert": formats.escape,
+        "paragraph": lambda text: " ".join(text.split()),
+        "parameters": formats.format_parameters,
+        "percent": formats.format_percent,
+        "points": formats.format_points,
+        "score": formats.format_score,
+        "table": _aligned,
+    }
+    return environment
+
+
+def _aligned(text: str) -> str:
+    """A Markdown table with its cells aligned, the header first; nothing without other rows.
+
+    Each row begins and ends with a bar, and may break after any other. What stands in a cell must
+    be inert: a bar of its own would move the others.
+    """
+    rows = re.split(r"\|\s*\n\s*\|", text.strip()[1:-1])
+    header, *body = ([cell.strip() for cell in row.split("|")] for row in rows)
+    return formats.markdown_table(header, body)
