@@ -49,12 +49,18 @@ def check_images(images: Tensor, labels: Tensor) -> None:
 
 @torch.no_grad()
 def check_answers(
-    population: Population, images: Tensor, labels: Tensor, *, finished: bool = True
+    population: Population,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    finished: bool = True,
+    expected: int | None = None,
 ) -> None:
     """Refuse a population that cannot be scored, by its answers to the first two images.
 
     Args:
         finished: whether it is trained; what is random may be so only then.
+        expected: the number of classes; None: any.
 
     Raises:
         ValueError: logits that are not finite floats of shape (N, K), labels that are not below K,
@@ -81,6 +87,8 @@ def check_answers(
                     f"labels must lie in [0, {classes - 1}], the classes of {whose}, "
                     f"got [{labels.min()}, {labels.max()}]"
                 )
+            if expected and classes != expected:
+                raise ValueError(f"{whose} tells {classes} classes apart, expected {expected}")
             random += [] if _alike(passes) else [whose]
     if random and not population.random:
         raise ValueError(

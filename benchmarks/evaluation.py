@@ -67,7 +67,8 @@ def subject_of(
             )
     images = _usable(population, images)
     check_images(images, labels)
-    check_answers(population, images, labels)
+    expected = DATASETS[dataset].classes if dataset in DATASETS else None
+    check_answers(population, images, labels, expected=expected)
     with torch.no_grad(), frozen(population), global_seed(0, images.device):
         classes = population.submodels[0](images[:1]).shape[1]
     one = len(population) == 1

@@ -145,6 +145,11 @@ class Populations:
             population = self._population(dataset, chosen, members)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise DefenseError(f"defense {defense!r} cannot be loaded: {error}") from error
+        if len(population) != chosen.members:
+            raise DefenseError(
+                f"defense {defense!r} loaded {len(population)} networks, but is registered with "
+                f"members={chosen.members}"
+            )
         self._check_contract(defense, population, data)
         population = population.to(memory_format=torch.channels_last)
         sha256 = weights_sha256(population)
@@ -319,7 +324,8 @@ class Populations:
                 "let it work on a copy"
             )
         try:
-            check_answers(population, *self._test_images(data), finished=finished)
+            images = self._test_images(data)
+            check_answers(population, *images, finished=finished, expected=data.classes)
         except ValueError as error:
             raise DefenseError(f"defense {defense!r}: {error}") from error
 
