@@ -12,25 +12,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.options import add_options, positive, radius
 from benchmarks.paths import cache_folder
 
 ROOT = Path(__file__).parent
 SUMMARY: pytest.StashKey[list[str]] = pytest.StashKey()
-
-
-def _eps(text: str) -> float:
-    from attacks import parse_eps
-
-    try:
-        return parse_eps(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
-    return int(text)
 
 
 def _seconds(text: str) -> float:
@@ -43,47 +29,14 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {text!r}")
-    return int(text)
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("randomized defense bench")
-    group.addoption(
-        "--budget",
-        choices=["smoke", "quick", "paper"],
-        default="quick",
-        help="how much to spend: smoke proves that everything runs, quick (default) shows the "
-        "effects, paper is the full protocol",
-    )
-    group.addoption(
-        "--device",
-        choices=["auto", "cpu", "cuda", "mps"],
-        default="auto",
-        help="where to train and attack; auto (default): cuda, else mps, else cpu",
-    )
-    group.addoption("--seed", type=_seed, default=0, help="of everything random (default: 0)")
-    group.addoption(
-        "--data-root",
-        type=Path,
-        default=cache_folder() / "data",
-        help="folder with MNIST/ or cifar-10-batches-py/ as torchvision lays them out, or with "
-        "<dataset>/{train,test}/<class>/* images; missing data is downloaded into it "
-        "(default: %(default)s)",
-    )
+    add_options(group.addoption, results=ROOT / "leaderboard" / "results")
     group.addoption(
         "--store",
         type=Path,
         default=cache_folder() / "store",
         help="folder for trained populations (default: %(default)s)",
-    )
-    group.addoption(
-        "--results",
-        type=Path,
-        default=ROOT / "leaderboard" / "results",
-        help="folder for records; the leaderboard is written beside it (default: %(default)s)",
     )
     group.addoption("--rerun", action="store_true", help="measure again what has a record already")
     group.addoption(
@@ -98,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--eps",
-        type=_eps,
+        type=radius,
         action="append",
         default=[],
         metavar="EPS",
@@ -106,15 +59,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "repeatable",
     )
     group.addoption(
-        "--norm",
-        choices=["Linf", "L2"],
-        default="Linf",
-        help="norm that defenses are attacked in; attacks that do not support it are left out "
-        "(default: Linf)",
-    )
-    group.addoption(
         "--submodels",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="size of the populations, instead of the budget's; a defense of one member stays one",
     )
