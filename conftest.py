@@ -64,6 +64,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="size of the populations, instead of the budget's; a defense of one member stays one",
     )
+    group.addoption(
+        "--robustbench",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a model of RobustBench's zoo for the norm, as the defense robustbench-<name>, with "
+        "its weights under <data-root>/models as that library lays them out; repeatable",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -77,6 +85,13 @@ def pytest_configure(config: pytest.Config) -> None:
             resolve_device(config.option.device)
         except ValueError as error:
             raise pytest.UsageError(f"--device: {error}") from error
+    for name in config.option.robustbench:
+        from benchmarks.zoo import register_zoo
+
+        try:
+            register_zoo(name, config.option.norm, config.option.data_root / "models")
+        except (ImportError, LookupError) as error:
+            raise pytest.UsageError(f"--robustbench: {error}") from error
 
 
 @pytest.hookimpl(tryfirst=True)

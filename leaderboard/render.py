@@ -15,13 +15,14 @@ from leaderboard.baselines import Baselines
 from leaderboard.curves import sweeps
 from leaderboard.formats import (
     describe,
+    format_difference,
     format_eps,
     format_parameters,
     format_percent,
     format_score,
 )
 from leaderboard.markdown import escape, markdown_table
-from leaderboard.metrics import Answers
+from leaderboard.metrics import Answers, Score
 from leaderboard.plots import sweep_file_name
 from leaderboard.records import KINDS, Record
 from leaderboard.rows import Row, seconds_a_seed
@@ -61,6 +62,7 @@ def render(records: Sequence[Record], timings: Sequence[Timing], baselines: Base
                     "attacks": attacks(ranked),
                     "unperturbed": unperturbed(ranked),
                     "gates": ranking.gate_details(checked),
+                    "zoo": zoo(ranked, baselines.robustbench["models"]),
                     "published": published(setting.dataset, norm, eps, baselines.published),
                 }
             )
@@ -175,6 +177,38 @@ def published(dataset: str, norm: str, eps: float, figures: dict[str, Any]) -> s
     return markdown_table(headers, body) if body else ""
 
 
+def zoo(ranked: Sequence[Row], models: Sequence[dict[str, Any]]) -> str:
+    """Rows of RobustBench's models beside what it publishes of them at the same norm and eps."""
+    by_id = {(m["dataset"], m["threat_model"], m["id"]): m for m in models}
+    body = []
+    for row in ranked:
+        case = next(record.case for record in row.records if record.case.attack != "none")
+        named = str(case.defense_parameters.get("robustbench"))
+        model = by_id.get((case.dataset, case.norm, named))
+        if not model or not row.worst or abs(float(Fraction(model["eps"])) - case.eps) > 1e-6:
+            continue
+        robust = _published_robust(model)
+        parts = (row.worst.value, row.worst.low, row.worst.high)
+        body.append(
+            [
+                f"[{escape(named)}]({model['link']})",
+                f"{model['clean_accuracy']:.2f}",
+                format_score(row.score("none")),
+                f"{robust:.2f}",
+                format_score(row.worst),
+                format_difference(Score(*(part - robust / 100 for part in parts))),
+            ]
+        )
+    headers = ["model", "clean, published", "clean", "robust, published", "worst case"]
+    return markdown_table([*headers, "difference"], body) if body else ""
+
+
+def _published_robust(model: dict[str, Any]) -> float:
+    """RobustBench's figure, in percent: an external evaluation, where there is one, goes first."""
+    robust: float = model["external_accuracy"] or model["autoattack_accuracy"]
+    return robust
+
+
 def sweep(records: Sequence[Record]) -> str:
     """MRA against eps."""
     curves = sweeps(records)
@@ -215,7 +249,7 @@ def parameters(records: Sequence[Record]) -> str:
 def robustbench(models: Sequence[dict[str, Any]]) -> str:
     """RobustBench's CIFAR-10 rows: the top ten, and the architectures nearest to ours."""
     linf = [m for m in models if (m["dataset"], m["threat_model"]) == ("cifar10", "Linf")]
-    linf.sort(key=lambda m: -(m["external_accuracy"] or m["autoattack_accuracy"]))
+    linf.sort(key=lambda m: -_published_robust(m))
     body = [
         [
             str(rank),
@@ -223,7 +257,7 @@ def robustbench(models: Sequence[dict[str, Any]]) -> str:
             escape(m["architecture"]),
             "yes" if m["additional_data"] else "no",
             f"{m['clean_accuracy']:.2f}",
-            f"{m['external_accuracy'] or m['autoattack_accuracy']:.2f}",
+            f"{_published_robust(m):.2f}",
             "AutoAttack" if m["external_accuracy"] is None else "external evaluation",
             m["eps"],
         ]
