@@ -32,7 +32,10 @@ class Registry(Generic[Entry]):
         self._entries: dict[str, Entry] = {}
 
     def add(self, name: str, entry: Entry, *, replace: bool = False) -> None:
-        """Register `entry`, in place of another or not; its name becomes part of file names.
+        """Register `entry`; its name becomes part of pytest ids and file names.
+
+        Args:
+            replace: an entry that has the name already.
 
         Raises:
             ValueError: the name is taken, or is not words of a-z and 0-9 joined by hyphens.

@@ -86,7 +86,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         _judge(options)
     except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        print(f"error: {first}", file=sys.stderr)
         return 2
     return 0
 

@@ -86,7 +86,7 @@ class Verdict:
     ) -> dict[str, str | int | bool]:
         """What RobustBench asks of a submission, for `model_info/<dataset>/<norm>/<id>.json`.
 
-        Its figures are of all test images, and of AutoAttack as the budget "paper" runs it.
+        Its leaderboard is of all test images, under AutoAttack as the budget "paper" runs it.
 
         Args:
             path: a file to write it to.
