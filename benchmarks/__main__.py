@@ -9,10 +9,14 @@ given.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from tabulate import tabulate
+
+# Read when PyTorch starts: on cores that others use, too, threads that spin take thrice as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from benchmarks import judging
 from benchmarks.housekeeping import entries, prune
