@@ -34,6 +34,13 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError(f"--device: {error}") from error
     if _asks_for_benchmarks(config) and (problem := _unusable_folder(config.option)):
         raise pytest.UsageError(problem)
+    for name in config.option.robustbench:
+        from benchmarks.zoo import register_zoo
+
+        try:
+            register_zoo(name, config.option.norm, config.option.data_root / "models")
+        except (ImportError, LookupError) as error:
+            raise pytest.UsageError(f"--robustbench: {error}") from error
 
 
 def _unusable_folder(option: Any) -> str | None:

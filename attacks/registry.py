@@ -31,8 +31,11 @@ class Registry(Generic[Entry]):
         self.kind = kind
         self._entries: dict[str, Entry] = {}
 
-    def add(self, name: str, entry: Entry) -> None:
+    def add(self, name: str, entry: Entry, *, replace: bool = False) -> None:
         """Register `entry`; its name becomes part of pytest ids and file names.
+
+        Args:
+            replace: an entry that has the name already.
 
         Raises:
             ValueError: the name is taken, or is not words of a-z and 0-9 joined by hyphens.
@@ -41,7 +44,7 @@ class Registry(Generic[Entry]):
             raise ValueError(
                 f"{self.kind} name {name!r}: use lower-case letters and digits joined by hyphens"
             )
-        if name in self._entries:
+        if name in self._entries and not replace:
             raise ValueError(f"{self.kind} {name!r} is registered already")
         self._entries[name] = entry
 

@@ -1,17 +1,23 @@
-"""`python -m benchmarks`: what is done beside measuring.
+"""`python -m benchmarks`: what is done without pytest.
 
-`store` shows, checks and cleans what fills the disk: `ls` lists populations, unfinished work and
-what was set aside; `verify` reads everything and says what is damaged; `prune` removes what is no
-finished population, or the populations it is given.
+`judge` gives a verdict on networks from files. `store` shows, checks and cleans what fills the
+disk: `ls` lists populations, unfinished work and what was set aside; `verify` reads everything and
+says what is damaged; `prune` removes what is no finished population, or the populations it is
+given.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from tabulate import tabulate
 
+# Read when PyTorch starts: on cores that others use, too, threads that spin take thrice as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from benchmarks import judging
 from benchmarks.housekeeping import entries, prune
 from benchmarks.paths import cache_folder
 from leaderboard.files import folder_named
@@ -21,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Return the exit code of the command that is asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True)
+    judging.add_command(commands.add_parser("judge", help="attack networks from files"))
     store = commands.add_parser("store", help="see, check and clean the store")
     store.set_defaults(run=_store)
     store.add_argument(

@@ -68,7 +68,14 @@ def subject_of(
     check_images(images, labels)
     check_radius(threat_model, images)
     images, labels = _usable(population, images), _followed(labels)
-    found = preflight(population, images, labels, batch_size=batch_size, plan=plan)
+    found = preflight(
+        population,
+        images,
+        labels,
+        batch_size=batch_size,
+        plan=plan,
+        expected=DATASETS[dataset].classes if dataset in DATASETS else None,
+    )
     one = len(population) == 1
     own = "the network's own" if one else "which network answers, and the network's own"
     exact = "nothing" if one else "which network answers"

@@ -1,13 +1,14 @@
-"""The command-line options, as a plugin of pytest.
+"""The command-line options of pytest, as a plugin, and of `python -m benchmarks judge`.
 
-pyproject.toml names it: what follows an option that pytest does not know yet, such as the folder
-after `--results`, is taken for tests.
+pyproject.toml names the plugin: what follows an option that pytest does not know yet, such as the
+folder after `--results`, is taken for tests.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from benchmarks.paths import cache_folder
 from leaderboard.files import folder_named
 
 
-def _eps(text: str) -> float:
+def radius(text: str) -> float:
+    """A radius: `0.3` or `8/255`."""
     from attacks import parse_eps
 
     try:
@@ -25,10 +27,57 @@ def _eps(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
     return int(text)
+
+
+def seed(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {text!r}")
+    return int(text)
+
+
+def add_options(add: Callable[..., object], *, results: Path) -> None:
+    """Add them by argparse's `add_argument` or pytest's `addoption`."""
+    add(
+        "--budget",
+        choices=["smoke", "quick", "paper"],
+        default="quick",
+        help="how much to spend: smoke proves that everything runs, quick (default) shows the "
+        "effects, paper is the full protocol",
+    )
+    add(
+        "--device",
+        choices=["auto", "cpu", "cuda", "mps"],
+        default="auto",
+        help="where to train and attack; auto (default): cuda, else mps, else cpu",
+    )
+    add("--seed", type=seed, default=0, help="of everything random (default: 0)")
+    add(
+        "--data-root",
+        type=folder_named,
+        default=cache_folder() / "data",
+        help="folder with MNIST/ or cifar-10-batches-py/ as torchvision lays them out, or with "
+        "<dataset>/{train,test}/<class>/* images; missing data is downloaded into it "
+        "(default: %(default)s)",
+    )
+    add(
+        "--results",
+        type=folder_named,
+        default=results,
+        help="folder for records; the leaderboard is written beside it (default: %(default)s)",
+    )
+    add(
+        "--norm",
+        choices=["Linf", "L2"],
+        default="Linf",
+        help="norm that defenses are attacked in; attacks that do not support it are left out "
+        "(default: Linf)",
+    )
 
 
 def _seconds(text: str) -> float:
@@ -41,47 +90,14 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {text!r}")
-    return int(text)
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("randomized defense bench")
-    group.addoption(
-        "--budget",
-        choices=["smoke", "quick", "paper"],
-        default="quick",
-        help="how much to spend: smoke proves that everything runs, quick (default) shows the "
-        "effects, paper is the full protocol",
-    )
-    group.addoption(
-        "--device",
-        choices=["auto", "cpu", "cuda", "mps"],
-        default="auto",
-        help="where to train and attack; auto (default): cuda, else mps, else cpu",
-    )
-    group.addoption("--seed", type=_seed, default=0, help="of everything random (default: 0)")
-    group.addoption(
-        "--data-root",
-        type=folder_named,
-        default=cache_folder() / "data",
-        help="folder with MNIST/ or cifar-10-batches-py/ as torchvision lays them out, or with "
-        "<dataset>/{train,test}/<class>/* images; missing data is downloaded into it "
-        "(default: %(default)s)",
-    )
+    add_options(group.addoption, results=Path(__file__).parents[1] / "leaderboard" / "results")
     group.addoption(
         "--store",
         type=folder_named,
         default=cache_folder() / "store",
         help="folder for trained populations (default: %(default)s)",
-    )
-    group.addoption(
-        "--results",
-        type=folder_named,
-        default=Path(__file__).parents[1] / "leaderboard" / "results",
-        help="folder for records; the leaderboard is written beside it (default: %(default)s)",
     )
     group.addoption("--rerun", action="store_true", help="measure again what has a record already")
     group.addoption(
@@ -96,7 +112,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--eps",
-        type=_eps,
+        type=radius,
         action="append",
         default=[],
         metavar="EPS",
@@ -104,15 +120,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "repeatable",
     )
     group.addoption(
-        "--norm",
-        choices=["Linf", "L2"],
-        default="Linf",
-        help="norm that defenses are attacked in; attacks that do not support it are left out "
-        "(default: Linf)",
-    )
-    group.addoption(
         "--submodels",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="size of the populations, instead of the budget's; a defense of one member stays one",
+    )
+    group.addoption(
+        "--robustbench",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a model of RobustBench's zoo for the norm, as the defense robustbench-<name>, with "
+        "its weights under <data-root>/models as that library lays them out; repeatable",
     )

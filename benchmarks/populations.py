@@ -157,6 +157,11 @@ class Populations:
             population = self._population(dataset, chosen, members)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise DefenseError(f"defense {defense!r} cannot be loaded: {error}") from error
+        if len(population) != chosen.members:
+            raise DefenseError(
+                f"defense {defense!r} loaded {len(population)} networks, but is registered with "
+                f"members={chosen.members}"
+            )
         self._check_contract(defense, population, data)
         population = population.to(memory_format=torch.channels_last)
         sha256 = weights_sha256(population)
@@ -325,7 +330,11 @@ class Populations:
             plan, size = self.options.plan, self.experiment(data.name).batch_size
             with _named(defense):
                 self._preflights[population] = preflight(
-                    population, *self._test_images(data), batch_size=size, plan=plan
+                    population,
+                    *self._test_images(data),
+                    batch_size=size,
+                    plan=plan,
+                    expected=data.classes,
                 )
         return self._preflights[population]
 
@@ -343,7 +352,9 @@ class Populations:
             self.preflight(defense, population, data)
             return
         with _named(defense):
-            check_answers(population, *self._test_images(data), finished=False)
+            check_answers(
+                population, *self._test_images(data), finished=False, expected=data.classes
+            )
 
     def _clean_accuracy(self, population: Population, data: Dataset) -> float:
         """Expected accuracy on the first thousand clean test images."""

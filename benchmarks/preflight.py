@@ -84,6 +84,7 @@ def preflight(
     *,
     batch_size: int,
     plan: Plan | None = None,
+    expected: int | None = None,
 ) -> Preflight:
     """Check a population on all images that it will be judged on, and warn of what is odd.
 
@@ -91,11 +92,12 @@ def preflight(
         images: (N, C, H, W) in [0, 1]; labels: (N,) int64.
         batch_size: most images classified at once.
         plan: how attacks compute; None: as is fastest on this machine.
+        expected: the number of classes; None: any.
 
     Raises:
         ValueError: as `check_answers`, or a member that answers nothing finite.
     """
-    classes = check_answers(population, images, labels)
+    classes = check_answers(population, images, labels, expected=expected)
     answers, blind = [], []
     odd: defaultdict[str, list[str]] = defaultdict(list)
     for number, member in enumerate(population.submodels):
@@ -170,12 +172,18 @@ def check_images(images: Tensor, labels: Tensor) -> None:
 
 @torch.no_grad()
 def check_answers(
-    population: Population, images: Tensor, labels: Tensor, *, finished: bool = True
+    population: Population,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    finished: bool = True,
+    expected: int | None = None,
 ) -> int:
     """Refuse a population that cannot be scored, by its answers to two images; return K.
 
     Args:
         finished: whether it is trained; what is random may be so only then.
+        expected: the number of classes; None: any.
 
     Raises:
         ValueError: a member that fails, changes its images or was made in inference mode; logits
@@ -215,6 +223,8 @@ def check_answers(
     if len(classes) > 1:
         raise ValueError(f"submodels must have the same classes, got {sorted(classes)}")
     (count,) = classes
+    if expected and count != expected:
+        raise ValueError(f"submodels tell {count} classes apart, expected {expected}")
     if labels.min() < 0 or labels.max() >= count:
         raise ValueError(
             f"labels must lie in [0, {count - 1}], the classes of the submodels, "

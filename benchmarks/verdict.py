@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from attacks import ATTACKS, ThreatModel
-from benchmarks.case import build_case, protocol_attacks, protocols
+from benchmarks.case import Subject, build_case, protocol_attacks, protocols
 from benchmarks.evaluation import numbers_for, subject_of
+from benchmarks.experiment import Experiment
 from benchmarks.measure import measure
 from defenses import Population
-from leaderboard import gates, metrics, records, rows
+from leaderboard import gates, metrics, ranking, records, rows
+from leaderboard.files import write_atomically
+from leaderboard.formats import format_eps, format_score
 from leaderboard.gates import Gate
-from leaderboard.records import Protocol, Record
+from leaderboard.records import Case, Protocol, Record
 
 # The curve against eps that the gates look at, in shares of the eps judged at.
 CURVE_SHARES = (0.5, 2.0, 8.0)
@@ -43,6 +48,82 @@ class Verdict:
     claimed: metrics.Score | None
     gates: list[Gate]
     row: rows.Row
+
+    def __str__(self) -> str:
+        """A few lines to read: the figures, in percent, and the gates that did not pass."""
+        case, row = self._case, self.row
+        figures = {"clean": row.score("none"), "claimed": self.claimed, "worst case": self.worst}
+        pending = [gate for gate in self.gates if gate.outcome not in ("passed", "not applicable")]
+        pending.sort(key=lambda gate: gate.outcome != "failed")
+        return "\n".join(
+            [
+                f"{row.label} (n={row.submodels}) on {case.images:,} images of {case.dataset}, "
+                f"{case.norm}, eps = {format_eps(case.eps, row.facts.eps_unit)}, {case.budget} "
+                "budget, in percent with 95% intervals:",
+                *(f"  {name:12}{format_score(score)}" for name, score in figures.items()),
+                f"gates: {ranking.counted(self.gates)}",
+                *(f"  {gate.outcome}: {gate.name} ({gate.figure})" for gate in pending),
+            ]
+        )
+
+    @property
+    def _case(self) -> Case:
+        """Of any attack."""
+        return next(r.case for r in self.row.records if r.case.attack != "none")
+
+    def robustbench(
+        self,
+        path: Path | None = None,
+        *,
+        link: str,
+        name: str,
+        authors: str,
+        venue: str,
+        architecture: str,
+        additional_data: bool,
+        reported: float | None = None,
+    ) -> dict[str, str | int | bool]:
+        """What RobustBench asks of a submission, for `model_info/<dataset>/<norm>/<id>.json`.
+
+        Its leaderboard is of all test images, under AutoAttack as the budget "paper" runs it.
+
+        Args:
+            path: a file to write it to.
+            link, name, authors, venue: of the paper; name is its title.
+            additional_data: whether more than the dataset was trained on.
+            reported: robust accuracy in percent, by the authors; None: under AutoAttack.
+
+        Raises:
+            ValueError: a random classifier, or a verdict without AutoAttack: it takes neither.
+        """
+        case, autoattack = self._case, self.row.score("autoattack")
+        if case.submodels * case.draws > 1 or autoattack is None:
+            raise ValueError(
+                "RobustBench takes one deterministic network under AutoAttack: judge "
+                "[AveragedEnsemble(Population(modules))], say, with autoattack among the attacks"
+            )
+        percent = {
+            "clean_acc": self.row.score("none"),
+            "autoattack_acc": autoattack,
+            "external": self.worst,
+        }
+        content: dict[str, str | int | bool] = {
+            "link": link,
+            "name": name,
+            "authors": authors,
+            "additional_data": additional_data,
+            "number_forward_passes": 1,
+            "dataset": case.dataset,
+            "venue": venue,
+            "architecture": architecture,
+            "eps": format_eps(case.eps, self.row.facts.eps_unit),
+            **{what: f"{100 * score.value:.2f}" for what, score in percent.items() if score},
+            "unreliable": any(gate.passed is False for gate in self.gates),
+        }
+        content["reported"] = content["autoattack_acc"] if reported is None else f"{reported:.2f}"
+        if path:
+            write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+        return content
 
 
 def judge(
@@ -95,48 +176,70 @@ def judge(
         batch_size=batch_size,
     )
     numbers = numbers_for(dataset, budget, threat_model, batch_size)
+    return judge_subject(
+        subject,
+        threat_model,
+        numbers,
+        attacks=attacks,
+        budget=budget,
+        seed=seed,
+        results=results,
+    )
+
+
+def judge_subject(
+    subject: Subject,
+    threat_model: ThreatModel,
+    numbers: Experiment,
+    *,
+    attacks: Sequence[str] | None = None,
+    budget: str,
+    seed: int,
+    results: Path | None,
+) -> Verdict:
+    """The same for a subject, under the numbers of an experiment; see `judge`."""
+    population, images = subject.population, subject.images
     supported = [attack for attack in ATTACKS if threat_model.norm in ATTACKS[attack].norms]
     chosen = list(supported if attacks is None else attacks)
     # By name, as rows compare them: of equals the first counts.
     real = sorted(attack for attack in chosen if ATTACKS[attack].kind != "control")
     if not real:
         raise ValueError(f"attacks must name an attack (known: {', '.join(ATTACKS)}), got {chosen}")
+    planned: list[tuple[str, Protocol, float]] = [
+        *((attack, "draw", 1.0) for attack in ("none", *real)),
+        *((attack, "draw", 1.0) for attack in chosen if attack not in ("none", *real)),
+        *(
+            (attack, "draw", share)
+            for attack in chosen
+            if _swept(attack)
+            for share in CURVE_SHARES
+            # In Linf all of the box is in reach of 1, and no further point is another.
+            if threat_model.norm == "L2" or share * threat_model.eps <= 1
+        ),
+        *(
+            (attack, protocol, 1.0)
+            for protocol in protocols(several=len(population) > 1, random=population.random)
+            for attack in protocol_attacks(protocol, threat_model.norm)
+            if attack in chosen
+        ),
+    ]
     measured: list[Record] = []
-
-    def run(attack: str, protocol: Protocol = "draw", share: float = 1.0) -> tuple[Record, Tensor]:
-        """Attack at a share of eps, and keep the record."""
+    tried: list[metrics.Answers] = []
+    strongest = images
+    for attack, protocol, share in tqdm(planned, "judging", leave=False, disable=None):
         at = ThreatModel(threat_model.norm, share * threat_model.eps)
         case = build_case(subject, attack, at, numbers, protocol=protocol, budget=budget, seed=seed)
-        entry = ATTACKS[attack]
-        repeat = share == 1 and protocol == "draw" and entry.swept and entry.kind == "population"
+        ranked = share == 1 and protocol == "draw"
+        repeat = ranked and _swept(attack)
         record, perturbed = measure(case, subject, headline=share == 1, repeat=repeat)
         measured.append(record)
         if results:
             records.write(record, results)
-        return record, perturbed
-
-    run("none")
-    tried: list[metrics.Answers] = []
-    strongest = subject.images
-    for attack in real:
-        record, perturbed = run(attack)
-        tried.append(record.answers)
-        best = torch.from_numpy(metrics.strongest_attack(tried) == len(tried) - 1)
-        strongest = torch.where(best.to(images.device).view(-1, 1, 1, 1), perturbed, strongest)
+        if ranked and attack in real:
+            tried.append(record.answers)
+            best = torch.from_numpy(metrics.strongest_attack(tried) == len(tried) - 1)
+            strongest = torch.where(best.to(images.device).view(-1, 1, 1, 1), perturbed, strongest)
     worst = metrics.worst_case(tried)
-    for attack in chosen:
-        entry = ATTACKS[attack]
-        if entry.kind == "control" and attack != "none":
-            run(attack)
-        if entry.swept and entry.kind == "population":
-            for share in CURVE_SHARES:
-                # In Linf all of the box is in reach of 1, and no further point is another.
-                if threat_model.norm == "L2" or share * threat_model.eps <= 1:
-                    run(attack, share=share)
-    for protocol in protocols(several=len(population) > 1, random=population.random):
-        for attack in protocol_attacks(protocol, threat_model.norm):
-            if attack in chosen:
-                run(attack, protocol)
     (row,) = rows.rows(measured, threat_model.norm, threat_model.eps)
     return Verdict(
         correct=np.asarray(worst.correct, bool),
@@ -146,3 +249,8 @@ def judge(
         gates=gates.check(row),
         row=row,
     )
+
+
+def _swept(attack: str) -> bool:
+    """Whether it is the one of its kind that gates look at: on the population, against eps."""
+    return ATTACKS[attack].swept and ATTACKS[attack].kind == "population"

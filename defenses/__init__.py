@@ -4,6 +4,7 @@ from defenses import clm as clm
 from defenses import noise as noise
 from defenses import resize_pad as resize_pad
 from defenses import ulm as ulm
+from defenses.checkpoint import CheckpointError, load_network
 from defenses.population import AveragedEnsemble, Population
 from defenses.registry import DEFENSES, Defense, register_checkpoint, register_defense
 from defenses.training import Recipe, Task, train
@@ -13,10 +14,12 @@ DEFENSES.load_plugins()
 __all__ = [
     "DEFENSES",
     "AveragedEnsemble",
+    "CheckpointError",
     "Defense",
     "Population",
     "Recipe",
     "Task",
+    "load_network",
     "register_checkpoint",
     "register_defense",
     "train",

@@ -61,8 +61,9 @@ def _gain(line: Line) -> str:
     return format_points(gain.value) + (" †" if gain.low <= 0 else "")
 
 
-def _gates(line: Line) -> str:
-    counts = Counter(gate.outcome for gate in line.gates)
+def counted(checks: Sequence[Gate]) -> str:
+    """How many gates had which outcome: `9 passed, 1 failed`."""
+    counts = Counter(gate.outcome for gate in checks)
     return ", ".join(f"{counts[word]} {word}" for word in OUTCOMES if counts[word])
 
 
@@ -124,7 +125,7 @@ COLUMNS = (
         "gates",
         "checks that must be run and not fail before a row is ranked; undecided where too few "
         "images were used to tell",
-        _gates,
+        lambda line: counted(line.gates),
     ),
     Column(
         "training (s)",

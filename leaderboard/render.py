@@ -10,6 +10,7 @@ import numpy as np
 from leaderboard import formats, gates, metrics, ranking, rows
 from leaderboard.baselines import Baselines
 from leaderboard.curves import sweep_file_name, sweeps
+from leaderboard.metrics import Score
 from leaderboard.records import KINDS, Record
 from leaderboard.rows import Row, Setting
 from leaderboard.speed import Timing
@@ -27,11 +28,10 @@ _TEMPLATES.filters |= {"figure": formats.format_figure, "seconds": rows.seconds_
 
 def render(records: Sequence[Record], timings: Sequence[Timing], baselines: Baselines) -> str:
     """The page as Markdown; the same records and figures give the same text."""
-    published = baselines.published["rows"]
     page = _TEMPLATES.get_template("page.md.j2").render(
         first_line=FIRST_LINE,
         legend=ranking.legend(),
-        settings=[_shown(*item, published) for item in rows.settings(records).items()],
+        settings=[_shown(*item, baselines) for item in rows.settings(records).items()],
         timings=timings,
         robustbench=baselines.robustbench,
         architectures=ROBUSTBENCH_ARCHITECTURES,
@@ -40,9 +40,7 @@ def render(records: Sequence[Record], timings: Sequence[Timing], baselines: Base
     return page.rstrip() + "\n"
 
 
-def _shown(
-    setting: Setting, records: Sequence[Record], published: Iterable[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _shown(setting: Setting, records: Sequence[Record], baselines: Baselines) -> dict[str, Any]:
     """What the template prints of a setting, and of each radius that it is ranked at."""
     radii = []
     for norm, eps in rows.headline_radii(records):
@@ -50,7 +48,7 @@ def _shown(
         checked = [(row, gates.check(row)) for row in ranked]
         figures = [
             figure
-            for figure in published
+            for figure in baselines.published["rows"]
             if (figure["dataset"], figure["norm"]) == (setting.dataset, norm)
             and abs(float(Fraction(figure["eps"])) - eps) < 1e-6
         ]
@@ -64,6 +62,7 @@ def _shown(
                 "draws": [(row, draw(row)) for row in ranked if row.submodels * row.draws > 1],
                 "attacks": attacks(ranked),
                 "gates": ranking.gate_details(checked),
+                "zoo": zoo(ranked, baselines.robustbench["models"]),
                 "published": figures,
             }
         )
@@ -126,10 +125,36 @@ def attacks(ranked: Sequence[Row]) -> dict[str, list[Record]]:
     return {attack: measured[kind, attack] for kind, attack in sorted(measured)}
 
 
+def zoo(
+    ranked: Iterable[Row], models: Iterable[Mapping[str, Any]]
+) -> list[tuple[Row, Mapping[str, Any], float, Score]]:
+    """Rows of RobustBench's models, what it publishes of them at the same radius, and how far off.
+
+    The robust accuracy published is in percent, the difference a share.
+    """
+    by_id = {(m["dataset"], m["threat_model"], m["id"]): m for m in models}
+    found = []
+    for row in ranked:
+        case = next(record.case for record in row.records if record.case.attack != "none")
+        named = str(case.defense_parameters.get("robustbench"))
+        model = by_id.get((case.dataset, case.norm, named))
+        if model and row.worst and abs(float(Fraction(model["eps"])) - case.eps) < 1e-6:
+            robust = published_robust(model)
+            parts = (row.worst.value, row.worst.low, row.worst.high)
+            found.append((row, model, robust, Score(*(part - robust / 100 for part in parts))))
+    return found
+
+
+def published_robust(model: Mapping[str, Any]) -> float:
+    """RobustBench's figure, in percent: an external evaluation, where there is one, goes first."""
+    robust: float = model["external_accuracy"] or model["autoattack_accuracy"]
+    return robust
+
+
 def robustbench(models: Iterable[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
     """RobustBench's CIFAR-10 rows by rank: the top ten, and the architectures nearest to ours."""
     linf = [m for m in models if (m["dataset"], m["threat_model"]) == ("cifar10", "Linf")]
-    linf.sort(key=lambda m: -(m["external_accuracy"] or m["autoattack_accuracy"]))
+    linf.sort(key=lambda m: -published_robust(m))
     return [
         (rank, m)
         for rank, m in enumerate(linf, 1)

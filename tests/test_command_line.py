@@ -138,7 +138,7 @@ def fail(*arguments, **options):
 
 @pytest.mark.parametrize(
     "name",
-    ["matplotlib.figure.Figure.savefig", "leaderboard.markdown.tabulate", "jinja2.Template.render"],
+    ["matplotlib.figure.Figure.savefig", "leaderboard.formats.tabulate", "jinja2.Template.render"],
 )
 def test_a_library_that_fails_at_the_page_leaves_the_summary(name, measured, monkeypatch, capfd):
     monkeypatch.setattr(name, fail)

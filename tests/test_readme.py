@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from benchmarks.__main__ import main
 from defenses.architectures import lenet5
 from leaderboard import ranking, records, rows
 from leaderboard.publish import RESULTS
@@ -37,6 +38,19 @@ def test_examples_score_a_list_of_modules(block, capsys):
     }
     exec(block.replace('"quick"', '"smoke"'), names)
     assert "Score(value=" in capsys.readouterr().out
+
+
+def test_the_command_judges_networks_from_files(tmp_path, monkeypatch, capsys):
+    (command,) = re.findall(r"^python -m benchmarks (judge .*)$", README, re.M)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("my_module.py").write_text("from defenses.architectures import lenet5 as build")
+    for name in "ab":
+        save_file(lenet5().state_dict(), f"{name}.safetensors")
+    small = ("--budget=smoke", "--images=2")
+    assert main([*command.replace("cifar10", "digits").split(), *small]) == 0
+    assert "worst case" in capsys.readouterr().out
+    assert Path("mine/LEADERBOARD.md").exists()
 
 
 @pytest.fixture
@@ -104,7 +118,9 @@ def test_an_import_line_is_like_those_that_are_there(path):
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(--[a-z-]+)", README))))
 def test_options_the_readme_names_exist(name):
-    known = {"--check", *re.findall(r'"(--[a-z-]+)"', (ROOT / "benchmarks/options.py").read_text())}
+    sources = ("benchmarks/options.py", "benchmarks/judging.py")
+    text = "".join((ROOT / source).read_text() for source in sources)
+    known = {"--check", "--help", *re.findall(r'"(--[a-z-]+)"', text)}
     assert name in known
 
 

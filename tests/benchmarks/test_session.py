@@ -8,7 +8,9 @@ import torch
 
 from attacks import ThreatModel
 from benchmarks.datasets import DATASETS
+from benchmarks.populations import DefenseError
 from benchmarks.session import NoRadiusError, Session
+from defenses import DEFENSES, load_network, register_checkpoint
 from leaderboard import records
 
 AT = ThreatModel("Linf", 0.25)
@@ -148,3 +150,17 @@ def test_radii_are_of_the_norm(options, monkeypatch):
     monkeypatch.setitem(DATASETS._entries, "digits", entry)
     with pytest.raises(NoRadiusError, match="digits has no radius in L2: name one with --eps"):
         later(options, norm="L2").radii("digits")
+
+
+@pytest.mark.parametrize(
+    ("load", "words"),
+    [
+        (lambda data: [data.standard_network()] * 3, "loaded 3 networks, .* members=2"),
+        (lambda data: [load_network(__file__)] * 2, "cannot be loaded: .* is not TorchScript"),
+    ],
+)
+def test_a_checkpoint_that_is_not_what_it_says_is_named(options, monkeypatch, load, words):
+    monkeypatch.setattr(DEFENSES, "_entries", dict(DEFENSES._entries))
+    register_checkpoint("mine", datasets=("digits",), members=2)(load)
+    with pytest.raises(DefenseError, match=f"'mine' {words}"):
+        Session(options).prepare("digits", "mine")

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from stand_ins import linear
@@ -37,6 +39,12 @@ def test_one_call_gives_the_worst_case_the_scores_the_gates_and_the_images(norm,
         assert verdict.worst.value <= verdict.row.score(attack).value
     assert verdict.worst == verdict.row.worst
     assert (verdict.claimed is not None) == (norm == "Linf" or attacks is None)
+    first, *lines = str(verdict).splitlines()
+    assert first.startswith(f"own (n=3) on 6 images of own, {norm}, eps = {eps}, quick budget")
+    assert f"  worst case  {100 * verdict.worst.value:.1f} (" in lines[2]
+    pending = [g.name for g in verdict.gates if g.outcome not in ("passed", "not applicable")]
+    assert all(any(name in line for line in lines[4:]) for name in pending)
+    assert len(lines[4:]) == len(pending)
 
 
 def test_a_law_weighs_every_figure():
@@ -62,3 +70,32 @@ def test_clean_images_are_no_attack():
     modules = networks()
     with pytest.raises(ValueError, match=r"must name an attack .*got \['none'\]"):
         judge(modules, *data(modules), ThreatModel("Linf", 0.1), attacks=["none"])
+
+
+PAPER = {
+    "link": "https://arxiv.org/abs/2001.03994",
+    "name": "A title",
+    "authors": "A, B",
+    "venue": "ICLR 2020",
+    "architecture": "Linear",
+    "additional_data": False,
+}
+
+
+def test_robustbench_is_told_of_one_network_under_autoattack(tmp_path):
+    (network, *others) = networks()
+    images, labels = data([network])
+    labels[0] = (labels[0] + 1) % 5
+    at = ThreatModel("Linf", 1e-6)
+
+    def judged(modules, *attacks):
+        return judge(modules, images, labels, at, attacks=["none", *attacks], budget="smoke")
+
+    told = judged([network], "autoattack").robustbench(tmp_path / "it.json", **PAPER)
+    assert json.loads((tmp_path / "it.json").read_text()) == told
+    figures = {"clean_acc": "83.33", "autoattack_acc": "83.33", "external": "83.33"}
+    fixed = {"number_forward_passes": 1, "dataset": "own", "eps": "1e-06", "unreliable": False}
+    assert told == {**PAPER, **figures, **fixed, "reported": "83.33"}
+    for verdict in (judged([network, *others], "autoattack"), judged([network], "fgsm")):
+        with pytest.raises(ValueError, match="one deterministic network under AutoAttack"):
+            verdict.robustbench(**PAPER)

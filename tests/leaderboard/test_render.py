@@ -198,6 +198,23 @@ def test_a_row_without_all_attacks_or_all_gates_has_no_rank():
     assert "A dash in the rank column" in text
 
 
+def test_a_model_of_robustbench_s_stands_beside_what_is_published_of_it():
+    """42.22% on CIFAR-10 at 8/255; here its worst case is 10 of 20."""
+    named = {"defense_parameters": {"robustbench": "Wong2020Fast", "trained_for": "Linf"}}
+    case = {"dataset": "cifar10", "submodels": 1, **named}
+
+    def models(eps):
+        measured = row("robustbench-wong2020fast", 10, eps=eps, **case)
+        return [t for t in tables(page(measured)) if "difference" in t[0]]
+
+    (((line,),)) = models(8 / 255)
+    assert line["model"] == "[Wong2020Fast](https://arxiv.org/abs/2001.03994)"
+    published = float(line["robust, published"])
+    assert line["worst case"].startswith("50.0 (")
+    assert line["difference"].startswith(f"{50 - published:+.1f} (")
+    assert models(4 / 255) == []
+
+
 def test_published_rows_stand_apart_with_their_evaluator():
     text = page(row("ulm", 3)).split("## Published elsewhere")[1]
     (published,) = tables(text)

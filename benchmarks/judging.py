@@ -1,0 +1,172 @@
+"""`python -m benchmarks judge`: a verdict on networks from files, without writing any."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+
+from torch import nn
+
+from attacks import ThreatModel
+from benchmarks.datasets import DATASETS, experiment, load
+from benchmarks.environment import resolve_device
+from benchmarks.evaluation import numbers_for, subject_of
+from benchmarks.options import add_options, positive, radius
+from benchmarks.verdict import judge_subject
+from defenses import Population, load_network
+from leaderboard.files import obstacle
+from leaderboard.publish import publish
+
+DESCRIPTION = """\
+Attacks networks of yours, of which one, drawn at random, answers each query, with everything that
+supports the norm; prints the verdict, and writes the records and their page. Your networks take
+images in [0, 1] and hold their own normalisation.
+"""
+EXAMPLE = """\
+python -m benchmarks judge my_module:build --weights a.safetensors b.safetensors
+  --dataset cifar10 --eps 8/255 --norm Linf --draws 16
+"""
+
+
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `judge` and what runs it."""
+    parser.set_defaults(run=run)
+    parser.description, parser.epilog = DESCRIPTION, f"For example: {EXAMPLE}"
+    parser.usage = "python -m benchmarks judge [MODULE:BUILD] [--weights FILE ...] [options]"
+    parser.add_argument(
+        "build",
+        nargs="?",
+        metavar="MODULE:BUILD",
+        help="a function (or class) without arguments, in a module that can be imported from here, "
+        "that makes the network for the weights of one file; without --weights it returns the "
+        "finished network, or a list of them; not needed for TorchScript",
+    )
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="a file for each network: safetensors, PyTorch's file of a state dict, or TorchScript",
+    )
+    parser.add_argument(
+        "--sha256",
+        nargs="+",
+        default=[],
+        metavar="HASH",
+        help="of each file, in their order: another file is refused; TorchScript needs it, since "
+        "it is a program",
+    )
+    parser.add_argument("--dataset", choices=[*DATASETS], required=True, help="whose test images")
+    parser.add_argument("--name", default="mine", help="what records and page call it: %(default)s")
+    parser.add_argument(
+        "--eps", type=radius, help="radius, such as 0.3 or 8/255 (default: the dataset's)"
+    )
+    parser.add_argument(
+        "--draws",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="fresh passes over which expectations are taken, if networks are random in themselves",
+    )
+    parser.add_argument(
+        "--images", type=positive, metavar="N", help="test images (default: the budget's)"
+    )
+    add_options(parser.add_argument, results=Path("mine/results"))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge, print, write; return 0, or 2 after one line that says what is wrong."""
+    try:
+        _judge(options)
+    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        print(f"error: {first}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _judge(options: argparse.Namespace) -> None:
+    if problem := obstacle(options.results):
+        raise ValueError(f"--results: {problem}; name another folder")
+    device = resolve_device(options.device)
+    numbers = experiment(options.budget, options.dataset)
+    radii = numbers.radii.get(options.norm, ())
+    if options.eps is None and not radii:
+        raise ValueError(f"{options.dataset} has no radius in {options.norm}: name one with --eps")
+    threat_model = ThreatModel(options.norm, radii[0] if options.eps is None else options.eps)
+    members = _networks(options.build, options.weights, options.sha256)
+    population = Population(members, draws=options.draws).to(device)
+    images = options.images or min(
+        filter(None, (numbers.test_images, numbers.population_images)), default=None
+    )
+    data = load(options.dataset, options.data_root, 1, images)
+    subject = subject_of(
+        population,
+        data.test_images.to(device),
+        data.test_labels.to(device),
+        threat_model,
+        dataset=options.dataset,
+        name=options.name,
+        batch_size=numbers.batch_size,
+    )
+    options.results.mkdir(parents=True, exist_ok=True)
+    verdict = judge_subject(
+        replace(subject, source=data.source, sha256=data.sha256),
+        threat_model,
+        numbers_for(options.dataset, options.budget, threat_model, numbers.batch_size),
+        budget=options.budget,
+        seed=options.seed,
+        results=options.results,
+    )
+    print(verdict)
+    print(f"records: {options.results}; page: {publish(options.results)}")
+
+
+def _networks(build: str | None, files: Sequence[Path], pins: Sequence[str]) -> list[nn.Module]:
+    """The networks of the files, or those that are built."""
+    function = _named(build) if build else None
+    if pins and len(pins) != len(files):
+        raise ValueError(f"--sha256: {len(pins)} hashes for {len(files)} files")
+    if files:
+        pinned = zip_longest(files, pins)
+        return [load_network(file, function, sha256=pin) for file, pin in pinned]
+    if function is None:
+        raise ValueError("nothing to judge: name MODULE:BUILD, --weights FILE ..., or both")
+    built = function()
+    return [built] if isinstance(built, nn.Module) else list(built)
+
+
+def _named(name: str) -> Callable[[], nn.Module]:
+    """What `module:function` names, with its errors told; ValueError: it names nothing."""
+    module_name, colon, attribute = name.partition(":")
+    if not (module_name and colon and attribute):
+        raise ValueError(f"{name!r} is not MODULE:BUILD, such as my_module:build")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ValueError(f"{module_name} cannot be imported ({_told(error)})") from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        near = difflib.get_close_matches(attribute, vars(module), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{module_name} has no function {attribute!r}{hint}")
+
+    def build() -> nn.Module:
+        try:
+            built: nn.Module = function()
+        except Exception as error:
+            raise ValueError(f"{name} failed ({_told(error)})") from error
+        return built
+
+    return build
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

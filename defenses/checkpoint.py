@@ -1,0 +1,147 @@
+"""Networks from files of anybody's, and nothing in a file is run that was not asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Collection, KeysView, Mapping
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+
+Weights = Mapping[str, Tensor]
+
+
+class CheckpointError(ValueError):
+    """A file that no network can be loaded from; the message names it and the cure."""
+
+
+def load_network(
+    path: Path | str,
+    build: Callable[[], nn.Module] | None = None,
+    *,
+    sha256: str | None = None,
+) -> nn.Module:
+    """A network from a file: its weights for a network that `build` makes, or TorchScript.
+
+    Weights are safetensors, or a state dict as PyTorch saves it, by itself or under any key of a
+    dictionary; what a wrapper put before all names, such as DataParallel's `module.`, is left out.
+    Only tensors are read: nothing in such a file can run. TorchScript is a program and runs as one,
+    so it must be pinned.
+
+    Args:
+        build: makes the untrained network; None: the file is TorchScript.
+        sha256: of the file, in hexadecimal; another file is refused. None: any file of weights.
+
+    Returns:
+        The network, on the CPU, in evaluation mode.
+
+    Raises:
+        OSError: the file cannot be read.
+        TypeError: `build` made no module.
+        CheckpointError: another file than was pinned, of no known format, or of another network.
+    """
+    content = Path(path).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and sha256.lower() != digest:
+        raise CheckpointError(f"{path} is another file: its SHA-256 is {digest}, pinned {sha256}")
+    if _is_torchscript(content):
+        if sha256 is None:
+            raise CheckpointError(
+                f"{path} is TorchScript, a program that would run: if you trust it, pin it by its "
+                f"SHA-256, {digest}"
+            )
+        program: nn.Module = torch.jit.load(io.BytesIO(content), map_location="cpu")
+        return program.eval()
+    if build is None:
+        raise CheckpointError(f"{path} is not TorchScript: say what builds its network")
+    network = build()
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"what builds the network for {path} must return a module, got {network!r}")
+    try:
+        _fill(network, content)
+    except ValueError as error:
+        raise CheckpointError(f"{path} {error}") from error
+    return network.eval()
+
+
+def _is_torchscript(content: bytes) -> bool:
+    try:
+        names = ZipFile(io.BytesIO(content)).namelist()
+    except BadZipFile:
+        return False
+    return any(name.endswith("/constants.pkl") for name in names)
+
+
+def _fill(network: nn.Module, content: bytes) -> None:
+    """Load a file's weights into a network; ValueError: they are none, or of another network."""
+    own = network.state_dict().keys()
+    sets = {where: _unwrapped(weights, own) for where, weights in _sets(_read(content)).items()}
+    # Not what an optimizer keeps.
+    fitting = {where: weights for where, weights in sets.items() if not own.isdisjoint(weights)}
+    kind = type(network).__name__
+    if not fitting:
+        held = next(iter(sets.values()), {})
+        raise ValueError(f"has none of the weights of {kind}, but {_listed(held) or 'no tensors'}")
+    if len(fitting) > 1:
+        raise ValueError(f"holds several sets of weights ({_listed(fitting)}): save one by itself")
+    try:
+        (weights,) = fitting.values()
+        missing, surplus = network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"is not of {kind}: {str(error).splitlines()[-1].strip()}") from error
+    differing = (("missing", missing), ("surplus", surplus))
+    if said := "; ".join(f"{word} {_listed(names)}" for word, names in differing if names):
+        raise ValueError(f"is not of {kind}: {said}")
+
+
+def _read(content: bytes) -> object:
+    """What a file holds, tensors among it; ValueError: more than can be read without running it."""
+    try:
+        return load_safetensors(content)
+    except SafetensorError:
+        pass
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    # Of bytes that are not its own, torch makes anything.
+    except Exception as error:
+        kind = re.search(r"GLOBAL (\S+)", str(error))
+        raise ValueError(
+            f"holds an object of Python, {kind[1]}, and is not loaded: keep the state dict alone"
+            if kind
+            else "is damaged, or neither safetensors nor what PyTorch saves"
+        ) from error
+
+
+def _sets(loaded: object, where: str = "") -> dict[str, Weights]:
+    """All dictionaries of tensors, however deep, by their keys joined."""
+    if not isinstance(loaded, Mapping):
+        return {}
+    if loaded and all(isinstance(value, Tensor) for value in loaded.values()):
+        return {where: {str(name): value for name, value in loaded.items()}}
+    return {
+        key: weights
+        for name, value in loaded.items()
+        for key, weights in _sets(value, f"{where}.{name}".lstrip(".")).items()
+    }
+
+
+def _unwrapped(weights: Weights, own: KeysView[str]) -> Weights:
+    """The weights without what a wrapper, such as DataParallel, put before all their names."""
+    inner = weights
+    while own.isdisjoint(inner):
+        before, names = {n.partition(".")[0] for n in inner}, [n.partition(".")[2] for n in inner]
+        if len(before) > 1 or not all(names):
+            return weights
+        inner = dict(zip(names, inner.values(), strict=True))
+    return inner
+
+
+def _listed(names: Collection[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join([*names][:3]) + more

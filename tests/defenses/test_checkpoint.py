@@ -1,0 +1,138 @@
+"""Networks from the files that people have."""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from defenses import CheckpointError, load_network
+
+
+def build(classes=3):
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, classes))
+
+
+IMAGES = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A network after a step, and the optimizer that took it."""
+    torch.manual_seed(0)
+    network = build()
+    optimizer = torch.optim.Adam(network.parameters())
+    network(IMAGES).sum().backward()
+    optimizer.step()
+    return network.eval(), optimizer
+
+
+def prefixed(weights, prefix):
+    return {prefix + name: value for name, value in weights.items()}
+
+
+FILES = {
+    "safetensors": lambda w, _, path: save_file(w, path),
+    "of DataParallel": lambda w, _, path: torch.save(prefixed(w, "module."), path),
+    "compiled, in safetensors": lambda w, _, path: save_file(prefixed(w, "_orig_mod."), path),
+    "before torch 1.6": lambda w, _, path: torch.save(
+        w, path, _use_new_zipfile_serialization=False
+    ),
+    "before counting batches": lambda w, _, path: torch.save(
+        {name: value for name, value in w.items() if "num_batches" not in name}, path
+    ),
+    "of Lightning": lambda w, optimizer, path: torch.save(
+        {
+            "state_dict": prefixed(w, "model.module."),
+            "optimizer_states": [optimizer.state_dict()],
+            "epoch": 3,
+        },
+        path,
+    ),
+    **{
+        key: lambda w, optimizer, path, key=key: torch.save(
+            {key: w, "optimizer": optimizer.state_dict(), "accuracy": 0.9}, path
+        )
+        for key in ("state_dict", "model", "net")
+    },
+}
+
+
+@pytest.mark.parametrize("kind", list(FILES))
+def test_weights_are_found_in_the_file(kind, trained, tmp_path):
+    network, optimizer = trained
+    FILES[kind](network.state_dict(), optimizer, tmp_path / "file")
+    loaded = load_network(tmp_path / "file", build)
+    assert not loaded.training
+    assert torch.equal(loaded(IMAGES), network(IMAGES))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_torchscript_is_run_only_if_it_is_pinned(trained, tmp_path):
+    path = tmp_path / "network.ts"
+    torch.jit.trace(trained[0], IMAGES).save(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(CheckpointError, match=f"a program that would run.* SHA-256, {digest}"):
+        load_network(path)
+    loaded = load_network(path, sha256=digest.upper())
+    assert torch.equal(loaded(IMAGES), trained[0](IMAGES))
+
+
+def test_another_file_than_was_pinned_is_refused_with_both_hashes(trained, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(trained[0].state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    load_network(path, build, sha256=digest)
+    with pytest.raises(CheckpointError, match=f"SHA-256 is {digest}, pinned {'0' * 64}"):
+        load_network(path, build, sha256="0" * 64)
+
+
+class Bomb:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (Path.touch, (self.target,))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (lambda w: {"net": w, "trap": Bomb(Path("exploded"))}, "holds an object of Python"),
+        (lambda w: {"net": w, "args": argparse.Namespace()}, "Python, argparse.Namespace, and is"),
+        (lambda w: build(), "Python, torch.nn.modules.container.Sequential, .*the state dict"),
+        (lambda w: {"best": w, "last": w}, r"several sets of weights \(best, last\)"),
+        (lambda w: {"a.weight": w["1.weight"]}, "has none of the weights of Sequential, but a.wei"),
+        (lambda w: [1, 2], "has none of the weights of Sequential, but no tensors"),
+        (lambda w: {k: v for k, v in w.items() if k[0] != "1"}, "missing 1.weight, 1.bias$"),
+        (lambda w: {**w, "head.bias": w["1.bias"]}, "not of Sequential: surplus head.bias$"),
+        (lambda w: build(100).state_dict(), r"not of Sequential: size mismatch for 3.bias: .*100"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named_with_the_cure(
+    content, words, trained, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    torch.save(content(trained[0].state_dict()), "file.pt")
+    with pytest.raises(CheckpointError, match=f"^file.pt .*{words}") as caught:
+        load_network("file.pt", build)
+    assert "\n" not in str(caught.value)
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, hello, hello", b"PK\x03\x04 cut"])
+def test_what_is_no_file_of_weights_is_said_to_be_none(content, tmp_path):
+    (tmp_path / "file.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match="is damaged, or neither safetensors nor"):
+        load_network(tmp_path / "file.pt", build)
+
+
+def test_weights_need_what_builds_their_network(trained, tmp_path):
+    save_file(trained[0].state_dict(), tmp_path / "w")
+    with pytest.raises(CheckpointError, match="say what builds its network"):
+        load_network(tmp_path / "w")
+    with pytest.raises(TypeError, match="must return a module, got 3"):
+        load_network(tmp_path / "w", lambda: 3)
