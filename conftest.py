@@ -16,7 +16,7 @@ from leaderboard.files import obstacle
 
 ROOT = Path(__file__).parent
 # For a run that does not read pyproject.toml, which names it earlier.
-pytest_plugins = ("benchmarks.options",)
+pytest_plugins = ("randomized_defense_bench.benchmarks.options",)
 BENCHMARK = "benchmark"
 SUMMARY: pytest.StashKey[list[str]] = pytest.StashKey()
 

@@ -1,5 +1,6 @@
 """How x becomes x': attacks, their registry, and the threat model they must obey."""
 
+import randomized_defense_bench  # noqa: F401 (see its repository.py)
 from attacks import autoattack as autoattack
 from attacks import cascade as cascade
 from attacks import population as population

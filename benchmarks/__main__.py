@@ -19,7 +19,7 @@ from leaderboard.files import folder_named
 
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit code of the command that is asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
     commands = parser.add_subparsers(required=True)
     store = commands.add_parser("store", help="see, check and clean the store")
     store.set_defaults(run=_store)

@@ -309,7 +309,7 @@ def test_memory(session: Session, sizes: SpeedTest, report: Report) -> None:
     n, device = sizes.sizes[-1], session.options.device
     growth = {}
     for count in sizes.memory_images:
-        run = [sys.executable, "-m", "benchmarks.timing", str(n), str(count), str(device)]
+        run = [sys.executable, "-m", timing.__name__, str(n), str(count), str(device)]
         done = subprocess.run(run, capture_output=True, check=True)
         growth[f"images = {count:,}"] = float(done.stdout)
     report(

@@ -1,7 +1,7 @@
 """Measuring speed: how much, jobs timed in turn, the machine's own limit, and a process's memory.
 
-`python -m benchmarks.timing N IMAGES DEVICE` prints the peak memory of one attack in GiB: in a
-process of its own, since a process's peak never falls.
+Run with N, IMAGES and DEVICE it prints the peak memory of one attack in GiB: in a process of its
+own, since a process's peak never falls.
 """
 
 from __future__ import annotations

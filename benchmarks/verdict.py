@@ -76,8 +76,8 @@ def judge(
         budget: how much is spent: "smoke", "quick" or "paper".
         seed: all randomness follows from it.
         batch_size: most images processed at once.
-        results: a folder for the records, as they come; `python -m leaderboard --results` makes
-            their page.
+        results: a folder for the records, as they come; `python -m
+            randomized_defense_bench.leaderboard --results` makes their page.
 
     Raises:
         LookupError, ValueError, AttackError: as `evaluate`.

@@ -1,5 +1,6 @@
 """How a population is made: architectures, training, counter-linking, and the registry."""
 
+import randomized_defense_bench  # noqa: F401 (see its repository.py)
 from defenses import clm as clm
 from defenses import noise as noise
 from defenses import resize_pad as resize_pad

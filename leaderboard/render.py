@@ -33,7 +33,7 @@ TRIES = (1, 2, 5, 10, math.inf)
 ROBUSTBENCH_ARCHITECTURES = ("ResNet-18", "PreActResNet-18", "WideResNet-28-10", "WideResNet-34-10")
 
 _TEMPLATES = Environment(
-    loader=PackageLoader("leaderboard"),
+    loader=PackageLoader(__package__),
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=StrictUndefined,

@@ -39,7 +39,7 @@ class Baselines:
 
 def load() -> Baselines:
     """The figures that come with the package."""
-    folder = files("leaderboard.baselines")
+    folder = files(__package__)
     return Baselines(
         paper=json.loads((folder / "paper.json").read_text("utf-8")),
         published=json.loads((folder / "published.json").read_text("utf-8")),

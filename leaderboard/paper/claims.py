@@ -78,7 +78,7 @@ class Claim:
 
 def judge_claims(studies: Mapping[str, Study]) -> list[tuple[Claim, Verdict | None]]:
     """Every claim with its verdict."""
-    listed = tomllib.loads((files("leaderboard.paper") / "claims.toml").read_text("utf-8"))["claim"]
+    listed = tomllib.loads((files(__package__) / "claims.toml").read_text("utf-8"))["claim"]
     claims = [Claim(**one) for one in listed]
     claims = [replace(claim, means=claim.means.format(**claim.limits)) for claim in claims]
     return [(claim, claim.verdict(studies.get(claim.dataset))) for claim in claims]

@@ -13,7 +13,7 @@ from leaderboard.paper.evidence import OUTCOMES
 from leaderboard.paper.findings import parities
 
 _ENVIRONMENT = Environment(
-    loader=PackageLoader("leaderboard.paper"),
+    loader=PackageLoader(__package__),
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

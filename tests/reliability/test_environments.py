@@ -108,13 +108,15 @@ def test_the_commit_of_a_record_is_this_project_s(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("module", "arguments"),
-    [("leaderboard", ["--results", "{}"]), ("benchmarks", ["store", "--store", "{}", "ls"])],
+    [("leaderboard", "--results {}"), ("benchmarks", "store --store {} ls")],
 )
 def test_a_path_is_printed_whatever_the_terminal_can_show(tmp_path, monkeypatch, module, arguments):
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr(sys, "stdout", terminal)
+    module = f"randomized_defense_bench.{module}"
     monkeypatch.delitem(sys.modules, f"{module}.__main__", raising=False)
-    monkeypatch.setattr(sys, "argv", [module, *(a.format(tmp_path / "цифры") for a in arguments)])
+    arguments = [argument.format(tmp_path / "цифры") for argument in arguments.split()]
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
     with pytest.raises(SystemExit):
         runpy.run_module(module, run_name="__main__")
     terminal.seek(0)

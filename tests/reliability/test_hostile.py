@@ -27,7 +27,7 @@ from leaderboard import baselines, records
 from leaderboard.files import MOST_BYTES
 from leaderboard.render import render
 
-PACKAGES = ("attacks", "benchmarks", "defenses", "leaderboard")
+PACKAGES = ("attacks", "benchmarks", "defenses", "leaderboard", "randomized_defense_bench")
 LINF = ThreatModel("Linf", 0.1)
 
 
