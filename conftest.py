@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from leaderboard.files import obstacle
+from randomized_defense_bench.leaderboard.files import obstacle
 
 ROOT = Path(__file__).parent
 # For a run that does not read pyproject.toml, which names it earlier.
-pytest_plugins = ("benchmarks.options",)
+pytest_plugins = ("randomized_defense_bench.benchmarks.options",)
 BENCHMARK = "benchmark"
 SUMMARY: pytest.StashKey[list[str]] = pytest.StashKey()
 
@@ -26,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.norm == "Linf" and any(eps > 1 for eps in config.option.eps):
         raise pytest.UsageError("--eps: in Linf at most 1, the range of pixels; 8/255 is 8 of 255")
     if config.option.device in ("cuda", "mps"):
-        from benchmarks.environment import resolve_device
+        from randomized_defense_bench.benchmarks.environment import resolve_device
 
         try:
             resolve_device(config.option.device)
@@ -35,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if _asks_for_benchmarks(config) and (problem := _unusable_folder(config.option)):
         raise pytest.UsageError(problem)
     for name in config.option.robustbench:
-        from benchmarks.zoo import register_zoo
+        from randomized_defense_bench.benchmarks.zoo import register_zoo
 
         try:
             register_zoo(name, config.option.norm, config.option.data_root / "models")
@@ -92,7 +91,7 @@ def _asks_for_benchmarks(config: pytest.Config) -> bool:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     if not _asks_for_benchmarks(config):
         return []
-    from benchmarks.environment import environment, resolve_device
+    from randomized_defense_bench.benchmarks.environment import environment, resolve_device
 
     option = config.option
     about = environment(resolve_device(option.device))
@@ -121,11 +120,11 @@ def pytest_collection_modifyitems(
 
 def explain_empty_selection(expression: str, norm: str = "Linf") -> str:
     """One line for a `-k` expression that matches no case."""
-    from attacks import ATTACKS
-    from benchmarks.datasets import DATASETS
-    from benchmarks.paper.evidence import KINDS
-    from defenses import DEFENSES
-    from leaderboard.paper.grids import GRIDS
+    from randomized_defense_bench.attacks import ATTACKS
+    from randomized_defense_bench.benchmarks.datasets import DATASETS
+    from randomized_defense_bench.benchmarks.paper.evidence import KINDS
+    from randomized_defense_bench.defenses import DEFENSES
+    from randomized_defense_bench.leaderboard.paper.grids import GRIDS
 
     known = [*DATASETS, *DEFENSES, *ATTACKS, *KINDS, *GRIDS]
     words = [w for w in re.findall(r"[\w-]+", expression) if w not in ("and", "or", "not")]
@@ -181,7 +180,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if not results.is_dir():
         return
     try:
-        from leaderboard.publish import fresh, page_path, publish
+        from randomized_defense_bench.leaderboard.publish import fresh, page_path, publish
 
         page = page_path(results) if not measured and fresh(results) else publish(results)
         lines.append(f"leaderboard: {page}")

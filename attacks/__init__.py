@@ -1,12 +1,14 @@
 """How x becomes x': attacks, their registry, and the threat model they must obey."""
 
-from attacks import autoattack as autoattack
-from attacks import cascade as cascade
-from attacks import population as population
-from attacks import published as published
-from attacks.craft import AttackError, Crafted, craft
-from attacks.registry import ATTACKS, Attack, register_attack
-from attacks.threat_model import ThreatModel, parse_eps
+import randomized_defense_bench  # noqa: F401 (see its repository.py)
+
+from . import autoattack as autoattack
+from . import cascade as cascade
+from . import population as population
+from . import published as published
+from .craft import AttackError, Crafted, craft
+from .registry import ATTACKS, Attack, register_attack
+from .threat_model import ThreatModel, parse_eps
 
 ATTACKS.load_plugins()
 

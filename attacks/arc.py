@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacks.problem import Incumbent, Problem
+from .problem import Incumbent, Problem
 
 # The margin by which a boundary is overstepped, as a share of eps.
 OVERSTEP = 0.05

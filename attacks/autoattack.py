@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from attacks import gradient, square
-from attacks.objectives import mean_cross_entropy, mean_margin
-from attacks.population import targeted
-from attacks.problem import Incumbent, Problem
-from attacks.registry import register_attack
-from attacks.threat_model import ThreatModel
+from . import gradient, square
+from .objectives import mean_cross_entropy, mean_margin
+from .population import targeted
+from .problem import Incumbent, Problem
+from .registry import register_attack
+from .threat_model import ThreatModel
 
 # As many rival classes as the standard version targets, however many there are.
 TARGETS = 9

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from attacks import gradient, square
-from attacks.arc import arc
-from attacks.objectives import LOSSES, clipped_margin
-from attacks.population import register_search, targeted
-from attacks.problem import Incumbent, Problem
+from . import gradient, square
+from .arc import arc
+from .objectives import LOSSES, clipped_margin
+from .population import register_search, targeted
+from .problem import Incumbent, Problem
 
 
 @register_search(

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from attacks.draws import in_blocks
-from attacks.freezing import frozen
-from attacks.registry import Attack
-from attacks.seeding import derive_seed, generator, global_seed
-from attacks.threat_model import ThreatModel
+from .draws import in_blocks
+from .freezing import frozen
+from .registry import Attack
+from .seeding import derive_seed, generator, global_seed
+from .threat_model import ThreatModel
 
 
 class AttackError(RuntimeError):

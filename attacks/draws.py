@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacks.seeding import global_seed
+from .seeding import global_seed
 
 # Images in one pass beyond which more at once are no faster: by device, else the last.
 PASS = {"cpu": 100, "other": 2000}

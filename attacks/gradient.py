@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from attacks.objectives import Loss
-from attacks.problem import Incumbent, Problem, pick
+from .objectives import Loss
+from .problem import Incumbent, Problem, pick
 
 
 def pgd(

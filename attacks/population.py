@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks import arc, gradient, square
-from attacks.craft import PopulationLike
-from attacks.objectives import LOSSES, Loss, clipped_margin, expectation, settled
-from attacks.problem import Incumbent, Problem
-from attacks.registry import register_attack
-from attacks.threat_model import ThreatModel
+from . import arc, gradient, square
+from .craft import PopulationLike
+from .objectives import LOSSES, Loss, clipped_margin, expectation, settled
+from .problem import Incumbent, Problem
+from .registry import register_attack
+from .threat_model import ThreatModel
 
 # Improves the incumbent; what it returns is the result in place of the incumbent's images.
 Search = Callable[..., Tensor | None]

@@ -9,9 +9,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from attacks.craft import PopulationLike
-from attacks.objectives import Loss, expected_correctness, settled
-from attacks.threat_model import ThreatModel
+from .craft import PopulationLike
+from .objectives import Loss, expected_correctness, settled
+from .threat_model import ThreatModel
 
 Confirm = Callable[[Tensor, Tensor], Tensor]
 

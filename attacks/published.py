@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks.registry import register_attack
-from attacks.threat_model import ThreatModel
+from .registry import register_attack
+from .threat_model import ThreatModel
 
 
 class _Model(nn.Module):

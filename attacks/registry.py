@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor
 
-from attacks.threat_model import ThreatModel
+from .threat_model import ThreatModel
 
 Entry = TypeVar("Entry")
 F = TypeVar("F", bound=Callable[..., Tensor])

@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-from attacks.objectives import expected_correctness, mean_margin, settled
-from attacks.problem import Incumbent, Problem
+from .objectives import expected_correctness, mean_margin, settled
+from .problem import Incumbent, Problem
 
 # The share of pixels a square covers at first, and when it halves, in steps of 10,000.
 FIRST_SHARE = 0.8

@@ -17,15 +17,15 @@ from tabulate import tabulate
 # Read when PyTorch starts: on cores that others use, too, threads that spin take thrice as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from benchmarks import judging
-from benchmarks.housekeeping import entries, prune
-from benchmarks.paths import cache_folder
-from leaderboard.files import folder_named
+from randomized_defense_bench.benchmarks import judging
+from randomized_defense_bench.benchmarks.housekeeping import entries, prune
+from randomized_defense_bench.benchmarks.paths import cache_folder
+from randomized_defense_bench.leaderboard.files import folder_named
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit code of the command that is asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
     commands = parser.add_subparsers(required=True)
     judging.add_command(commands.add_parser("judge", help="attack networks from files"))
     store = commands.add_parser("store", help="see, check and clean the store")

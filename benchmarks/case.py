@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from attacks import ATTACKS, Attack, ThreatModel
-from benchmarks.experiment import Experiment
-from defenses import Population
-from leaderboard.records import Case, Facts, Norm, Protocol
+from ..attacks import ATTACKS, Attack, ThreatModel
+from ..defenses import Population
+from ..leaderboard.records import Case, Facts, Norm, Protocol
+from .experiment import Experiment
 
 # Into how many clusters images are divided where a draw is shared: enough for an interval.
 CLUSTERS = 20

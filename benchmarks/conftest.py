@@ -13,17 +13,16 @@ from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-
-from attacks import ATTACKS, AttackError, ThreatModel
-from benchmarks.case import protocols
-from benchmarks.datasets import DATASETS, DatasetError, DatasetMissingError
-from benchmarks.environment import resolve_device
-from benchmarks.experiment import TIME_LIMITS
-from benchmarks.populations import DefenseError, Options, Prepared
-from benchmarks.session import NoRadiusError, Session
-from benchmarks.store import StoreError
-from defenses import DEFENSES
-from leaderboard.records import Protocol, Record
+from randomized_defense_bench.attacks import ATTACKS, AttackError, ThreatModel
+from randomized_defense_bench.benchmarks.case import protocols
+from randomized_defense_bench.benchmarks.datasets import DATASETS, DatasetError, DatasetMissingError
+from randomized_defense_bench.benchmarks.environment import resolve_device
+from randomized_defense_bench.benchmarks.experiment import TIME_LIMITS
+from randomized_defense_bench.benchmarks.populations import DefenseError, Options, Prepared
+from randomized_defense_bench.benchmarks.session import NoRadiusError, Session
+from randomized_defense_bench.benchmarks.store import StoreError
+from randomized_defense_bench.defenses import DEFENSES
+from randomized_defense_bench.leaderboard.records import Protocol, Record
 
 # What to do about a library that cannot be imported; torchattacks imports torchvision.
 CURES = {

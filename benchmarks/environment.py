@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from defenses.stacking import ARITHMETIC
+from ..defenses.stacking import ARITHMETIC
 
 # What a number depends on; records and the page do not count as changes.
 CODE = ("attacks", "defenses", "benchmarks")
@@ -38,7 +38,7 @@ def environment(device: torch.device) -> dict[str, str]:
     """Versions, hardware and commit, for a record."""
     packages = ("torch", "torchvision", "torchattacks", "numpy")
     return {
-        "commit": _git("rev-parse", "HEAD")
+        "commit": (_git("rev-parse", "HEAD") or "unknown")
         + ("+changes" if _git("status", "--porcelain", "--", *CODE) else ""),
         "python": platform.python_version(),
         **{package: _version(package) for package in packages},
@@ -102,5 +102,5 @@ def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return ""
     return done.stdout.decode(errors="replace").strip()

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks import ThreatModel
-from attacks.registry import NAME
-from benchmarks.case import Subject, build_case
-from benchmarks.datasets import DATASETS, experiment
-from benchmarks.experiment import Experiment, Parameters, attack_numbers
-from benchmarks.measure import measure
-from benchmarks.preflight import check_images, check_radius, preflight
-from benchmarks.store import digest_of, weights_sha256
-from defenses import Population
-from defenses.surrogate import Plan
-from leaderboard import metrics
-from leaderboard.records import Protocol, Record
+from ..attacks import ThreatModel
+from ..attacks.registry import NAME
+from ..defenses import Population
+from ..defenses.surrogate import Plan
+from ..leaderboard import metrics
+from ..leaderboard.records import Protocol, Record
+from .case import Subject, build_case
+from .datasets import DATASETS, experiment
+from .experiment import Experiment, Parameters, attack_numbers
+from .measure import measure
+from .preflight import check_images, check_radius, preflight
+from .store import digest_of, weights_sha256
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from defenses.training import Recipe
-from leaderboard.rows import BUDGETS
+from ..defenses.training import Recipe
+from ..leaderboard.rows import BUDGETS
 
 # Seconds that one training or one attack may take, so that code that hangs does not stop a run.
 TIME_LIMITS = {"smoke": 600.0, "quick": 4 * 3600.0, "paper": 7 * 24 * 3600.0}

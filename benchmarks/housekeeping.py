@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from benchmarks.store import lock_of, read_card, read_population, read_tensors
+from .store import lock_of, read_card, read_population, read_tensors
 
 
 @dataclass(frozen=True)

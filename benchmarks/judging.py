@@ -13,15 +13,15 @@ from pathlib import Path
 
 from torch import nn
 
-from attacks import ThreatModel
-from benchmarks.datasets import DATASETS, experiment, load
-from benchmarks.environment import resolve_device
-from benchmarks.evaluation import numbers_for, subject_of
-from benchmarks.options import add_options, positive, radius
-from benchmarks.verdict import judge_subject
-from defenses import Population, load_network
-from leaderboard.files import obstacle
-from leaderboard.publish import publish
+from ..attacks import ThreatModel
+from ..defenses import Population, load_network
+from ..leaderboard.files import obstacle
+from ..leaderboard.publish import publish
+from .datasets import DATASETS, experiment, load
+from .environment import resolve_device
+from .evaluation import numbers_for, subject_of
+from .options import add_options, positive, radius
+from .verdict import judge_subject
 
 DESCRIPTION = """\
 Attacks networks of yours, of which one, drawn at random, answers each query, with everything that

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attacks import ATTACKS, Attack, ThreatModel, craft
-from attacks.freezing import frozen
-from attacks.objectives import correct_answers
-from attacks.seeding import derive_seed, global_seed
-from benchmarks.case import Subject, facts
-from benchmarks.environment import environment, full_precision, subnormals_flushed
-from benchmarks.store import FileBlocks
-from benchmarks.tuning import fastest_plan
-from defenses import AveragedEnsemble, Population
-from defenses.surrogate import Plan, Surrogate
-from leaderboard.metrics import Answers
-from leaderboard.records import Case, Record
+from ..attacks import ATTACKS, Attack, ThreatModel, craft
+from ..attacks.freezing import frozen
+from ..attacks.objectives import correct_answers
+from ..attacks.seeding import derive_seed, global_seed
+from ..defenses import AveragedEnsemble, Population
+from ..defenses.surrogate import Plan, Surrogate
+from ..leaderboard.metrics import Answers
+from ..leaderboard.records import Case, Record
+from .case import Subject, facts
+from .environment import environment, full_precision, subnormals_flushed
+from .store import FileBlocks
+from .tuning import fastest_plan
 
 # On so many images an attack is run twice to see that the same seed gives the same.
 REPEATED = 20

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.paths import cache_folder
-from leaderboard.files import folder_named
+from ..leaderboard.files import folder_named
+from .paths import cache_folder
 
 
 def radius(text: str) -> float:
     """A radius: `0.3` or `8/255`."""
-    from attacks import parse_eps
+    from ..attacks import parse_eps
 
     try:
         return parse_eps(text)

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from leaderboard.files import obstacle
+from ..leaderboard.files import obstacle
 
 # Populations of committed records that come with the suite, laid out as the store's.
 RELEASED = Path(__file__).parent.parent / "leaderboard" / "populations"

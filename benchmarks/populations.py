@@ -13,20 +13,20 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from attacks.seeding import derive_seed
-from attacks.threat_model import Norm
-from benchmarks.case import Subject
-from benchmarks.datasets import DATASETS, Dataset, DatasetMissingError, experiment, load
-from benchmarks.experiment import Experiment, Variation
-from benchmarks.measure import answers_of
-from benchmarks.paths import RELEASED
-from benchmarks.preflight import Preflight, check_answers, preflight
-from benchmarks.store import FileCheckpoint, Store, weights_sha256
-from benchmarks.tuning import fastest_plan
-from defenses import DEFENSES, Defense, Population, Task
-from defenses.surrogate import Plan
-from defenses.training import BeforeStep, Recipe, initialise
-from leaderboard.metrics import Answers
+from ..attacks.seeding import derive_seed
+from ..attacks.threat_model import Norm
+from ..defenses import DEFENSES, Defense, Population, Task
+from ..defenses.surrogate import Plan
+from ..defenses.training import BeforeStep, Recipe, initialise
+from ..leaderboard.metrics import Answers
+from .case import Subject
+from .datasets import DATASETS, Dataset, DatasetMissingError, experiment, load
+from .experiment import Experiment, Variation
+from .measure import answers_of
+from .paths import RELEASED
+from .preflight import Preflight, check_answers, preflight
+from .store import FileCheckpoint, Store, weights_sha256
+from .tuning import fastest_plan
 
 
 @dataclass(frozen=True, kw_only=True)

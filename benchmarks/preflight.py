@@ -19,15 +19,15 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from attacks.freezing import frozen
-from attacks.seeding import generator, global_seed
-from attacks.threat_model import TOLERANCE, ThreatModel
-from benchmarks.environment import full_precision
-from benchmarks.tuning import fastest_plan
-from defenses import Population
-from defenses.population import Cast
-from defenses.surrogate import Plan
-from leaderboard.metrics import Answers, difference
+from ..attacks.freezing import frozen
+from ..attacks.seeding import generator, global_seed
+from ..attacks.threat_model import TOLERANCE, ThreatModel
+from ..defenses import Population
+from ..defenses.population import Cast
+from ..defenses.surrogate import Plan
+from ..leaderboard.metrics import Answers, difference
+from .environment import full_precision
+from .tuning import fastest_plan
 
 # Passes differ by more than this where a network draws random numbers, not where a device rounds.
 ROUNDING = 1e-3

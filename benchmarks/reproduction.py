@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from attacks import ThreatModel
-from benchmarks.experiment import REPRODUCED_SECONDS
-from benchmarks.session import SAME_BITS, Session
-from defenses.surrogate import Plan
-from leaderboard import metrics
-from leaderboard.records import Record
+from ..attacks import ThreatModel
+from ..defenses.surrogate import Plan
+from ..leaderboard import metrics
+from ..leaderboard.records import Record
+from .experiment import REPRODUCED_SECONDS
+from .session import SAME_BITS, Session
 
 
 def candidates(

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from attacks import ATTACKS, Attack, ThreatModel
-from benchmarks.case import build_case
-from benchmarks.environment import environment
-from benchmarks.measure import measure
-from benchmarks.populations import Options, Populations, Prepared
-from leaderboard import records
-from leaderboard.files import read_or_set_aside
-from leaderboard.records import Case, Protocol, Record
+from ..attacks import ATTACKS, Attack, ThreatModel
+from ..leaderboard import records
+from ..leaderboard.files import read_or_set_aside
+from ..leaderboard.records import Case, Protocol, Record
+from .case import build_case
+from .environment import environment
+from .measure import measure
+from .populations import Options, Populations, Prepared
 
 # What bits depend on beside a record's own seeds and the way it was computed.
 SAME_BITS = (

@@ -28,8 +28,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from defenses import Population
-from leaderboard.files import obstacle, read_sealed, set_aside, write_atomically, write_sealed
+from ..defenses import Population
+from ..leaderboard.files import obstacle, read_sealed, set_aside, write_atomically, write_sealed
 
 CARD_VERSION = 1
 

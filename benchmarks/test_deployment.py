@@ -1,12 +1,12 @@
 """The same members under other protocols: what the draw itself is worth."""
 
 import pytest
+from randomized_defense_bench.benchmarks.case import protocol_attacks, protocols
+from randomized_defense_bench.benchmarks.populations import Prepared
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.leaderboard.records import Protocol
 
-from benchmarks.case import protocol_attacks, protocols
-from benchmarks.conftest import Measure
-from benchmarks.populations import Prepared
-from benchmarks.session import Session
-from leaderboard.records import Protocol
+from .conftest import Measure
 
 
 @pytest.mark.parametrize("protocol", protocols(several=True, random=False))

@@ -1,9 +1,10 @@
 """Accuracy against eps, from clean images to beyond the largest radius that is ranked."""
 
-from attacks import ThreatModel
-from benchmarks.conftest import Measure
-from benchmarks.populations import Prepared
-from benchmarks.session import Session
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks.populations import Prepared
+from randomized_defense_bench.benchmarks.session import Session
+
+from .conftest import Measure
 
 
 def test_epsilon_sweep(

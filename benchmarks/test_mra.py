@@ -1,9 +1,10 @@
 """The tables: accuracy of every defense under every attack."""
 
-from attacks import ThreatModel
-from benchmarks.conftest import Measure
-from benchmarks.populations import Prepared
-from benchmarks.session import Session
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks.populations import Prepared
+from randomized_defense_bench.benchmarks.session import Session
+
+from .conftest import Measure
 
 
 def test_mra(session: Session, population: Prepared, attack: str, measure: Measure) -> None:

@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from randomized_defense_bench.benchmarks.datasets import DATASETS
+from randomized_defense_bench.benchmarks.environment import environment
+from randomized_defense_bench.benchmarks.experiment import REPRODUCED
+from randomized_defense_bench.benchmarks.reproduction import (
+    all_seeds,
+    candidates,
+    deviation,
+    measured_again,
+)
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.leaderboard import records
 
-from benchmarks.conftest import failures_told
-from benchmarks.datasets import DATASETS
-from benchmarks.environment import environment
-from benchmarks.experiment import REPRODUCED
-from benchmarks.reproduction import all_seeds, candidates, deviation, measured_again
-from benchmarks.session import Session
-from leaderboard import records
+from .conftest import failures_told
 
 
 @pytest.mark.parametrize("dataset", list(DATASETS))

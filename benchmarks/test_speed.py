@@ -19,22 +19,21 @@ from typing import Any
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from randomized_defense_bench.attacks import ATTACKS, ThreatModel, craft
+from randomized_defense_bench.benchmarks import timing
+from randomized_defense_bench.benchmarks.environment import environment
+from randomized_defense_bench.benchmarks.evaluation import evaluate
+from randomized_defense_bench.benchmarks.measure import surrogate_of
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.benchmarks.timing import SMOKE, Job, SpeedTest
+from randomized_defense_bench.benchmarks.tuning import fastest_plan
+from randomized_defense_bench.defenses import AveragedEnsemble, Population, Recipe, Task, train
+from randomized_defense_bench.defenses.architectures import cifar_resnet18, lenet5
+from randomized_defense_bench.defenses.training import initialise
+from randomized_defense_bench.leaderboard import metrics
+from randomized_defense_bench.leaderboard.speed import Timing
 from torch import Tensor
 from torch.nn import functional as F
-
-from attacks import ATTACKS, ThreatModel, craft
-from benchmarks import timing
-from benchmarks.environment import environment
-from benchmarks.evaluation import evaluate
-from benchmarks.measure import surrogate_of
-from benchmarks.session import Session
-from benchmarks.timing import SMOKE, Job, SpeedTest
-from benchmarks.tuning import fastest_plan
-from defenses import AveragedEnsemble, Population, Recipe, Task, train
-from defenses.architectures import cifar_resnet18, lenet5
-from defenses.training import initialise
-from leaderboard import metrics
-from leaderboard.speed import Timing
 
 Report = Callable[..., None]
 NETWORKS = {"lenet5": (lenet5, 1), "resnet18": (cifar_resnet18, 3)}
@@ -309,7 +308,7 @@ def test_memory(session: Session, sizes: SpeedTest, report: Report) -> None:
     n, device = sizes.sizes[-1], session.options.device
     growth = {}
     for count in sizes.memory_images:
-        run = [sys.executable, "-m", "benchmarks.timing", str(n), str(count), str(device)]
+        run = [sys.executable, "-m", timing.__name__, str(n), str(count), str(device)]
         done = subprocess.run(run, capture_output=True, check=True)
         growth[f"images = {count:,}"] = float(done.stdout)
     report(

@@ -1,7 +1,7 @@
 """Measuring speed: how much, jobs timed in turn, the machine's own limit, and a process's memory.
 
-`python -m benchmarks.timing N IMAGES DEVICE` prints the peak memory of one attack in GiB: in a
-process of its own, since a process's peak never falls.
+Run with N, IMAGES and DEVICE it prints the peak memory of one attack in GiB: in a process of its
+own, since a process's peak never falls.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from attacks import ThreatModel
-from benchmarks.evaluation import evaluate
-from defenses.architectures import lenet5
-from defenses.training import initialise
+from ..attacks import ThreatModel
+from ..defenses.architectures import lenet5
+from ..defenses.training import initialise
+from .evaluation import evaluate
 
 Job = Callable[[], object]
 

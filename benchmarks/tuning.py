@@ -19,13 +19,13 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from attacks.freezing import frozen
-from attacks.seeding import generator
-from benchmarks.paths import cache_folder
-from defenses import Population
-from defenses.stacking import ARITHMETIC, stackable
-from defenses.surrogate import Plan, Surrogate
-from leaderboard.files import write_atomically
+from ..attacks.freezing import frozen
+from ..attacks.seeding import generator
+from ..defenses import Population
+from ..defenses.stacking import ARITHMETIC, stackable
+from ..defenses.surrogate import Plan, Surrogate
+from ..leaderboard.files import write_atomically
+from .paths import cache_folder
 
 logger = logging.getLogger(__name__)
 

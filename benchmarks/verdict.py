@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from attacks import ATTACKS, ThreatModel
-from benchmarks.case import Subject, build_case, protocol_attacks, protocols
-from benchmarks.evaluation import numbers_for, subject_of
-from benchmarks.experiment import Experiment
-from benchmarks.measure import measure
-from defenses import Population
-from leaderboard import gates, metrics, ranking, records, rows
-from leaderboard.files import write_atomically
-from leaderboard.formats import format_eps, format_score
-from leaderboard.gates import Gate
-from leaderboard.records import Case, Protocol, Record
+from ..attacks import ATTACKS, ThreatModel
+from ..defenses import Population
+from ..leaderboard import gates, metrics, ranking, records, rows
+from ..leaderboard.files import write_atomically
+from ..leaderboard.formats import format_eps, format_score
+from ..leaderboard.gates import Gate
+from ..leaderboard.records import Case, Protocol, Record
+from .case import Subject, build_case, protocol_attacks, protocols
+from .evaluation import numbers_for, subject_of
+from .experiment import Experiment
+from .measure import measure
 
 # The curve against eps that the gates look at, in shares of the eps judged at.
 CURVE_SHARES = (0.5, 2.0, 8.0)
@@ -157,8 +157,8 @@ def judge(
         budget: how much is spent: "smoke", "quick" or "paper".
         seed: all randomness follows from it.
         batch_size: most images processed at once.
-        results: a folder for the records, as they come; `python -m leaderboard --results` makes
-            their page.
+        results: a folder for the records, as they come; `python -m
+            randomized_defense_bench.leaderboard --results` makes their page.
 
     Raises:
         LookupError, ValueError, AttackError: as `evaluate`.

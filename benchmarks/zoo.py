@@ -17,10 +17,10 @@ from types import ModuleType
 import pytest
 from torch import nn
 
-from attacks.threat_model import Norm
-from benchmarks.datasets import DATASETS, DatasetEntry
-from defenses import DEFENSES, Defense
-from leaderboard import baselines
+from ..attacks.threat_model import Norm
+from ..defenses import DEFENSES, Defense
+from ..leaderboard import baselines
+from .datasets import DATASETS, DatasetEntry
 
 INSTALL = "pip install -e '.[robustbench]'"
 REPAIR = "pip install --force-reinstall --no-deps robustbench==1.1.1"

@@ -1,13 +1,15 @@
 """How a population is made: architectures, training, counter-linking, and the registry."""
 
-from defenses import clm as clm
-from defenses import noise as noise
-from defenses import resize_pad as resize_pad
-from defenses import ulm as ulm
-from defenses.checkpoint import CheckpointError, load_network
-from defenses.population import AveragedEnsemble, Population
-from defenses.registry import DEFENSES, Defense, register_checkpoint, register_defense
-from defenses.training import Recipe, Task, train
+import randomized_defense_bench  # noqa: F401 (see its repository.py)
+
+from . import clm as clm
+from . import noise as noise
+from . import resize_pad as resize_pad
+from . import ulm as ulm
+from .checkpoint import CheckpointError, load_network
+from .population import AveragedEnsemble, Population
+from .registry import DEFENSES, Defense, register_checkpoint, register_defense
+from .training import Recipe, Task, train
 
 DEFENSES.load_plugins()
 

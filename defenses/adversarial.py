@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from attacks.published import pgd
-from attacks.registry import ATTACKS
-from attacks.threat_model import ThreatModel
-from defenses.training import Adversary
+from ..attacks.published import pgd
+from ..attacks.registry import ATTACKS
+from ..attacks.threat_model import ThreatModel
+from .training import Adversary
 
 
 def pgd_adversary(*, eps: float, step_size: float, steps: int) -> Adversary:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from defenses.adversarial import pgd_adversary
-from defenses.counter_linking import CounterLinking
-from defenses.population import Population
-from defenses.registry import register_defense
-from defenses.training import Task, train
-from defenses.ulm import PAPER
+from .adversarial import pgd_adversary
+from .counter_linking import CounterLinking
+from .population import Population
+from .registry import register_defense
+from .training import Task, train
+from .ulm import PAPER
 
 
 @register_defense("clm", reference=PAPER, version=2)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attacks.seeding import generator
+from ..attacks.seeding import generator
 
 
 def first_weight(model: nn.Module) -> Tensor:

@@ -6,9 +6,9 @@ As in Cohen et al. (ICML 2019), but without their noisy training and without a v
 import torch
 from torch import Tensor, nn
 
-from defenses.population import Population
-from defenses.registry import register_defense
-from defenses.training import Task, load_inside
+from .population import Population
+from .registry import register_defense
+from .training import Task, load_inside
 
 
 class Noise(nn.Module):

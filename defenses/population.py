@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from attacks.draws import in_blocks
+from ..attacks.draws import in_blocks
 
 
 class Population(nn.Module):

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from attacks.registry import Registry, keyword_defaults
-from defenses.population import Population
-from defenses.training import Task
+from ..attacks.registry import Registry, keyword_defaults
+from .population import Population
+from .training import Task
 
 
 class Data(Protocol):

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from defenses.population import Population
-from defenses.registry import register_defense
-from defenses.training import Task, load_inside
+from .population import Population
+from .registry import register_defense
+from .training import Task, load_inside
 
 
 class ResizePad(nn.Module):

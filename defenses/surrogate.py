@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attacks.freezing import frozen
-from attacks.seeding import global_seed
-from defenses.population import Population
-from defenses.stacking import FrozenStack, InBlocks, stackable
+from ..attacks.freezing import frozen
+from ..attacks.seeding import global_seed
+from .population import Population
+from .stacking import FrozenStack, InBlocks, stackable
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from attacks.freezing import frozen
-from attacks.seeding import derive_seed, generator, global_seed
-from defenses.population import Population
-from defenses.stacking import FrozenStack, InBlocks, Stack, stackable
-from defenses.surrogate import Plan
+from ..attacks.freezing import frozen
+from ..attacks.seeding import derive_seed, generator, global_seed
+from .population import Population
+from .stacking import FrozenStack, InBlocks, Stack, stackable
+from .surrogate import Plan
 
 logger = logging.getLogger(__name__)
 

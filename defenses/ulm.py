@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from defenses.adversarial import pgd_adversary
-from defenses.population import Population
-from defenses.registry import register_defense
-from defenses.training import Task, train
+from .adversarial import pgd_adversary
+from .population import Population
+from .registry import register_defense
+from .training import Task, train
 
 # Jasser and Garibay, Resilience from Diversity.
 PAPER = "arXiv:2111.10272"

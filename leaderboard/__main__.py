@@ -6,14 +6,14 @@ The report on the paper and what the README says of the result are rebuilt and c
 import argparse
 import sys
 
-from leaderboard.files import folder_named
-from leaderboard.publish import RESULTS, publish, stale
-from leaderboard.records import RecordError
+from randomized_defense_bench.leaderboard.files import folder_named
+from randomized_defense_bench.leaderboard.publish import RESULTS, publish, stale
+from randomized_defense_bench.leaderboard.records import RecordError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 when done or up to date, 1 when stale, 2 for a folder or record that is unusable."""
-    parser = argparse.ArgumentParser(prog="python -m leaderboard", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
     parser.add_argument(
         "--results",
         type=folder_named,
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             wrong = stale(options.results)
             for path in wrong:
-                print(f"stale: {path}; run python -m leaderboard to rebuild it")
+                print(f"stale: {path}; run python -m {__package__} to rebuild it")
             if not wrong:
                 print(f"up to date: what {options.results} says")
             return 1 if wrong else 0

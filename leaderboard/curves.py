@@ -7,10 +7,10 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any
 
-from leaderboard.drawing import Figure, colors, panels, plot_mra
-from leaderboard.metrics import score
-from leaderboard.records import Record
-from leaderboard.rows import BySeed, Row, Setting, rows, settings, worst_case_by_seed
+from .drawing import Figure, colors, panels, plot_mra
+from .metrics import score
+from .records import Record
+from .rows import BySeed, Row, Setting, rows, settings, worst_case_by_seed
 
 # MRA by eps for each row and attack: ("ulm (n=10)", "pgd") -> {0.0: clean, 0.1: ...}.
 Sweeps = Mapping[tuple[str, str], Mapping[float, float]]

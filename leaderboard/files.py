@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import msgspec
 
-from leaderboard.arrays import pack, unpack
+from .arrays import pack, unpack
 
 # More than any file of ours holds, and little enough to read into memory.
 MOST_BYTES = 64 * 2**20

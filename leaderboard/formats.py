@@ -6,8 +6,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from leaderboard.metrics import Score
-from leaderboard.rows import Setting
+from .metrics import Score
+from .rows import Setting
 
 
 def escape(text: str) -> str:

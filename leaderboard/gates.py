@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from leaderboard import metrics
-from leaderboard.metrics import Answers, Score
-from leaderboard.records import Record
-from leaderboard.rows import (
+from . import metrics
+from .metrics import Answers, Score
+from .records import Record
+from .rows import (
     BySeed,
     Row,
     answers,

@@ -6,17 +6,17 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from leaderboard import baselines, records
-from leaderboard.curves import figures
-from leaderboard.drawing import MARK, Figure
-from leaderboard.files import write_atomically
-from leaderboard.paper import grids
-from leaderboard.paper.evidence import Evidence
-from leaderboard.paper.figures import gallery
-from leaderboard.paper.report import render_paper, result
-from leaderboard.paper.studies import studies
-from leaderboard.render import render
-from leaderboard.speed import Timing
+from . import baselines, records
+from .curves import figures
+from .drawing import MARK, Figure
+from .files import write_atomically
+from .paper import grids
+from .paper.evidence import Evidence
+from .paper.figures import gallery
+from .paper.report import render_paper, result
+from .paper.studies import studies
+from .render import render
+from .speed import Timing
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"

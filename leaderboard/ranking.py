@@ -4,16 +4,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from leaderboard import gates, metrics
-from leaderboard.formats import (
+from . import gates, metrics
+from .formats import (
     escape,
     format_percent,
     format_points,
     format_score,
     markdown_table,
 )
-from leaderboard.gates import Gate, Outcome
-from leaderboard.rows import Row
+from .gates import Gate, Outcome
+from .rows import Row
 
 Checked = Sequence[tuple[Row, list[Gate]]]
 OUTCOMES: tuple[Outcome, ...] = ("passed", "undecided", "failed", "not run")

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from leaderboard import metrics
-from leaderboard.arrays import Array, Count, pack, unpack
-from leaderboard.files import UNUSABLE, Name, read_each, read_sealed, write_sealed
-from leaderboard.files import RecordError as RecordError
+from . import metrics
+from .arrays import Array, Count, pack, unpack
+from .files import UNUSABLE, Name, read_each, read_sealed, write_sealed
+from .files import RecordError as RecordError
 
 SCHEMA_VERSION = 2
 

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from leaderboard import metrics
-from leaderboard.metrics import Answers, Score, score
-from leaderboard.records import Case, Facts, Record
+from . import metrics
+from .metrics import Answers, Score, score
+from .records import Case, Facts, Record
 
 # From the least to the most thorough.
 BUDGETS = ("smoke", "quick", "paper")

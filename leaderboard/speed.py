@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from leaderboard.files import Name, Sealed
+from .files import Name, Sealed
 
 # Files hold no infinity and nothing that is no number.
 Figure = Annotated[float, msgspec.Meta(ge=0)]

@@ -4,7 +4,7 @@ import re
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from leaderboard import formats
+from . import formats
 
 
 def templates(package: str) -> Environment:

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from leaderboard.files import folder_named
+from randomized_defense_bench.leaderboard.files import folder_named
 
 ROOT = Path(__file__).parents[1]
 # A proxy that refuses: downloads fail at once, wherever the tests run.
@@ -138,7 +137,11 @@ def fail(*arguments, **options):
 
 @pytest.mark.parametrize(
     "name",
-    ["matplotlib.figure.Figure.savefig", "leaderboard.formats.tabulate", "jinja2.Template.render"],
+    [
+        "matplotlib.figure.Figure.savefig",
+        "randomized_defense_bench.leaderboard.formats.tabulate",
+        "jinja2.Template.render",
+    ],
 )
 def test_a_library_that_fails_at_the_page_leaves_the_summary(name, measured, monkeypatch, capfd):
     monkeypatch.setattr(name, fail)
@@ -153,7 +156,7 @@ def test_a_library_that_fails_at_the_page_leaves_the_summary(name, measured, mon
 
 
 def test_a_library_that_is_gone_leaves_the_summary(measured, monkeypatch, capfd):
-    monkeypatch.setitem(sys.modules, "leaderboard.publish", None)
+    monkeypatch.setitem(sys.modules, "randomized_defense_bench.leaderboard.publish", None)
     assert run_here(*SINGLE, folder=measured) == pytest.ExitCode.TESTS_FAILED
     printed = capfd.readouterr().out
     assert "the leaderboard was not rebuilt (ModuleNotFoundError: import of" in printed

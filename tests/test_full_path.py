@@ -3,17 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from randomized_defense_bench.attacks import ATTACKS, ThreatModel, register_attack
+from randomized_defense_bench.benchmarks.case import build_case
+from randomized_defense_bench.benchmarks.evaluation import numbers_for, subject_of
+from randomized_defense_bench.benchmarks.measure import measure
+from randomized_defense_bench.benchmarks.verdict import judge
+from randomized_defense_bench.defenses import Population
+from randomized_defense_bench.leaderboard import records, rows
+from randomized_defense_bench.leaderboard.__main__ import main
 from stand_ins import Chance
 from torch import nn
-
-from attacks import ATTACKS, ThreatModel, register_attack
-from benchmarks.case import build_case
-from benchmarks.evaluation import numbers_for, subject_of
-from benchmarks.measure import measure
-from benchmarks.verdict import judge
-from defenses import Population
-from leaderboard import records, rows
-from leaderboard.__main__ import main
 
 LINF = ThreatModel("Linf", 0.001)
 EQUALS = ("equal-one", "equal-two", "equal-three")

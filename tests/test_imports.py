@@ -1,11 +1,15 @@
 """Imports run one way: attacks <- defenses <- benchmarks -> leaderboard."""
 
 import ast
+import subprocess
+import sys
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+NAME = "randomized_defense_bench"
 OURS = {"attacks", "defenses", "benchmarks", "leaderboard"}
 MAY_IMPORT = {
     "attacks": {"attacks"},
@@ -16,11 +20,18 @@ MAY_IMPORT = {
 
 
 def imported(path):
+    """The packages it imports: those of the suite by their folders, others by their names."""
+    package = ".".join((NAME, *path.relative_to(ROOT).parent.parts))
     for node in ast.walk(ast.parse(path.read_text())):
+        names = []
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield node.module.split(".")[0]
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        for first, *rest in (name.split(".") for name in names):
+            assert first not in OURS, f"{path} imports {first}, which may be anybody's"
+            yield rest[0] if first == NAME and rest else first
 
 
 @pytest.mark.parametrize("package", sorted(OURS))
@@ -36,9 +47,9 @@ def test_imports_run_one_way(package):
 
 def test_no_case_file_is_named_after_a_dataset_or_an_attack():
     """`-k` matches file names too."""
-    from attacks import ATTACKS
-    from benchmarks.datasets import DATASETS
-    from defenses import DEFENSES
+    from randomized_defense_bench.attacks import ATTACKS
+    from randomized_defense_bench.benchmarks.datasets import DATASETS
+    from randomized_defense_bench.defenses import DEFENSES
 
     names = {"adv", "cifar", *DATASETS, *DEFENSES, *ATTACKS} - {"none"}
     for path in (ROOT / "benchmarks").glob("test_*.py"):
@@ -47,3 +58,14 @@ def test_no_case_file_is_named_after_a_dataset_or_an_attack():
         ]
         for word in (path.stem, *functions):
             assert not [name for name in names if name in word], word
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_module_of_the_repository_has_two_names_and_is_imported_once(order):
+    lines = ("from leaderboard.records import Record as short", f"from {NAME} import leaderboard")
+    lines = [lines[place] for place in order]
+    lines += [f"from {NAME}.leaderboard.records import Record", "assert short is Record"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from randomized_defense_bench.benchmarks.__main__ import main
+from randomized_defense_bench.defenses.architectures import lenet5
+from randomized_defense_bench.leaderboard import ranking, records, rows
 from safetensors.torch import save_file
 from torch import nn
 
-from benchmarks.__main__ import main
-from defenses.architectures import lenet5
-from leaderboard import ranking, records, rows
-from leaderboard.publish import RESULTS
+import randomized_defense_bench
 
 ROOT = Path(__file__).parents[1]
+# Where the suite is imported from: the repository, or an environment that it is installed in.
+HOME = Path(randomized_defense_bench.__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 # Those that are a file each, by package and name; an import line is `__init__`.
@@ -73,12 +75,12 @@ def environment(tmp_path):
     for k in range(2):
         torch.manual_seed(k)
         save_file(lenet5().state_dict(), tmp_path / f"mine-{k}.safetensors")
-    return {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    return {**os.environ, "PYTHONPATH": f"{tmp_path}:{HOME}"}
 
 
 def test_what_the_readme_adds_is_measured_in_a_package_of_one_s_own(environment, tmp_path):
     def run(norm):
-        command = [sys.executable, "-m", "pytest", "benchmarks/", "--budget=smoke", "-q"]
+        command = [sys.executable, "-P", "-m", "pytest", "benchmarks/", "--budget=smoke", "-q"]
         command += [
             "-k",
             "test_mra and digits and (contrast or mine) and (none or mifgsm or shade)",
@@ -111,9 +113,9 @@ def test_what_the_readme_adds_is_measured_in_a_package_of_one_s_own(environment,
 def test_an_import_line_is_like_those_that_are_there(path):
     line = FILES[path].splitlines()[1]
     there = ROOT.joinpath(*path).with_suffix(".py").read_text()
-    name = re.fullmatch(r"from (\w+) import (\w+) as \2", line)
-    assert name
-    assert re.search(rf"^from {name[1]} import (\w+) as \1$", there, re.M)
+    like = re.compile(r"^from \. import (\w+) as \1$", re.M)
+    assert like.search(line)
+    assert like.search(there)
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(--[a-z-]+)", README))))
@@ -134,7 +136,8 @@ def test_a_column_is_one_object(monkeypatch):
     (block,) = [block for block in BLOCKS if "Column(" in block]
     column = eval(block.partition("\n")[2].strip(), vars(ranking))
     monkeypatch.setattr(ranking, "COLUMNS", (*ranking.COLUMNS, column))
-    measured = [records.read(path) for path in RESULTS.glob("digits-single-*-quick-s0-*.json")]
+    paths = (ROOT / "leaderboard" / "results").glob("digits-single-*-quick-s0-*.json")
+    measured = [records.read(path) for path in paths]
     (row, *_) = rows.rows(measured, "Linf", 0.25)
     header, _, first = ranking.ranking([(row, [])]).splitlines()
     cells = dict(

@@ -2,13 +2,13 @@
 
 # isort: off
 # The quickest first: cases run in this order.
-from benchmarks.datasets import digits as digits
-from benchmarks.datasets import mnist as mnist
-from benchmarks.datasets import cifar10 as cifar10
+from . import digits as digits
+from . import mnist as mnist
+from . import cifar10 as cifar10
 
 # isort: on
-from benchmarks.datasets.data import Dataset, DatasetError, DatasetMissingError, load
-from benchmarks.datasets.registry import DATASETS, DatasetEntry, Raw, experiment, register_dataset
+from .data import Dataset, DatasetError, DatasetMissingError, load
+from .registry import DATASETS, DatasetEntry, Raw, experiment, register_dataset
 
 DATASETS.load_plugins()
 

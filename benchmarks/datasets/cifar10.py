@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.datasets.data import torchvision_or_folder
-from benchmarks.datasets.registry import Raw, register_dataset
-from benchmarks.experiment import standard
-from defenses import Recipe
-from defenses.architectures import cifar_resnet18
+from ...defenses import Recipe
+from ...defenses.architectures import cifar_resnet18
+from ..experiment import standard
+from .data import torchvision_or_folder
+from .registry import Raw, register_dataset
 
 _RECIPE = Recipe(
     optimizer="sgd",

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from attacks.seeding import generator
-from benchmarks.datasets.registry import DATASETS, DatasetEntry, Raw
-from leaderboard.files import write_atomically
+from ...attacks.seeding import generator
+from ...leaderboard.files import write_atomically
+from .registry import DATASETS, DatasetEntry, Raw
 
 if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from attacks.seeding import generator
-from benchmarks.datasets.registry import Raw, register_dataset
-from benchmarks.experiment import standard
-from defenses import Recipe
-from defenses.architectures import lenet5
+from ...attacks.seeding import generator
+from ...defenses import Recipe
+from ...defenses.architectures import lenet5
+from ..experiment import standard
+from .registry import Raw, register_dataset
 
 _EXPERIMENTS = standard(
     # 8 x 8 pixels hold less than MNIST's: at 0.3 too little is left to learn.

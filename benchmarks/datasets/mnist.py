@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.datasets.data import torchvision_or_folder
-from benchmarks.datasets.registry import Raw, register_dataset
-from benchmarks.experiment import Variation, going_on, standard
-from defenses import Recipe
-from defenses.architectures import lenet5
+from ...defenses import Recipe
+from ...defenses.architectures import lenet5
+from ..experiment import Variation, going_on, standard
+from .data import torchvision_or_folder
+from .registry import Raw, register_dataset
 
 # One epoch of 20,000 images instead of five of 60,000.
 _IMAGES = 20_000

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from attacks.registry import Registry
-from benchmarks.experiment import Experiment
-from leaderboard.rows import BUDGETS
+from ...attacks.registry import Registry
+from ...leaderboard.rows import BUDGETS
+from ..experiment import Experiment
 
 
 @dataclass(frozen=True)

@@ -16,23 +16,23 @@ from msgspec import structs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks import ATTACKS, ThreatModel
-from attacks.freezing import frozen
-from attacks.seeding import derive_seed
-from benchmarks.environment import environment
-from benchmarks.evaluation import evaluate
-from benchmarks.populations import Prepared
-from benchmarks.session import Session
-from defenses import Population
-from defenses.counter_linking import draw_mask, first_weight
-from defenses.surrogate import Plan
-from leaderboard import metrics
-from leaderboard.arrays import Array
-from leaderboard.files import read_or_set_aside
-from leaderboard.metrics import Answers, Correct
-from leaderboard.paper.evidence import COMPARED, OUTCOMES, QUANTILES, Evidence, pairs
-from leaderboard.paper.names import CASCADE
-from leaderboard.records import Protocol
+from ...attacks import ATTACKS, ThreatModel
+from ...attacks.freezing import frozen
+from ...attacks.seeding import derive_seed
+from ...defenses import Population
+from ...defenses.counter_linking import draw_mask, first_weight
+from ...defenses.surrogate import Plan
+from ...leaderboard import metrics
+from ...leaderboard.arrays import Array
+from ...leaderboard.files import read_or_set_aside
+from ...leaderboard.metrics import Answers, Correct
+from ...leaderboard.paper.evidence import COMPARED, OUTCOMES, QUANTILES, Evidence, pairs
+from ...leaderboard.paper.names import CASCADE
+from ...leaderboard.records import Protocol
+from ..environment import environment
+from ..evaluation import evaluate
+from ..populations import Prepared
+from ..session import Session
 
 # What is measured, by the names of the arrays of `leaderboard.paper.evidence.KINDS`.
 Values = Mapping[str, Any]

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attacks import Attack, ThreatModel
-from benchmarks.experiment import Variant, Variation
-from benchmarks.paper.evidence import about
-from benchmarks.populations import Prepared
-from benchmarks.session import Session
-from leaderboard.paper import grids
-from leaderboard.paper.grids import AT_LARGEST_RADIUS, GRIDS, Cell, Layout, Training
-from leaderboard.paper.names import CASCADE, CLAIM_ATTACKS
-from leaderboard.records import Protocol, Record
+from ...attacks import Attack, ThreatModel
+from ...leaderboard.paper import grids
+from ...leaderboard.paper.grids import AT_LARGEST_RADIUS, GRIDS, Cell, Layout, Training
+from ...leaderboard.paper.names import CASCADE, CLAIM_ATTACKS
+from ...leaderboard.records import Protocol, Record
+from ..experiment import Variant, Variation
+from ..populations import Prepared
+from ..session import Session
+from .evidence import about
 
 # Clean, under the paper's attacks, and under what the worst case is taken over with them.
 SHOWN = ("none", *CLAIM_ATTACKS, CASCADE)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+from randomized_defense_bench.benchmarks.datasets import DATASETS
+from randomized_defense_bench.benchmarks.paper.evidence import KINDS, gather
+from randomized_defense_bench.benchmarks.session import Session
 
-from benchmarks.conftest import failures_told, summary
-from benchmarks.datasets import DATASETS
-from benchmarks.paper.evidence import KINDS, gather
-from benchmarks.session import Session
+from ..conftest import failures_told, summary
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+from randomized_defense_bench.benchmarks.datasets import DATASETS
+from randomized_defense_bench.benchmarks.paper.grids import measure_grid
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.leaderboard.paper.grids import GRIDS
 
-from benchmarks.conftest import failures_told, summary
-from benchmarks.datasets import DATASETS
-from benchmarks.paper.grids import measure_grid
-from benchmarks.session import Session
-from leaderboard.paper.grids import GRIDS
+from ..conftest import failures_told, summary
 
 
 @pytest.mark.parametrize("kind", list(GRIDS))

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from leaderboard import gates, metrics
-from leaderboard.metrics import Score, hull
-from leaderboard.paper.evidence import COMPARED, DIVERSITY, Evidence
-from leaderboard.paper.findings import correlations
-from leaderboard.paper.names import CLAIM_ATTACKS, PUBLISHED, RADII, SUBMODELS
-from leaderboard.paper.studies import Study
-from leaderboard.paper.templating import render_macro
-from leaderboard.rows import BySeed, Row, own_and_others
+from .. import gates, metrics
+from ..metrics import Score, hull
+from ..rows import BySeed, Row, own_and_others
+from .evidence import COMPARED, DIVERSITY, Evidence
+from .findings import correlations
+from .names import CLAIM_ATTACKS, PUBLISHED, RADII, SUBMODELS
+from .studies import Study
+from .templating import render_macro
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 NOT_MEASURED = "not measured"

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from scipy.special import ndtri
 
-from leaderboard import gates
-from leaderboard.metrics import CONFIDENCE, Score
-from leaderboard.paper.evidence import COMPARED
-from leaderboard.paper.names import PAPER_ATTACKS, PAPER_IMAGES, SUBMODELS, near
-from leaderboard.paper.studies import Study
-from leaderboard.rows import Row
+from .. import gates
+from ..metrics import CONFIDENCE, Score
+from ..rows import Row
+from .evidence import COMPARED
+from .names import PAPER_ATTACKS, PAPER_IMAGES, SUBMODELS, near
+from .studies import Study
 
 # What must hold of the numbers under two attacks, the stronger first. `pgd-eot` has no check: on
 # one deterministic network, as the paper ran it, it is PGD.

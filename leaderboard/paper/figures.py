@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from leaderboard import drawing, metrics
-from leaderboard.arrays import Array
-from leaderboard.curves import Curve, curves
-from leaderboard.drawing import COLORS, DEFENSE_COLORS, FOREGROUND, colors, panels, plot_mra
-from leaderboard.paper.evidence import COMPARED, DIVERSITY, Evidence
-from leaderboard.paper.findings import correlations, parities
-from leaderboard.paper.names import NAMES, format_radius
-from leaderboard.paper.studies import Study
-from leaderboard.paper.templating import render_macro
-from leaderboard.records import Record
+from .. import drawing, metrics
+from ..arrays import Array
+from ..curves import Curve, curves
+from ..drawing import COLORS, DEFENSE_COLORS, FOREGROUND, colors, panels, plot_mra
+from ..records import Record
+from .evidence import COMPARED, DIVERSITY, Evidence
+from .findings import correlations, parities
+from .names import NAMES, format_radius
+from .studies import Study
+from .templating import render_macro
 
 
 @dataclass(frozen=True)

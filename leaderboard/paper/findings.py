@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from leaderboard.arrays import Array
-from leaderboard.paper.evidence import COMPARED, DIVERSITY, OUTCOMES, Evidence, pairs
+from ..arrays import Array
+from .evidence import COMPARED, DIVERSITY, OUTCOMES, Evidence, pairs
 
 # Relabelings of submodels tried for a p-value; the first of a fixed sequence.
 PERMUTATIONS = 9999

@@ -13,13 +13,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from leaderboard import metrics, records
-from leaderboard.arrays import Count
-from leaderboard.files import Name
-from leaderboard.metrics import Answers, Score
-from leaderboard.paper.evidence import ADVERSARIAL, COMPARED, Measured
-from leaderboard.paper.names import CASCADE, PUBLISHED, near
-from leaderboard.records import Record, Share
+from .. import metrics, records
+from ..arrays import Count
+from ..files import Name
+from ..metrics import Answers, Score
+from ..records import Record, Share
+from .evidence import ADVERSARIAL, COMPARED, Measured
+from .names import CASCADE, PUBLISHED, near
 
 # The suite's populations that each grid stands beside.
 GRIDS = {

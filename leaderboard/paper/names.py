@@ -1,7 +1,7 @@
 """What the paper is about: its datasets, radii, defenses, attacks and published numbers."""
 
-from leaderboard import baselines
-from leaderboard.formats import format_eps
+from .. import baselines
+from ..formats import format_eps
 
 # The Linf radii that the paper attacks at, and n of its populations.
 RADII = {"mnist": (0.3, 0.4), "cifar10": (8 / 255, 16 / 255)}

@@ -5,18 +5,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from leaderboard import gates, metrics
-from leaderboard.paper.claims import decide, judge_claims, worst_difference
-from leaderboard.paper.comparison import Comparison, check_paper, compare
-from leaderboard.paper.evidence import ADVERSARIAL, COMPARED
-from leaderboard.paper.figures import gallery
-from leaderboard.paper.grids import GRIDS
-from leaderboard.paper.names import CLAIM_ATTACKS, NAMES, PUBLISHED, RADII, SUBMODELS
-from leaderboard.paper.studies import Study
-from leaderboard.paper.templating import render
-from leaderboard.ranking import ranking
-from leaderboard.render import FIRST_LINE
-from leaderboard.rows import Row
+from .. import gates, metrics
+from ..ranking import ranking
+from ..render import FIRST_LINE
+from ..rows import Row
+from .claims import decide, judge_claims, worst_difference
+from .comparison import Comparison, check_paper, compare
+from .evidence import ADVERSARIAL, COMPARED
+from .figures import gallery
+from .grids import GRIDS
+from .names import CLAIM_ATTACKS, NAMES, PUBLISHED, RADII, SUBMODELS
+from .studies import Study
+from .templating import render
 
 Studies = Mapping[str, Study]
 # Robust accuracy below which there is no gain to speak of.

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from leaderboard.paper.evidence import Evidence
-from leaderboard.paper.grids import AT_LARGEST_RADIUS, Grid, Layout
-from leaderboard.paper.names import RADII, SUBMODELS
-from leaderboard.records import Record
-from leaderboard.rows import Row, Setting, budget_rank, headline_radii, rows, settings
+from ..records import Record
+from ..rows import Row, Setting, budget_rank, headline_radii, rows, settings
+from .evidence import Evidence
+from .grids import AT_LARGEST_RADIUS, Grid, Layout
+from .names import RADII, SUBMODELS
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 import re
 from typing import Any
 
-from leaderboard.paper import names
-from leaderboard.paper.evidence import OUTCOMES
-from leaderboard.paper.findings import correlations, parities
-from leaderboard.templating import templates
+from ..templating import templates
+from . import names
+from .evidence import OUTCOMES
+from .findings import correlations, parities
 
 _TEMPLATES = templates(__package__)
 _TEMPLATES.globals |= {

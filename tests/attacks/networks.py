@@ -1,12 +1,11 @@
 """Networks whose answers are known by hand, and attacks on them."""
 
 import torch
+from randomized_defense_bench.attacks import ATTACKS, ThreatModel, craft
+from randomized_defense_bench.attacks.objectives import LOSSES
+from randomized_defense_bench.attacks.problem import Problem
+from randomized_defense_bench.defenses import Population
 from torch import nn
-
-from attacks import ATTACKS, ThreatModel, craft
-from attacks.objectives import LOSSES
-from attacks.problem import Problem
-from defenses import Population
 
 
 class Linear(nn.Module):

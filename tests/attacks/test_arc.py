@@ -1,7 +1,6 @@
 import pytest
 from networks import Linear, inconsistent, problem_of
-
-from attacks.arc import arc
+from randomized_defense_bench.attacks.arc import arc
 
 
 def test_arc_finds_what_mean_losses_miss():

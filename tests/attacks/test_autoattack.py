@@ -3,10 +3,9 @@
 import pytest
 import torch
 import torchattacks
+from randomized_defense_bench.attacks import ATTACKS, ThreatModel
+from randomized_defense_bench.attacks.freezing import frozen
 from torch import nn
-
-from attacks import ATTACKS, ThreatModel
-from attacks.freezing import frozen
 
 
 class Carved(nn.Module):

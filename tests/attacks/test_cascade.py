@@ -1,11 +1,10 @@
 import pytest
 import torch
 from networks import PARAMETERS, Linear, inconsistent, left, problem_of
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.attacks.problem import Problem
+from randomized_defense_bench.defenses import Population
 from torch import nn
-
-from attacks import ThreatModel
-from attacks.problem import Problem
-from defenses import Population
 
 
 def test_the_cascade_finds_what_mean_losses_miss_whatever_the_seed():

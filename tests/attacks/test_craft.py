@@ -5,14 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 from networks import PARAMETERS as ON_THE_POPULATION
+from randomized_defense_bench.attacks import ATTACKS, ThreatModel, craft
+from randomized_defense_bench.attacks.registry import Attack
+from randomized_defense_bench.defenses import Population
+from randomized_defense_bench.defenses.architectures import lenet5
+from randomized_defense_bench.defenses.surrogate import Plan, Surrogate
 from stand_ins import linear
 from torch import nn
-
-from attacks import ATTACKS, ThreatModel, craft
-from attacks.registry import Attack
-from defenses import Population
-from defenses.architectures import lenet5
-from defenses.surrogate import Plan, Surrogate
 
 LINF = ThreatModel("Linf", 0.1)
 

@@ -5,15 +5,14 @@ import random
 import numpy as np
 import pytest
 import torch
+from randomized_defense_bench.attacks.draws import in_blocks
+from randomized_defense_bench.defenses.architectures import lenet5
+from randomized_defense_bench.defenses.noise import Noise
+from randomized_defense_bench.defenses.population import Population
+from randomized_defense_bench.defenses.resize_pad import ResizePad
+from randomized_defense_bench.defenses.surrogate import Plan, Surrogate
 from torch import nn
 from torch.nn import functional as F
-
-from attacks.draws import in_blocks
-from defenses.architectures import lenet5
-from defenses.noise import Noise
-from defenses.population import Population
-from defenses.resize_pad import ResizePad
-from defenses.surrogate import Plan, Surrogate
 
 
 class Shifted(nn.Module):

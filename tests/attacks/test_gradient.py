@@ -1,9 +1,8 @@
 import pytest
 from networks import inconsistent
-
-from attacks import gradient
-from attacks.gradient import apgd_checkpoints
-from attacks.objectives import LOSSES
+from randomized_defense_bench.attacks import gradient
+from randomized_defense_bench.attacks.gradient import apgd_checkpoints
+from randomized_defense_bench.attacks.objectives import LOSSES
 
 
 def test_apgd_reconsiders_its_step_when_the_paper_says():

@@ -1,8 +1,7 @@
 import pytest
 import torch
 from networks import Linear, problem_of
-
-from attacks.objectives import CLIP, LOSSES, expected_correctness, margins
+from randomized_defense_bench.attacks.objectives import CLIP, LOSSES, expected_correctness, margins
 
 # Two submodels, one image, three classes, label 0.
 LOGITS = torch.tensor([[[2.0, 1.0, 0.0]], [[0.0, 1.0, 5.0]]])

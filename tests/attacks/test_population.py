@@ -3,9 +3,8 @@
 import pytest
 import torch
 from networks import PARAMETERS, Coin, Linear, left, problem_of
-
-from attacks.problem import Problem
-from attacks.seeding import global_seed
+from randomized_defense_bench.attacks.problem import Problem
+from randomized_defense_bench.attacks.seeding import global_seed
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])

@@ -3,12 +3,11 @@
 import pytest
 import torch
 from networks import Coin, problem_of
-
-from attacks import gradient
-from attacks.objectives import LOSSES
-from attacks.problem import Incumbent
-from attacks.seeding import global_seed
-from benchmarks.environment import subnormals_flushed
+from randomized_defense_bench.attacks import gradient
+from randomized_defense_bench.attacks.objectives import LOSSES
+from randomized_defense_bench.attacks.problem import Incumbent
+from randomized_defense_bench.attacks.seeding import global_seed
+from randomized_defense_bench.benchmarks.environment import subnormals_flushed
 
 CPU = torch.device("cpu")
 

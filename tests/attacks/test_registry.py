@@ -2,9 +2,8 @@ import warnings
 from types import SimpleNamespace
 
 import pytest
-
-from attacks import registry
-from attacks.registry import Registry
+from randomized_defense_bench.attacks import registry
+from randomized_defense_bench.attacks.registry import Registry
 
 
 def test_duplicate_names_are_refused():

@@ -1,7 +1,6 @@
 import torch
 from networks import Linear, problem_of
-
-from attacks import square
+from randomized_defense_bench.attacks import square
 
 
 def test_squares_shrink_from_most_of_the_image_to_a_pixel():

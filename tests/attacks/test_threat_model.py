@@ -2,8 +2,7 @@ import math
 
 import pytest
 import torch
-
-from attacks.threat_model import ThreatModel, parse_eps
+from randomized_defense_bench.attacks.threat_model import ThreatModel, parse_eps
 
 
 @pytest.mark.parametrize(

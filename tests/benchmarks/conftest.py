@@ -1,6 +1,5 @@
 import pytest
-
-from benchmarks.populations import Options
+from randomized_defense_bench.benchmarks.populations import Options
 
 
 @pytest.fixture

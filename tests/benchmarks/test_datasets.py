@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from randomized_defense_bench.benchmarks import datasets
+from randomized_defense_bench.benchmarks.datasets import DATASETS, DatasetError, DatasetMissingError
 from torchvision.datasets import MNIST
 from torchvision.datasets.utils import extract_archive
-
-from benchmarks import datasets
-from benchmarks.datasets import DATASETS, DatasetError, DatasetMissingError
 
 pytestmark = pytest.mark.filterwarnings("ignore:mnist under .* is not the published")
 

@@ -1,10 +1,9 @@
 import pytest
 import torch
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks.evaluation import evaluate
+from randomized_defense_bench.defenses import Population
 from stand_ins import linear
-
-from attacks import ThreatModel
-from benchmarks.evaluation import evaluate
-from defenses import Population
 
 LINF = ThreatModel("Linf", 0.1)
 IMAGES, LABELS = torch.rand(4, 1, 1, 2), torch.zeros(4, dtype=torch.int64)

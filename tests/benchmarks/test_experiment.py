@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from attacks import ATTACKS, ThreatModel, registry
-from benchmarks.datasets import DATASETS, experiment, register_dataset
-from benchmarks.experiment import standard
-from benchmarks.session import Options, Session
-from defenses import DEFENSES, Recipe
-from defenses.architectures import lenet5
-from leaderboard.rows import BUDGETS
+from randomized_defense_bench.attacks import ATTACKS, ThreatModel, registry
+from randomized_defense_bench.benchmarks.datasets import DATASETS, experiment, register_dataset
+from randomized_defense_bench.benchmarks.experiment import standard
+from randomized_defense_bench.benchmarks.session import Options, Session
+from randomized_defense_bench.defenses import DEFENSES, Recipe
+from randomized_defense_bench.defenses.architectures import lenet5
+from randomized_defense_bench.leaderboard.rows import BUDGETS
 
 PAIRS = [(budget, dataset) for dataset in DATASETS for budget in BUDGETS]
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -33,7 +32,7 @@ def test_the_readme_s_dataset_is_one_file_of_any_package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("torchvision.datasets.SVHN", SVHN)
     # The quicker network.
-    monkeypatch.setattr("defenses.architectures.cifar_resnet18", lenet5)
+    monkeypatch.setattr("randomized_defense_bench.defenses.architectures.cifar_resnet18", lenet5)
     monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
     group = "randomized_defense_bench.datasets"
     offered = {group: [EntryPoint("svhn", "house_numbers", group)]}

@@ -4,13 +4,12 @@ import hashlib
 
 import pytest
 import torch
+from randomized_defense_bench.benchmarks.__main__ import main
+from randomized_defense_bench.benchmarks.datasets import DATASETS, load
+from randomized_defense_bench.defenses.architectures import lenet5
+from randomized_defense_bench.leaderboard import records
 from safetensors.torch import save_file
 from torch import nn
-
-from benchmarks.__main__ import main
-from benchmarks.datasets import DATASETS, load
-from defenses.architectures import lenet5
-from leaderboard import records
 
 MODULE = """
 from torch import nn

@@ -8,17 +8,16 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from randomized_defense_bench.attacks import ATTACKS, ThreatModel
+from randomized_defense_bench.benchmarks.evaluation import evaluate
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.benchmarks.verdict import judge
+from randomized_defense_bench.defenses import DEFENSES, Population
+from randomized_defense_bench.defenses.architectures import lenet5
+from randomized_defense_bench.defenses.registry import register_checkpoint
 from stand_ins import linear
 from test_preflight import Changed
 from torch import nn
-
-from attacks import ATTACKS, ThreatModel
-from benchmarks.evaluation import evaluate
-from benchmarks.session import Session
-from benchmarks.verdict import judge
-from defenses import DEFENSES, Population
-from defenses.architectures import lenet5
-from defenses.registry import register_checkpoint
 
 # Logits (x0 - x1, 0, 0, 0): a step of 0.05 fools the first image, and not the second.
 IMAGES = torch.tensor([[0.52, 0.5], [0.7, 0.4]]).view(2, 1, 1, 2)

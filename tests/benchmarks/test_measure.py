@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks.evaluation import evaluate
+from randomized_defense_bench.benchmarks.measure import answers_of
+from randomized_defense_bench.defenses import Population
 from stand_ins import Chance, linear
-
-from attacks import ThreatModel
-from benchmarks.evaluation import evaluate
-from benchmarks.measure import answers_of
-from defenses import Population
 
 IMAGES, LABELS = torch.full((30, 1, 1, 2), 0.5), torch.zeros(30, dtype=torch.int64)
 LINF = ThreatModel("Linf", 0.01)

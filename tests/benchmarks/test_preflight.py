@@ -5,14 +5,13 @@ import warnings
 
 import pytest
 import torch
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks.evaluation import evaluate
+from randomized_defense_bench.benchmarks.preflight import check_answers, preflight
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.defenses import Population
 from stand_ins import Chance, linear
 from torch import nn
-
-from attacks import ThreatModel
-from benchmarks.evaluation import evaluate
-from benchmarks.preflight import check_answers, preflight
-from benchmarks.session import Session
-from defenses import Population
 
 IMAGES = torch.rand(12, 1, 1, 2, generator=torch.Generator().manual_seed(0)) / 2 + 0.25
 LABELS = torch.zeros(12, dtype=torch.int64)
@@ -146,7 +145,8 @@ def test_what_is_too_large_for_the_machine_says_how_many_images_fit(monkeypatch)
 def test_a_run_looks_once_whatever_it_measures(options, monkeypatch):
     looked = []
     monkeypatch.setattr(
-        "benchmarks.populations.preflight", lambda *a, **k: looked.append(a) or preflight(*a, **k)
+        "randomized_defense_bench.benchmarks.populations.preflight",
+        lambda *a, **k: looked.append(a) or preflight(*a, **k),
     )
     for run, times in (("first", 1), ("second", 2)):
         session = Session(options)

@@ -3,14 +3,18 @@
 from dataclasses import asdict, replace
 
 import pytest
-
-from benchmarks import populations
-from benchmarks.datasets import experiment
-from benchmarks.paths import RELEASED
-from benchmarks.populations import Populations
-from benchmarks.store import Store, read_card, read_population, read_tensors
-from defenses import DEFENSES
-from leaderboard import records
+from randomized_defense_bench.benchmarks import populations
+from randomized_defense_bench.benchmarks.datasets import experiment
+from randomized_defense_bench.benchmarks.paths import RELEASED
+from randomized_defense_bench.benchmarks.populations import Populations
+from randomized_defense_bench.benchmarks.store import (
+    Store,
+    read_card,
+    read_population,
+    read_tensors,
+)
+from randomized_defense_bench.defenses import DEFENSES
+from randomized_defense_bench.leaderboard import records
 
 FOLDERS = sorted(path.parent for path in RELEASED.glob("*/card.json"))
 RECORDS = RELEASED.parent / "results"

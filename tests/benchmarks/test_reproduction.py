@@ -5,13 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
-from attacks import ThreatModel
-from benchmarks.environment import environment
-from benchmarks.populations import Options
-from benchmarks.reproduction import all_seeds, candidates, deviation, measured_again
-from benchmarks.session import Session
-from leaderboard.records import Record
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks.environment import environment
+from randomized_defense_bench.benchmarks.populations import Options
+from randomized_defense_bench.benchmarks.reproduction import (
+    all_seeds,
+    candidates,
+    deviation,
+    measured_again,
+)
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.leaderboard.records import Record
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
-from attacks import ThreatModel
-from benchmarks.datasets import DATASETS
-from benchmarks.populations import DefenseError
-from benchmarks.session import NoRadiusError, Session
-from defenses import DEFENSES, load_network, register_checkpoint
-from leaderboard import records
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks.datasets import DATASETS
+from randomized_defense_bench.benchmarks.populations import DefenseError
+from randomized_defense_bench.benchmarks.session import NoRadiusError, Session
+from randomized_defense_bench.defenses import DEFENSES, load_network, register_checkpoint
+from randomized_defense_bench.leaderboard import records
 
 AT = ThreatModel("Linf", 0.25)
 NEARER = ThreatModel("Linf", 0.1)

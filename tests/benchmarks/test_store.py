@@ -2,11 +2,15 @@ import re
 
 import pytest
 import torch
+from randomized_defense_bench.benchmarks.__main__ import main
+from randomized_defense_bench.benchmarks.store import (
+    FileCheckpoint,
+    Store,
+    StoreError,
+    weights_sha256,
+)
+from randomized_defense_bench.defenses import Population
 from torch import nn
-
-from benchmarks.__main__ import main
-from benchmarks.store import FileCheckpoint, Store, StoreError, weights_sha256
-from defenses import Population
 
 IDENTITY = {"defense": "ulm", "seed": 0, "alpha": 0.1, "submodels": 2}
 METRICS = {"clean_mra": 0.75}

@@ -5,13 +5,12 @@ import tempfile
 
 import pytest
 import torch
+from randomized_defense_bench.benchmarks import tuning
+from randomized_defense_bench.benchmarks.tuning import fastest_plan, measure_plan
+from randomized_defense_bench.defenses import Population
+from randomized_defense_bench.defenses.architectures import lenet5
+from randomized_defense_bench.defenses.surrogate import Plan
 from torch import nn
-
-from benchmarks import tuning
-from benchmarks.tuning import fastest_plan, measure_plan
-from defenses import Population
-from defenses.architectures import lenet5
-from defenses.surrogate import Plan
 
 IMAGES = torch.rand(2, 1, 32, 32)
 

@@ -2,13 +2,12 @@ import json
 
 import pytest
 import torch
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks.measure import answers_of
+from randomized_defense_bench.benchmarks.verdict import judge
+from randomized_defense_bench.defenses import Population
 from stand_ins import linear
 from torch import nn
-
-from attacks import ThreatModel
-from benchmarks.measure import answers_of
-from benchmarks.verdict import judge
-from defenses import Population
 
 FAST = ("fgsm", "pgd", "pgd-clipped-margin", "worst-case")
 

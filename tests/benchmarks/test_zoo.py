@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks import zoo
+from randomized_defense_bench.benchmarks.verdict import judge
+from randomized_defense_bench.leaderboard import records
 from test_verdict import PAPER
-
-from attacks import ThreatModel
-from benchmarks import zoo
-from benchmarks.verdict import judge
-from leaderboard import records
 
 ROOT = Path(__file__).parents[2]
 MODEL = "Wong2020Fast"

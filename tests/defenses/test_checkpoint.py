@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from randomized_defense_bench.defenses import CheckpointError, load_network
 from safetensors.torch import save_file
 from torch import nn
-
-from defenses import CheckpointError, load_network
 
 
 def build(classes=3):

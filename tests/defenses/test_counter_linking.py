@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from randomized_defense_bench.defenses.counter_linking import (
+    CounterLinking,
+    diverge,
+    draw_mask,
+    first_weight,
+)
 from torch import nn
-
-from defenses.counter_linking import CounterLinking, diverge, draw_mask, first_weight
 
 # One filter of shape (1, 2, 2); delta = 0.1, alpha = 0.5.
 #   |W_0 - W_1|   0.05  0.30        beta  1 0      mask  1 1      beta * mask  1 0

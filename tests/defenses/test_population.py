@@ -1,8 +1,7 @@
 import pytest
 import torch
+from randomized_defense_bench.defenses import AveragedEnsemble, Population
 from torch import nn
-
-from defenses import AveragedEnsemble, Population
 
 IMAGES = torch.zeros(4, 1, 2, 2)
 

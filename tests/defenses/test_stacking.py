@@ -8,13 +8,12 @@ import copy
 
 import pytest
 import torch
+from randomized_defense_bench.defenses import Population, stacking
+from randomized_defense_bench.defenses.architectures import cifar_resnet18, lenet5
+from randomized_defense_bench.defenses.stacking import FrozenStack, Stack, stackable
+from randomized_defense_bench.defenses.surrogate import Plan, Surrogate
 from torch import nn
 from torch.nn import functional as F
-
-from defenses import Population, stacking
-from defenses.architectures import cifar_resnet18, lenet5
-from defenses.stacking import FrozenStack, Stack, stackable
-from defenses.surrogate import Plan, Surrogate
 
 
 def mlp(channels, classes=10):

@@ -4,13 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from randomized_defense_bench.benchmarks.store import FileCheckpoint
+from randomized_defense_bench.defenses import DEFENSES
+from randomized_defense_bench.defenses.architectures import cifar_resnet18, lenet5
+from randomized_defense_bench.defenses.surrogate import Plan
+from randomized_defense_bench.defenses.training import (
+    Recipe,
+    Task,
+    augment,
+    initialise,
+    learning_rate,
+    train,
+)
 from torch import nn
-
-from benchmarks.store import FileCheckpoint
-from defenses import DEFENSES
-from defenses.architectures import cifar_resnet18, lenet5
-from defenses.surrogate import Plan
-from defenses.training import Recipe, Task, augment, initialise, learning_rate, train
 
 RECIPE = Recipe(optimizer="adam", learning_rate=1e-2, epochs=3, batch_size=8)
 ADVERSARY = {"eps": 0.1, "step_size": 0.05, "steps": 2}

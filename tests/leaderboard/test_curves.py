@@ -1,7 +1,6 @@
 import numpy as np
+from randomized_defense_bench.leaderboard.curves import curves, sweeps
 from samples import record
-
-from leaderboard.curves import curves, sweeps
 
 
 def swept(attack, rights, **cell):

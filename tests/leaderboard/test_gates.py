@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from randomized_defense_bench.leaderboard import gates
+from randomized_defense_bench.leaderboard.metrics import Score
+from randomized_defense_bench.leaderboard.rows import rows
 from samples import gated, record
-
-from leaderboard import gates
-from leaderboard.metrics import Score
-from leaderboard.rows import rows
 
 SIZE = {"images": 1000, "submodels": 2}
 

@@ -5,9 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from scipy import stats
-
-from leaderboard.metrics import (
+from randomized_defense_bench.leaderboard.metrics import (
     EQUALS,
     Answers,
     Score,
@@ -25,6 +23,7 @@ from leaderboard.metrics import (
     transfer,
     worst_case,
 )
+from scipy import stats
 
 # Two members, four images: s = (1, 1/2, 0, 0).
 CORRECT = np.array([[1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool)

@@ -1,9 +1,8 @@
 import pytest
+from randomized_defense_bench.leaderboard import records
+from randomized_defense_bench.leaderboard.__main__ import main
+from randomized_defense_bench.leaderboard.publish import page_path, publish, stale, with_result
 from samples import record, row
-
-from leaderboard import records
-from leaderboard.__main__ import main
-from leaderboard.publish import page_path, publish, stale, with_result
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@ import json
 from dataclasses import fields, replace
 
 import pytest
+from randomized_defense_bench.leaderboard import records
+from randomized_defense_bench.leaderboard.records import RecordError
 from samples import CELL, record, same, spoil
-
-from leaderboard import records
-from leaderboard.records import RecordError
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
 import re
 from dataclasses import replace
 
+from randomized_defense_bench.leaderboard import baselines
+from randomized_defense_bench.leaderboard.render import FIRST_LINE, render
+from randomized_defense_bench.leaderboard.speed import Timing
 from samples import gated, record, row
-
-from leaderboard import baselines
-from leaderboard.render import FIRST_LINE, render
-from leaderboard.speed import Timing
 
 
 def page(records, timings=()):

@@ -2,9 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from randomized_defense_bench.leaderboard.rows import own_and_others, rows, settings
 from samples import record, row
-
-from leaderboard.rows import own_and_others, rows, settings
 
 
 def test_rows_are_ordered_by_their_minimum_and_incomplete_ones_come_last():

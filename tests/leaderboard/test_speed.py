@@ -1,9 +1,8 @@
 import pytest
 from msgspec.structs import replace
+from randomized_defense_bench.leaderboard.records import RecordError
+from randomized_defense_bench.leaderboard.speed import Timing
 from samples import spoil
-
-from leaderboard.records import RecordError
-from leaderboard.speed import Timing
 
 TIMING = Timing(
     name="crafting-lenet5",

@@ -1,8 +1,7 @@
 """With torchattacks, torchvision and robustbench broken, what needs none of them runs."""
 
+from randomized_defense_bench.leaderboard import records
 from workers import command, run
-
-from leaderboard import records
 
 
 def test_the_default_path_needs_none_of_them(tmp_path):

@@ -1,11 +1,10 @@
 """Several processes on one store: each population trained once, no record lost, one valid page."""
 
+from randomized_defense_bench.benchmarks.datasets import experiment
+from randomized_defense_bench.benchmarks.housekeeping import entries, prune
+from randomized_defense_bench.benchmarks.store import Store
+from randomized_defense_bench.leaderboard import records
 from workers import ATTACKS, CONTEXT, command, options, run, work
-
-from benchmarks.datasets import experiment
-from benchmarks.housekeeping import entries, prune
-from benchmarks.store import Store
-from leaderboard import records
 
 
 def test_two_processes_train_each_population_once_and_lose_nothing(tmp_path):

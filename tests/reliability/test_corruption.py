@@ -7,16 +7,21 @@ import shutil
 
 import pytest
 import torch
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks.__main__ import main
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.benchmarks.store import (
+    FileBlocks,
+    FileCheckpoint,
+    Store,
+    weights_sha256,
+    write_tensors,
+)
+from randomized_defense_bench.defenses import Population
+from randomized_defense_bench.leaderboard import records
+from randomized_defense_bench.leaderboard.files import set_aside
+from randomized_defense_bench.leaderboard.records import RecordError
 from workers import options, populations
-
-from attacks import ThreatModel
-from benchmarks.__main__ import main
-from benchmarks.session import Session
-from benchmarks.store import FileBlocks, FileCheckpoint, Store, weights_sha256, write_tensors
-from defenses import Population
-from leaderboard import records
-from leaderboard.files import set_aside
-from leaderboard.records import RecordError
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from randomized_defense_bench.benchmarks.housekeeping import entries
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.leaderboard.files import write_atomically
 from workers import CONTEXT, ROOT, command, options, prepare_only
-
-from benchmarks.housekeeping import entries
-from benchmarks.session import Session
-from leaderboard.files import write_atomically
 
 NOBODY = 65534
 

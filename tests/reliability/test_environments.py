@@ -10,18 +10,17 @@ import tempfile
 
 import pytest
 import torch
+from randomized_defense_bench.benchmarks.environment import environment
+from randomized_defense_bench.benchmarks.paths import cache_folder
+from randomized_defense_bench.leaderboard import records
+from randomized_defense_bench.leaderboard.publish import publish
 from samples import record, row
 from workers import ROOT
-
-from benchmarks.environment import environment
-from benchmarks.paths import cache_folder
-from leaderboard import records
-from leaderboard.publish import publish
 
 # Publishes, and checks what was published.
 PROGRAM = """
 import sys
-from leaderboard.__main__ import main
+from randomized_defense_bench.leaderboard.__main__ import main
 where = ["--results", sys.argv[1]]
 sys.exit(main(where) or main([*where, "--check"]))
 """
@@ -108,13 +107,15 @@ def test_the_commit_of_a_record_is_this_project_s(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("module", "arguments"),
-    [("leaderboard", ["--results", "{}"]), ("benchmarks", ["store", "--store", "{}", "ls"])],
+    [("leaderboard", "--results {}"), ("benchmarks", "store --store {} ls")],
 )
 def test_a_path_is_printed_whatever_the_terminal_can_show(tmp_path, monkeypatch, module, arguments):
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr(sys, "stdout", terminal)
+    module = f"randomized_defense_bench.{module}"
     monkeypatch.delitem(sys.modules, f"{module}.__main__", raising=False)
-    monkeypatch.setattr(sys, "argv", [module, *(a.format(tmp_path / "цифры") for a in arguments)])
+    arguments = [argument.format(tmp_path / "цифры") for argument in arguments.split()]
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
     with pytest.raises(SystemExit):
         runpy.run_module(module, run_name="__main__")
     terminal.seek(0)

@@ -11,17 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks.evaluation import evaluate
+from randomized_defense_bench.defenses import Population
+from randomized_defense_bench.leaderboard import baselines, records
+from randomized_defense_bench.leaderboard.files import write_sealed
+from randomized_defense_bench.leaderboard.formats import escape, markdown_table
+from randomized_defense_bench.leaderboard.records import Case, RecordError
+from randomized_defense_bench.leaderboard.render import render
 from samples import same
 from torch import nn
-
-from attacks import ThreatModel
-from benchmarks.evaluation import evaluate
-from defenses import Population
-from leaderboard import baselines, records
-from leaderboard.files import write_sealed
-from leaderboard.formats import escape, markdown_table
-from leaderboard.records import Case, RecordError
-from leaderboard.render import render
 
 RECORD = evaluate(
     Population([nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)]),

@@ -10,24 +10,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks.datasets import DATASETS, DatasetError, Raw
+from randomized_defense_bench.benchmarks.datasets import load as load_dataset
+from randomized_defense_bench.benchmarks.evaluation import evaluate
+from randomized_defense_bench.benchmarks.populations import DefenseError
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.benchmarks.store import (
+    DamagedError,
+    Store,
+    StoreError,
+    read_card,
+    read_tensors,
+)
+from randomized_defense_bench.defenses import DEFENSES, Population
+from randomized_defense_bench.defenses.registry import register_defense
+from randomized_defense_bench.leaderboard import baselines, records
+from randomized_defense_bench.leaderboard.files import MOST_BYTES
+from randomized_defense_bench.leaderboard.render import render
 from samples import record
 from torch import nn
 from workers import ROOT, command, options, populations, run
 
-from attacks import ThreatModel
-from benchmarks.datasets import DATASETS, DatasetError, Raw
-from benchmarks.datasets import load as load_dataset
-from benchmarks.evaluation import evaluate
-from benchmarks.populations import DefenseError
-from benchmarks.session import Session
-from benchmarks.store import DamagedError, Store, StoreError, read_card, read_tensors
-from defenses import DEFENSES, Population
-from defenses.registry import register_defense
-from leaderboard import baselines, records
-from leaderboard.files import MOST_BYTES
-from leaderboard.render import render
-
-PACKAGES = ("attacks", "benchmarks", "defenses", "leaderboard")
+PACKAGES = ("attacks", "benchmarks", "defenses", "leaderboard", "randomized_defense_bench")
 LINF = ThreatModel("Linf", 0.1)
 
 
@@ -209,8 +214,8 @@ def test_a_defense_that_breaks_its_contract_is_named_and_not_stored(
 HOSTILE_PLUGIN = """
 import time
 import torch
-from attacks import register_attack
-from defenses import register_defense
+from randomized_defense_bench.attacks import register_attack
+from randomized_defense_bench.defenses import register_defense
 
 @register_defense("raises")
 def raises(population, task):

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from randomized_defense_bench.benchmarks.housekeeping import entries
+from randomized_defense_bench.leaderboard import records
 from workers import ATTACKS, CONTEXT, ROOT, command, work
-
-from benchmarks.housekeeping import entries
-from leaderboard import records
 
 
 def outcome(folder):

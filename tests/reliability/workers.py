@@ -9,15 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-
-from attacks import ThreatModel
-from benchmarks import store
-from benchmarks.datasets import DATASETS
-from benchmarks.populations import Options
-from benchmarks.session import Session
-from benchmarks.tuning import fastest_plan
-from defenses import Population
-from defenses.architectures import lenet5
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks import store
+from randomized_defense_bench.benchmarks.datasets import DATASETS
+from randomized_defense_bench.benchmarks.populations import Options
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.benchmarks.tuning import fastest_plan
+from randomized_defense_bench.defenses import Population
+from randomized_defense_bench.defenses.architectures import lenet5
 
 # A fork of a process that has imported everything starts in a moment.
 CONTEXT = multiprocessing.get_context("forkserver")

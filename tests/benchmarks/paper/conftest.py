@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 import pytest
-
-from benchmarks.datasets import DATASETS
-from benchmarks.populations import Options
+from randomized_defense_bench.benchmarks.datasets import DATASETS
+from randomized_defense_bench.benchmarks.populations import Options
 
 
 @pytest.fixture(scope="module")

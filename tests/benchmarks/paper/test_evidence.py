@@ -7,14 +7,20 @@ import numpy as np
 import pytest
 import torch
 from msgspec import structs
+from randomized_defense_bench.benchmarks.datasets import DATASETS
+from randomized_defense_bench.benchmarks.paper.evidence import (
+    KINDS,
+    Scene,
+    gather,
+    masks,
+    pairwise_cosines,
+    saliency_maps,
+)
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.defenses import Population
+from randomized_defense_bench.defenses.counter_linking import first_weight
+from randomized_defense_bench.leaderboard.paper import evidence
 from stand_ins import layer
-
-from benchmarks.datasets import DATASETS
-from benchmarks.paper.evidence import KINDS, Scene, gather, masks, pairwise_cosines, saliency_maps
-from benchmarks.session import Session
-from defenses import Population
-from defenses.counter_linking import first_weight
-from leaderboard.paper import evidence
 
 
 def test_a_saliency_map_is_the_gradient_of_the_right_class():

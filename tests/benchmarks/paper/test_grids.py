@@ -5,18 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from randomized_defense_bench.attacks import ATTACKS, ThreatModel
+from randomized_defense_bench.benchmarks.datasets import DATASETS
+from randomized_defense_bench.benchmarks.experiment import Variant, Variation, variants
+from randomized_defense_bench.benchmarks.paper.grids import as_published, how_long, measure_grid
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.benchmarks.store import StoreError
+from randomized_defense_bench.defenses.counter_linking import first_weight
+from randomized_defense_bench.leaderboard import records
+from randomized_defense_bench.leaderboard.paper import grids
+from randomized_defense_bench.leaderboard.paper.grids import GRIDS
 from stand_ins import layer
-
-from attacks import ATTACKS, ThreatModel
-from benchmarks.datasets import DATASETS
-from benchmarks.experiment import Variant, Variation, variants
-from benchmarks.paper.grids import as_published, how_long, measure_grid
-from benchmarks.session import Session
-from benchmarks.store import StoreError
-from defenses.counter_linking import first_weight
-from leaderboard import records
-from leaderboard.paper import grids
-from leaderboard.paper.grids import GRIDS
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import samples
-from samples import CLAIM, grid, record, told_apart
-
-from leaderboard.metrics import Score
-from leaderboard.paper.claims import (
+from randomized_defense_bench.leaderboard.metrics import Score
+from randomized_defense_bench.leaderboard.paper.claims import (
     FAILS,
     HOLDS,
     NO_MATTER,
@@ -17,7 +15,8 @@ from leaderboard.paper.claims import (
     decide,
     judge_claims,
 )
-from leaderboard.paper.studies import studies
+from randomized_defense_bench.leaderboard.paper.studies import studies
+from samples import CLAIM, grid, record, told_apart
 
 MANY = {"images": 1000, "submodels": 1, "budget": "paper"}
 PAPER = (*CLAIM, "pgd-eot")

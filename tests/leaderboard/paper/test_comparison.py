@@ -1,9 +1,8 @@
 import pytest
+from randomized_defense_bench.leaderboard import baselines
+from randomized_defense_bench.leaderboard.paper.comparison import compare
+from randomized_defense_bench.leaderboard.paper.studies import studies
 from samples import record, row
-
-from leaderboard import baselines
-from leaderboard.paper.comparison import compare
-from leaderboard.paper.studies import studies
 
 TABLES = {
     "1": {"attack": "none", "mnist": {"ulm": 97.0, "clm": 50.0}},

@@ -3,10 +3,9 @@ import numpy as np
 import pytest
 import samples
 from msgspec.structs import asdict, replace
-
-from leaderboard.arrays import pack
-from leaderboard.paper.evidence import KINDS, Evidence
-from leaderboard.records import RecordError
+from randomized_defense_bench.leaderboard.arrays import pack
+from randomized_defense_bench.leaderboard.paper.evidence import KINDS, Evidence
+from randomized_defense_bench.leaderboard.records import RecordError
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

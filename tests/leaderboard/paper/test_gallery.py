@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import samples
 from msgspec import structs
+from randomized_defense_bench.leaderboard.curves import Curve, Point
+from randomized_defense_bench.leaderboard.drawing import FOREGROUND, Figure
+from randomized_defense_bench.leaderboard.paper.evidence import KINDS
+from randomized_defense_bench.leaderboard.paper.figures import draw_curves, gallery, transfer_tables
+from randomized_defense_bench.leaderboard.paper.studies import studies
 from samples import gated, record
-
-from leaderboard.curves import Curve, Point
-from leaderboard.drawing import FOREGROUND, Figure
-from leaderboard.paper.evidence import KINDS
-from leaderboard.paper.figures import draw_curves, gallery, transfer_tables
-from leaderboard.paper.studies import studies
 
 
 def study():

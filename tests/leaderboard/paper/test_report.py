@@ -4,13 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import samples
+from randomized_defense_bench.leaderboard import baselines
+from randomized_defense_bench.leaderboard.paper.comparison import compare
+from randomized_defense_bench.leaderboard.paper.evidence import KINDS
+from randomized_defense_bench.leaderboard.paper.report import FIRST_LINE, render_paper, result
+from randomized_defense_bench.leaderboard.paper.studies import studies
 from samples import CLAIM, gated, grid, masked, record, told_apart, training
-
-from leaderboard import baselines
-from leaderboard.paper.comparison import compare
-from leaderboard.paper.evidence import KINDS
-from leaderboard.paper.report import FIRST_LINE, render_paper, result
-from leaderboard.paper.studies import studies
 
 
 def measured_by_hand():

@@ -1,7 +1,6 @@
 import samples
+from randomized_defense_bench.leaderboard.paper.studies import studies
 from samples import grid, record, row, training
-
-from leaderboard.paper.studies import studies
 
 
 def test_the_largest_budget_counts_with_the_evidence_of_the_same_weights_and_radius():
