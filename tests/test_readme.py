@@ -46,7 +46,7 @@ def test_the_command_judges_networks_from_files(tmp_path, monkeypatch, capsys):
     (command,) = re.findall(r"^python -m benchmarks (judge .*)$", README, re.M)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    Path("my_module.py").write_text("from defenses.architectures import lenet5 as build")
+    Path("my_module.py").write_text(f"from {lenet5.__module__} import lenet5 as build")
     for name in "ab":
         save_file(lenet5().state_dict(), f"{name}.safetensors")
     small = ("--budget=smoke", "--images=2")

@@ -193,7 +193,7 @@ def nothing(population, task):
         (
             nothing,
             lambda data: nn.Sequential(nn.Flatten(), nn.Linear(1024, 100)),
-            "tells 100 classes apart, expected 10",
+            "tell 100 classes apart, expected 10",
         ),
     ],
 )
