@@ -33,4 +33,4 @@ for epoch in range(1, 6):
     print(f"epoch {epoch}: {result.score}")
 
 verdict = rdb.judge([network], images[test], labels[test], threat_model, budget="smoke")
-print("worst case:", verdict.worst)
+print(verdict)

@@ -23,7 +23,7 @@ for eps in (0.25, 0.5, 1.0):
     verdict = rdb.judge(
         [network], images[test], labels[test], rdb.ThreatModel("L2", eps), budget="smoke"
     )
-    print(f"L2, eps {eps}: worst case {verdict.worst}")
+    print(verdict)
 
 # Judged are perturbed images, which come along.
 distances = (verdict.images - images[test]).flatten(1).norm(dim=1)

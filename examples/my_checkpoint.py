@@ -40,5 +40,5 @@ verdict = rdb.judge(
     name="mine",
     results=Path("mine/results"),
 )
-print("worst case:", verdict.worst)
+print(verdict)
 print("python -m randomized_defense_bench.leaderboard --results mine/results makes the page")

@@ -32,7 +32,4 @@ verdict = rdb.judge(
     probabilities=[0.5, 0.25, 0.25],
     budget="smoke",
 )
-print("claimed:", verdict.claimed)
-print("worst case:", verdict.worst)
-for gate in verdict.gates:
-    print(f"{gate.outcome}: {gate.name}")
+print(verdict)

@@ -35,5 +35,5 @@ for _ in range(10):
 verdict = rdb.judge(
     [network], images[test], labels[test], rdb.ThreatModel("Linf", 0.1), draws=8, budget="smoke"
 )
-print("claimed (one draw attacked):", verdict.claimed)
-print("worst case (all draws attacked):", verdict.worst)
+# Claimed: one draw is attacked, another answers. Worst case: all draws are attacked.
+print(verdict)

@@ -38,4 +38,4 @@ verdict = rdb.judge(
     modules, images[test], labels[test], rdb.ThreatModel("Linf", 0.1), budget="smoke"
 )
 print("my attack:", verdict.row.score("mean-gradient"))
-print("worst case:", verdict.worst)
+print(verdict)
