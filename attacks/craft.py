@@ -66,7 +66,6 @@ class HeldDraws(nn.Module):
         super().__init__()
         self.member = member
         self._seed, self._blocks = seed, blocks
-        self.training = member.training
 
     def forward(self, images: Tensor) -> Tensor:
         """(blocks * N, C, H, W) -> (blocks * N, K)."""
@@ -180,7 +179,7 @@ def _drawn_batches(
     together = max(1, batch_size // len(blocks[0])) if attack.gradient_only else 1
     for number, member in enumerate(population.submodels):
         own = torch.nonzero(draws == number).flatten()
-        for part in own.split(together):
+        for part in own.split(together) if len(own) else ():
             indices, wanted = _side_by_side([blocks[block] for block in part.tolist()])
             model = HeldDraws(member, derive_seed(seed, "draw", *part[:1].tolist()), len(part))
             yield model, indices, wanted

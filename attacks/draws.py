@@ -14,7 +14,7 @@ from .seeding import global_seed
 
 # Images in one pass beyond which more at once are no faster: by device, else the last.
 PASS = {"cpu": 100, "other": 2000}
-# A coin that Python tosses falls so often on one side once in 2,000 tries.
+# Of a generator that a network keeps, so many passes show all but a rare coin.
 PASSES = 12
 _together: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -33,7 +33,8 @@ def _draws_together(member: nn.Module, image: Tensor) -> bool:
     """Whether the network draws afresh for each block of a vectorized pass.
 
     It does where all that it draws comes from torch's global generators, as tensors: what Python or
-    NumPy drew would be the same for all blocks, and another under the same seed of torch's.
+    NumPy drew would be the same for all blocks. That moves their global generators; one that the
+    network keeps gives another answer under the same seed.
     """
     if member not in _together:
         blocks = image.detach().expand(4, *image.shape[1:])
@@ -43,14 +44,21 @@ def _draws_together(member: nn.Module, image: Tensor) -> bool:
                 # vmap warns where it loops.
                 warnings.simplefilter("error")
                 passes = []
-                for number in range(PASSES):
+                for _ in range(PASSES):
                     with global_seed(0, image.device):
-                        random.seed(number)
-                        np.random.seed(number)
+                        before = _others()
                         passes.append(draw(blocks))
+                        untouched = _others() == before
             first = passes[0]
             fresh = not torch.equal(first, first[:1].expand_as(first))
-            _together[member] = fresh and all(torch.equal(first, other) for other in passes)
+            alike = all(torch.equal(first, other) for other in passes)
+            _together[member] = untouched and fresh and alike
         except Exception:  # It runs code that was not written for it, and may raise anything.
             _together[member] = False
     return _together[member]
+
+
+def _others() -> tuple[object, ...]:
+    """The state of the global generators that are not torch's."""
+    state = np.random.get_state(legacy=False)["state"]
+    return random.getstate(), state["key"].tobytes(), state["pos"]

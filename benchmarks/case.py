@@ -13,7 +13,7 @@ from ..defenses import Population
 from ..leaderboard.records import Case, Facts, Norm, Protocol
 from .experiment import Experiment
 
-# Into how many clusters images are divided where a draw is shared: enough for an interval.
+# Into how many clusters, at least, images are divided where a draw is shared, for an interval.
 CLUSTERS = 20
 
 
@@ -107,7 +107,7 @@ def build_case(
     images_per_draw = 1
     if population.random and _claims(chosen):
         # Clusters enough among those images, too, that attacks on the population see.
-        images_per_draw = -(-min(images, experiment.population_images or images) // CLUSTERS)
+        images_per_draw = max(1, min(images, experiment.population_images or images) // CLUSTERS)
     return Case(
         dataset=subject.dataset,
         source=subject.source,

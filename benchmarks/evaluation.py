@@ -111,9 +111,9 @@ def _usable(population: Population, images: Tensor) -> Tensor:
 
 
 def _followed(tensor: Tensor) -> Tensor:
-    """The same, that autograd may follow: not one of `torch.inference_mode`."""
+    """The same without a history, that autograd may follow: not one of `torch.inference_mode`."""
     with torch.inference_mode(False):
-        return tensor.clone() if tensor.is_inference() else tensor
+        return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def numbers_for(
@@ -159,7 +159,7 @@ def evaluate(
         dataset: whose numbers are taken; any other name: the budget's for any images.
         seed: all randomness follows from it.
         images_per_draw: consecutive images that share a draw of the attacker's; None: 1, and of a
-            random network as many as leave twenty draws.
+            random network as many as leave at least twenty draws.
         batch_size: most images processed at once.
         protocol: who is attacked and who answers: see `leaderboard.records.PROTOCOLS`.
         plan: how attacks compute; None: as is fastest on this machine.

@@ -140,7 +140,10 @@ def _networks(build: str | None, files: Sequence[Path], pins: Sequence[str]) -> 
     if function is None:
         raise ValueError("nothing to judge: name MODULE:BUILD, --weights FILE ..., or both")
     built = function()
-    return [built] if isinstance(built, nn.Module) else list(built)
+    listed = [built] if isinstance(built, nn.Module) else built
+    if not (isinstance(listed, Sequence) and all(isinstance(one, nn.Module) for one in listed)):
+        raise ValueError(f"{build} must return a network or a list of them, got {built!r}")
+    return list(listed)
 
 
 def _named(name: str) -> Callable[[], nn.Module]:

@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from ..attacks.freezing import frozen
-from ..attacks.seeding import generator, global_seed
+from ..attacks.seeding import derive_seed, generator, global_seed
 from ..attacks.threat_model import TOLERANCE, ThreatModel
 from ..defenses import Population
 from ..defenses.population import Cast
@@ -31,10 +31,10 @@ from .tuning import fastest_plan
 
 # Passes differ by more than this where a network draws random numbers, not where a device rounds.
 ROUNDING = 1e-3
-# The same for batches of other sizes, where one rounding may turn a quantized number into the next.
-OTHER_SIZE = 0.1
-# Two draws may be alike by chance, as of a few sizes that an image is resized to.
-PASSES = 6
+# The same in other batches, where one rounding may turn a quantized number into the next.
+OTHER = 0.1
+# Draws may be alike by chance: of a coin that comes up once in ten passes, one in 25 times.
+PASSES = 32
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,12 @@ def preflight(
                     torch.cat([member(batch).detach() for batch in images.split(batch_size)])
                     for _ in range(population.draws)
                 ]
+                if not population.random:
+                    # The same images in other batches and places.
+                    parts = images.flip(0).split(max(1, batch_size // 3))
+                    again = torch.cat([member(batch).detach() for batch in parts]).flip(0)
+                    if not _alike(passes[0], again, OTHER):
+                        raise ValueError(_batch_decides(whose))
             cause = _without_gradient(member, images[:2])
         logits = torch.stack(passes)
         finite = logits.isfinite().all(-1)
@@ -190,7 +196,7 @@ def check_answers(
             that are not floats of shape (N, K), the same K for all; labels that are not below K;
             answers that depend on the rest of the batch; randomness that `draws` denies.
     """
-    if any(weight.is_inference() for weight in population.parameters()):
+    if any(one.is_inference() for one in (*population.parameters(), *population.buffers())):
         raise ValueError("a submodel was made in torch.inference_mode: build it outside of it")
     probe = torch.cat([images[:1], images[-1:]])
     other = torch.rand(probe.shape, generator=generator(0, "companion")).to(probe)
@@ -200,12 +206,19 @@ def check_answers(
         for number, member in enumerate(population.submodels):
             whose = _name(number, member)
             ask = _asked(whose, member)
+            versions = [buffer._version for buffer in member.buffers()]
             first = ask(probe, 0)
             classes.add(first.shape[1])
-            kept = {type(part).__name__ for part in member.modules() if part.training}
+            kept = {
+                type(part).__name__ for part in member.modules() if getattr(part, "training", False)
+            }
             hint = f" ({', '.join(sorted(kept))} in training mode)" if kept else ""
-            varies = any(not _alike(first, ask(probe, seed)) for seed in range(1, PASSES))
+            # The first numbers of neighbouring seeds are alike themselves.
+            seeds = (derive_seed(0, "preflight", number) for number in range(1, PASSES))
+            varies = any(not _alike(first, ask(probe, seed)) for seed in seeds)
             if varies and not population.random:
+                if [buffer._version for buffer in member.buffers()] != versions:
+                    hint += ", and changes its buffers, as observers of quantization do"
                 raise ValueError(
                     f"{whose} gives another answer in every pass{hint}: it is random in itself, "
                     "and needs draws=16, say, over which expectations are taken"
@@ -213,13 +226,12 @@ def check_answers(
             random += [whose] if varies else []
             # Of one that keeps a generator of its own, two passes cannot be compared.
             same = _alike(first, ask(probe, 0))
-            if (same and not _alike(first[:1], ask(other, 0)[:1])) or (
-                not _alike(first[:1], ask(probe[:1], 0), OTHER_SIZE) and not varies
+            elsewhere = (ask(some, 0)[-1:] for some in (probe[:1], probe.flip(0)))
+            rounding = ROUNDING if varies else OTHER
+            if (same and not _alike(first[:1], ask(other, 0)[:1], rounding)) or (
+                not varies and not all(_alike(first[:1], one, OTHER) for one in elsewhere)
             ):
-                raise ValueError(
-                    f"answers of {whose} to an image depend on the rest of its batch{hint}: "
-                    "give batch norm its running statistics, and evaluation mode"
-                )
+                raise ValueError(_batch_decides(whose, hint))
     if len(classes) > 1:
         raise ValueError(f"submodels must have the same classes, got {sorted(classes)}")
     (count,) = classes
@@ -236,6 +248,13 @@ def check_answers(
             "(for dropout that stays on: net.eval(); net.dropout.train()); use draws=1"
         )
     return count
+
+
+def _batch_decides(whose: str, hint: str = "") -> str:
+    return (
+        f"answers of {whose} to an image depend on the rest of its batch{hint}, or its place: give "
+        "batch norm its running statistics, and draw noise from torch's generators, unseeded"
+    )
 
 
 def _name(number: int, member: nn.Module) -> str:
@@ -259,7 +278,8 @@ def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
         if given._version or not torch.equal(given, images):
             raise ValueError(f"{whose} changes the images it is given; let it work on a copy")
         if not isinstance(logits, Tensor) or not logits.is_floating_point():
-            raise ValueError(f"{whose} must return float logits, got {type(logits).__name__}")
+            kind = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"{whose} must return float logits, got {kind}")
         if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
             raise ValueError(
                 f"{whose} must return logits (N, K) with K > 1: "
@@ -286,6 +306,11 @@ def _without_gradient(member: nn.Module, images: Tensor) -> str:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        if "heckpoint" in str(error):
+            raise ValueError(
+                "a submodel recomputes activations where gradients of images cannot be had: "
+                "checkpoint(..., use_reentrant=False)"
+            ) from error
         return str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
     return ""
 

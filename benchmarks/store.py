@@ -12,6 +12,7 @@ What is found to be damaged is set aside under another name, never used and neve
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -417,10 +418,18 @@ def inside(path: Path) -> Path:
     return path
 
 
-def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
-    """SHA-256 of tensors by name, shape, type and content, and of the words beside them."""
+def digest_of(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> str:
+    """SHA-256 of tensors by name, shape, type and content, and of the words beside them.
+
+    What a state dict holds beside plain tensors, as of quantized layers, counts as torch saves it.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
+        if not isinstance(tensor, Tensor) or tensor.is_quantized:
+            saved = io.BytesIO()
+            torch.save(tensor, saved)
+            digest.update(name.encode() + saved.getvalue())
+            continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         dense = tensor.detach().cpu().contiguous()
         digest.update(dense.reshape(-1).view(torch.uint8).numpy().data)

@@ -81,20 +81,22 @@ class Verdict:
         venue: str,
         architecture: str,
         additional_data: bool,
-        reported: float | None = None,
+        reported: float,
     ) -> dict[str, str | int | bool]:
         """What RobustBench asks of a submission, for `model_info/<dataset>/<norm>/<id>.json`.
 
-        Its leaderboard is of all test images, under AutoAttack as the budget "paper" runs it.
+        Its leaderboard is of all test images, which is for the caller to see to. `autoattack_acc`
+        is by this suite's AutoAttack, `external` by all attacks; it runs the standard one itself.
 
         Args:
             path: a file to write it to.
             link, name, authors, venue: of the paper; name is its title.
             additional_data: whether more than the dataset was trained on.
-            reported: robust accuracy in percent, by the authors; None: under AutoAttack.
+            reported: robust accuracy in percent, by the authors.
 
         Raises:
-            ValueError: a random classifier, or a verdict without AutoAttack: it takes neither.
+            ValueError: a random classifier, a verdict without AutoAttack, or of another budget than
+                "paper": it takes none of them.
         """
         case, autoattack = self._case, self.row.score("autoattack")
         if case.submodels * case.draws > 1 or autoattack is None:
@@ -102,6 +104,8 @@ class Verdict:
                 "RobustBench takes one deterministic network under AutoAttack: judge "
                 "[AveragedEnsemble(Population(modules))], say, with autoattack among the attacks"
             )
+        if case.budget != "paper":
+            raise ValueError(f'the budget was {case.budget!r}: judge with budget="paper"')
         percent = {
             "clean_acc": self.row.score("none"),
             "autoattack_acc": autoattack,
@@ -118,9 +122,9 @@ class Verdict:
             "architecture": architecture,
             "eps": format_eps(case.eps, self.row.facts.eps_unit),
             **{what: f"{100 * score.value:.2f}" for what, score in percent.items() if score},
+            "reported": f"{reported:.2f}",
             "unreliable": any(gate.passed is False for gate in self.gates),
         }
-        content["reported"] = content["autoattack_acc"] if reported is None else f"{reported:.2f}"
         if path:
             write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
         return content

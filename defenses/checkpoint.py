@@ -122,24 +122,26 @@ def _sets(loaded: object, where: str = "") -> dict[str, Weights]:
     """All dictionaries of tensors, however deep, by their keys joined."""
     if not isinstance(loaded, Mapping):
         return {}
-    if loaded and all(isinstance(value, Tensor) for value in loaded.values()):
-        return {where: {str(name): value for name, value in loaded.items()}}
-    return {
+    tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    deeper = {
         key: weights
         for name, value in loaded.items()
         for key, weights in _sets(value, f"{where}.{name}".lstrip(".")).items()
     }
+    return {where: tensors, **deeper} if tensors else deeper
 
 
 def _unwrapped(weights: Weights, own: KeysView[str]) -> Weights:
-    """The weights without what a wrapper, such as DataParallel, put before all their names."""
-    inner = weights
-    while own.isdisjoint(inner):
-        before, names = {n.partition(".")[0] for n in inner}, [n.partition(".")[2] for n in inner]
-        if len(before) > 1 or not all(names):
-            return weights
-        inner = dict(zip(names, inner.values(), strict=True))
-    return inner
+    """The network's weights, without what a wrapper put before their names, and beside them."""
+    if not own or not own.isdisjoint(weights):
+        return weights
+    first = f".{next(iter(own))}"
+    before = [name.removesuffix(first) + "." for name in weights if name.endswith(first)]
+    inner = [
+        {name.removeprefix(part): weights[name] for name in weights if name.startswith(part)}
+        for part in before
+    ]
+    return max(inner, key=lambda found: len(own & found.keys()), default=weights)
 
 
 def _listed(names: Collection[str]) -> str:

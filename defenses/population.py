@@ -51,7 +51,10 @@ class Population(nn.Module):
         self.draws = draws
         self.chunk = chunk
         self.blocks: nn.Module | None = None
-        self.submodels = nn.ModuleList(map(_cast, listed))
+        if any(_dtype(member) != torch.float32 for member in listed):
+            kept = (Cast, AveragedEnsemble)
+            listed = [one if isinstance(one, kept) else Cast(one) for one in listed]
+        self.submodels = nn.ModuleList(listed)
 
     def __len__(self) -> int:
         return len(self.submodels)
@@ -112,12 +115,6 @@ def _law(probabilities: Sequence[float], count: int) -> tuple[float, ...] | None
     return None if max(law) == min(law) else tuple(p / sum(law) for p in law)
 
 
-def _cast(member: nn.Module) -> nn.Module:
-    """A member that takes images in float32, whatever its weights are in."""
-    fits = isinstance(member, (Cast, AveragedEnsemble)) or _dtype(member) == torch.float32
-    return member if fits else Cast(member)
-
-
 def _dtype(module: nn.Module) -> torch.dtype:
     """That of a module's first weights; without any it takes what it is given."""
     own = (weight.dtype for weight in module.parameters() if weight.is_floating_point())
@@ -125,7 +122,7 @@ def _dtype(module: nn.Module) -> torch.dtype:
 
 
 class Cast(nn.Module):
-    """A member of other than float32 weights, for images of any: it rounds them to its own."""
+    """A member of any precision, for images of any: it rounds them to its own."""
 
     def __init__(self, member: nn.Module) -> None:
         super().__init__()

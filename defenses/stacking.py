@@ -216,7 +216,8 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def vmap(_: Any, dims: tuple[int | None, ...], images: Tensor, *others: Any) -> Any:
         """Many batches of images are one batch; see `torch.autograd.Function.vmap`."""
-        batches = images.movedim(dims[0] or 0, 0)
+        assert dims[0] is not None  # Weights are constant: what is vectorized are the images.
+        batches = images.movedim(dims[0], 0)
         outputs = _Convolve.apply(batches.flatten(0, 1), *others)
         return outputs.unflatten(0, batches.shape[:2]), 0
 

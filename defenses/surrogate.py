@@ -113,7 +113,8 @@ class _Copied(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if self.stack is None:
-            self.stack = FrozenStack(self._members, shared=self._shared, dtype=self._dtype)
+            with torch.inference_mode(False):
+                self.stack = FrozenStack(self._members, shared=self._shared, dtype=self._dtype)
         logits: Tensor = self.stack(images)
         return logits
 
@@ -131,10 +132,13 @@ def _copy_of(member: nn.Module, dtype: torch.dtype, probe: Tensor | None) -> nn.
     if isinstance(copied, _Folded) or copied is member or probe is None:
         return copied if isinstance(copied, _Folded) else member
     try:
-        with torch.no_grad(), frozen(member), global_seed(0, probe.device):
-            wanted = member(probe)
-        with torch.no_grad(), frozen(copied), global_seed(0, probe.device):
-            answered = copied(probe).to(wanted)
+        answers = []
+        for network in (member, copied):
+            # As parts of something, they keep the modes that they are attacked in.
+            inside = nn.ModuleList([network])
+            with torch.no_grad(), frozen(inside), global_seed(0, probe.device):
+                answers.append(network(probe))
+        wanted, answered = answers[0], answers[1].to(answers[0])
         tolerance = 1e-3 if dtype == torch.float32 else 0.1
         alike = torch.allclose(wanted, answered, tolerance, tolerance * float(wanted.std()))
     except Exception:  # It may look into its parts, and raise anything where one is another.

@@ -15,7 +15,7 @@ from .paper.evidence import Evidence
 from .paper.figures import gallery
 from .paper.report import render_paper, result
 from .paper.studies import studies
-from .render import render
+from .render import FIRST_LINE, render
 from .speed import Timing
 
 RESULTS = Path(__file__).parent / "results"
@@ -47,9 +47,13 @@ def publish(results: Path) -> Path:
 
     Raises:
         RecordError: a record that cannot be used; nothing is written then.
+        ValueError: a file that is not ours has the page's or the report's name; likewise.
     """
     with FileLock(results.with_name(f".{results.name}.lock")):
         texts, figures = _expected(results)
+        for path in texts.keys() - {README}:
+            if path.exists() and not _text(path).startswith(FIRST_LINE):
+                raise ValueError(f"{path} is not a page of this suite: move it, or --results")
         for old in (results.parent / "figures").glob("*.svg"):
             if old not in figures and f"<dc:title>{MARK}" in _text(old):
                 old.unlink(missing_ok=True)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 _NAMES = {
+    "attacks.craft": ("AttackError",),
     "attacks.registry": ("ATTACKS", "register_attack"),
     "attacks.threat_model": ("ThreatModel", "parse_eps"),
     "benchmarks.datasets.registry": ("DATASETS", "Raw", "register_dataset"),
     "benchmarks.evaluation": ("Evaluation", "evaluate"),
     "benchmarks.verdict": ("Verdict", "judge"),
     "defenses.checkpoint": ("load_network",),
-    "defenses.population": ("Population",),
+    "defenses.population": ("AveragedEnsemble", "Population"),
     "defenses.registry": ("DEFENSES", "register_checkpoint", "register_defense"),
     "defenses.training": ("Recipe", "train"),
 }

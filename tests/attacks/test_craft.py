@@ -181,6 +181,14 @@ def test_a_block_s_draw_is_of_one_member_of_several():
     assert all(count % 3 == 0 and count for count in passes)
 
 
+@pytest.mark.parametrize("attack", ["fgsm", "autoattack"])
+def test_members_that_are_not_drawn_are_left_out(attack):
+    images, labels = images_and_labels(2)
+    population = Population([OneNoise() for _ in range(20)], draws=2)
+    crafted = run(attack, population, images, labels)
+    assert not torch.equal(crafted.images, images)
+
+
 def test_pgd_eot_draws_submodels_from_the_population():
     images, labels = images_and_labels(2)
     used = set()
@@ -248,6 +256,7 @@ def test_autoattack_on_a_hundred_classes_costs_what_it_does_on_ten():
     for classes in passes:
         network = Counted(2, classes)
         nn.init.zeros_(network.weight)
+        nn.init.zeros_(network.bias).data[0] = 1
         run("autoattack", Population([network]), *images_and_labels(2))
     assert passes[100] <= passes[10]
 

@@ -105,7 +105,7 @@ SMALL = ("my_networks:small", "--weights", "a.safetensors")
         (["broken:small"], "broken cannot be imported (RuntimeError: on purpose)"),
         (["my_networks:smal"], "my_networks has no function 'smal'; did you mean 'small'?"),
         (["my_networks:needs"], "my_networks:needs failed (TypeError: needs() missing 1 required"),
-        (["my_networks:words"], "a submodel must be a torch.nn.Module"),
+        (["my_networks:words"], "must return a network or a list of them, got"),
         (["--draws=4"], "nothing to judge: name MODULE:BUILD, --weights FILE ..., or both"),
         ([*SMALL[:2], "none.pt"], "No such file or directory: 'none.pt'"),
         (["--weights", "a.safetensors"], "a.safetensors is not TorchScript: say what builds"),

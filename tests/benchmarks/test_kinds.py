@@ -45,6 +45,35 @@ def exported(network):
     return torch.export.export(network.eval(), (IMAGES,), dynamic_shapes=(some,)).module()
 
 
+def frozen_script(network):
+    return torch.jit.freeze(torch.jit.trace(network.eval(), IMAGES))
+
+
+class Counting(nn.Module):
+    """A network that counts images in evaluation mode, too, and keeps words beside its weights."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, images):
+        self.seen += len(images)
+        return self.network(images)
+
+    def get_extra_state(self):
+        return {"version": 2}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_what_a_network_counts_is_forgotten():
+    module = Counting(linear(1.0, -1.0))
+    judged(module, attacks=["fgsm"])
+    assert module.seen == 0
+
+
 def judged(module, images=IMAGES, **options):
     return judge([module], images, LABELS, LINF, budget="smoke", **options)
 
@@ -65,6 +94,8 @@ def judged(module, images=IMAGES, **options):
         (compiled, torch.float32, nullcontext),
         (lambda net: Changed(nn.Module.__call__, compiled(net)), torch.float32, nullcontext),
         (lambda net: torch.jit.trace(net.eval(), IMAGES), torch.float32, nullcontext),
+        (frozen_script, torch.float32, nullcontext),
+        (Counting, torch.float32, nullcontext),
         (exported, torch.float32, nullcontext),
         (nn.DataParallel, torch.float32, nullcontext),
     ],
@@ -94,7 +125,13 @@ def in_integers(network, images):
 
 @pytest.mark.parametrize(
     "answer",
-    [by_numpy, in_integers, torch.no_grad()(nn.Module.__call__), lambda net, x: net(x.detach())],
+    [
+        by_numpy,
+        in_integers,
+        torch.no_grad()(nn.Module.__call__),
+        torch.inference_mode()(nn.Module.__call__),
+        lambda net, x: net(x.detach()),
+    ],
 )
 def test_a_network_without_gradient_is_judged_by_queries_and_fails_the_gate(answer):
     with pytest.warns(UserWarning, match=r"submodel 0 \(Changed\) has no gradient \(.*stand still"):

@@ -1,10 +1,13 @@
 """What is refused, and what is odd, before anything is spent."""
 
 import os
+import random
 import warnings
 
+import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks.evaluation import evaluate
 from randomized_defense_bench.benchmarks.preflight import check_answers, preflight
@@ -41,6 +44,15 @@ def test_a_random_network_without_draws_is_refused_by_name(shared):
     assert looked_at(*members, draws=16).findings == ()
 
 
+@pytest.mark.parametrize("toss", [random.random, np.random.rand, lambda: float(torch.rand(()))])
+def test_a_rare_coin_is_seen_whoever_tosses_it(toss):
+    """As one that shows a network the negative of an image in one pass of eight."""
+    member = Changed(lambda net, x: net(1 - x if toss() < 1 / 8 else x))
+    with pytest.raises(ValueError, match="gives another answer in every pass"):
+        looked_at(member)
+    looked_at(member, draws=16)
+
+
 def test_draws_of_a_deterministic_network_are_refused():
     dropout = nn.Sequential(linear(1.0, 1.0), nn.Dropout(0.5)).train()
     for member in (linear(1.0, 1.0), dropout):
@@ -48,6 +60,31 @@ def test_draws_of_a_deterministic_network_are_refused():
             looked_at(member, draws=16)
     # Before it is trained, what is random may not be so yet.
     check_answers(Population([linear(1.0, 1.0)], draws=16), IMAGES, LABELS, finished=False)
+
+
+def seeded_within(net, images):
+    noise = np.random.RandomState(0).randn(*images.shape)
+    return net(images + 0.3 * torch.from_numpy(noise).float())
+
+
+def decided_together(net, images):
+    """Another network where the batch, on average, is bright."""
+    return net(images) * (1 if images.mean() < 0.55 else -1)
+
+
+@pytest.mark.parametrize("change", [seeded_within, decided_together])
+def test_answers_that_the_batch_decides_are_refused(change):
+    images = torch.linspace(0.3, 0.7, 12).view(12, 1, 1, 1).expand(12, 1, 1, 2)
+    with pytest.raises(ValueError, match="depend on the rest of its batch, or its place"):
+        looked_at(Changed(change, linear(1.0, -2.0)), images=images)
+
+
+def test_recomputed_activations_name_their_cure():
+    def recomputed(net, images):
+        return torch.utils.checkpoint.checkpoint(net, images, use_reentrant=True)
+
+    with pytest.raises(ValueError, match="use_reentrant=False"):
+        looked_at(Changed(recomputed))
 
 
 def normed(norm, *, training):

@@ -78,6 +78,7 @@ PAPER = {
     "venue": "ICLR 2020",
     "architecture": "Linear",
     "additional_data": False,
+    "reported": 90,
 }
 
 
@@ -87,14 +88,19 @@ def test_robustbench_is_told_of_one_network_under_autoattack(tmp_path):
     labels[0] = (labels[0] + 1) % 5
     at = ThreatModel("Linf", 1e-6)
 
-    def judged(modules, *attacks):
-        return judge(modules, images, labels, at, attacks=["none", *attacks], budget="smoke")
+    def judged(modules, *attacks, budget="paper"):
+        return judge(modules, images, labels, at, attacks=["none", *attacks], budget=budget)
 
     told = judged([network], "autoattack").robustbench(tmp_path / "it.json", **PAPER)
     assert json.loads((tmp_path / "it.json").read_text()) == told
     figures = {"clean_acc": "83.33", "autoattack_acc": "83.33", "external": "83.33"}
     fixed = {"number_forward_passes": 1, "dataset": "own", "eps": "1e-06", "unreliable": False}
-    assert told == {**PAPER, **figures, **fixed, "reported": "83.33"}
-    for verdict in (judged([network, *others], "autoattack"), judged([network], "fgsm")):
+    assert told == {**PAPER, **figures, **fixed, "reported": "90.00"}
+    for verdict in (
+        judged([network, *others], "autoattack", budget="smoke"),
+        judged([network], "fgsm"),
+    ):
         with pytest.raises(ValueError, match="one deterministic network under AutoAttack"):
             verdict.robustbench(**PAPER)
+    with pytest.raises(ValueError, match="the budget was 'smoke': judge with budget=\"paper\""):
+        judged([network], "autoattack", budget="smoke").robustbench(**PAPER)

@@ -94,7 +94,7 @@ def test_the_library_lists_what_a_verdict_tells_it(monkeypatch, tmp_path, capsys
         *([network], images, network(images).argmax(1), ThreatModel("Linf", 1e-5)),
         attacks=["autoattack"],
         dataset="cifar10",
-        budget="smoke",
+        budget="paper",
     )
     told = verdict.robustbench(tmp_path / f"model_info/cifar10/Linf/{MODEL}.json", **PAPER)
     monkeypatch.chdir(tmp_path)

@@ -34,6 +34,13 @@ def prefixed(weights, prefix):
 
 
 FILES = {
+    "of an average of weights": lambda w, _, path: torch.save(
+        {"n_averaged": torch.tensor(4), **prefixed(w, "module.")}, path
+    ),
+    "with a word among them": lambda w, _, path: torch.save({**w, "epoch": 3}, path),
+    "with a loss beside it": lambda w, _, path: torch.save(
+        {"criterion.weight": torch.ones(3), **prefixed(w, "model.")}, path
+    ),
     "safetensors": lambda w, _, path: save_file(w, path),
     "of DataParallel": lambda w, _, path: torch.save(prefixed(w, "module."), path),
     "compiled, in safetensors": lambda w, _, path: save_file(prefixed(w, "_orig_mod."), path),
