@@ -57,6 +57,10 @@ def subject_of(
     plan: Plan | None = None,
 ) -> Subject:
     """A population of anybody's, on images of anybody's; arguments and errors as in `evaluate`."""
+    if not isinstance(threat_model, ThreatModel):
+        raise TypeError(
+            f'threat_model must be a ThreatModel("Linf", 8 / 255), got {threat_model!r}'
+        )
     if not isinstance(population, Population):
         raise TypeError(f"expected a Population(modules), got {type(population).__name__}")
     for what, word in (("dataset", dataset), ("name", name)):

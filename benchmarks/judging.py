@@ -26,11 +26,12 @@ from .verdict import judge_subject
 DESCRIPTION = """\
 Attacks networks of yours, of which one, drawn at random, answers each query, with everything that
 supports the norm; prints the verdict, and writes the records and their page. Your networks take
-images in [0, 1] and hold their own normalisation.
+images in [0, 1], (N, C, 32, 32) of the suite's own data sets, and hold their own normalisation; a
+network of another size resizes them itself.
 """
 EXAMPLE = """\
-python -m benchmarks judge my_module:build --weights a.safetensors b.safetensors
-  --dataset cifar10 --eps 8/255 --norm Linf --draws 16
+python -m randomized_defense_bench.benchmarks judge my_module:build
+  --weights a.safetensors b.safetensors --dataset cifar10 --eps 8/255 --norm Linf --draws 16
 """
 
 
@@ -38,7 +39,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     """Add the options of `judge` and what runs it."""
     parser.set_defaults(run=run)
     parser.description, parser.epilog = DESCRIPTION, f"For example: {EXAMPLE}"
-    parser.usage = "python -m benchmarks judge [MODULE:BUILD] [--weights FILE ...] [options]"
+    parser.usage = "%(prog)s [MODULE:BUILD] [--weights FILE ...] [options]"
     parser.add_argument(
         "build",
         nargs="?",
@@ -63,7 +64,12 @@ def add_command(parser: argparse.ArgumentParser) -> None:
         help="of each file, in their order: another file is refused; TorchScript needs it, since "
         "it is a program",
     )
-    parser.add_argument("--dataset", choices=[*DATASETS], required=True, help="whose test images")
+    parser.add_argument(
+        "--dataset",
+        choices=[*DATASETS],
+        required=True,
+        help="whose test images; MNIST's and the digits are enlarged to 32 x 32",
+    )
     parser.add_argument("--name", default="mine", help="what records and page call it: %(default)s")
     parser.add_argument(
         "--eps", type=radius, help="radius, such as 0.3 or 8/255 (default: the dataset's)"
@@ -85,6 +91,9 @@ def run(options: argparse.Namespace) -> int:
     """Judge, print, write; return 0, or 2 after one line that says what is wrong."""
     try:
         _judge(options)
+    except KeyboardInterrupt:
+        print(f"interrupted; what was measured is in {options.results}", file=sys.stderr)
+        return 130
     except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         first, *_ = str(error).splitlines() or [type(error).__name__]
         print(f"error: {first}", file=sys.stderr)

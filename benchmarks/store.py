@@ -12,7 +12,6 @@ What is found to be damaged is set aside under another name, never used and neve
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -421,21 +420,29 @@ def inside(path: Path) -> Path:
 def digest_of(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> str:
     """SHA-256 of tensors by name, shape, type and content, and of the words beside them.
 
-    What a state dict holds beside plain tensors, as of quantized layers, counts as torch saves it.
+    State dicts may hold other things, as those of quantized layers do.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        if not isinstance(tensor, Tensor) or tensor.is_quantized:
-            saved = io.BytesIO()
-            torch.save(tensor, saved)
-            digest.update(name.encode() + saved.getvalue())
-            continue
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        dense = tensor.detach().cpu().contiguous()
-        digest.update(dense.reshape(-1).view(torch.uint8).numpy().data)
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} ".encode())
+        for part in _content(value):
+            digest.update(part)
     if metadata:
         digest.update(json.dumps(metadata, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _content(value: object) -> Iterator[bytes | memoryview]:
+    """What tells a value from others."""
+    if isinstance(value, Tensor):
+        yield f"{tuple(value.shape)} {value.dtype}".encode()
+        dense = value.dequantize() if value.is_quantized else value.detach()
+        yield dense.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    elif isinstance(value, (list, tuple, Mapping)):
+        for part in sorted(value.items()) if isinstance(value, Mapping) else value:
+            yield from _content(part)
+    else:
+        yield repr(value).encode()
 
 
 def _begun(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,7 +144,7 @@ def judge(
     budget: str = "quick",
     seed: int = 0,
     batch_size: int = 250,
-    results: Path | None = None,
+    results: Path | str | None = None,
 ) -> Verdict:
     """Attack a population with everything that supports the norm.
 
@@ -187,7 +187,7 @@ def judge(
         attacks=attacks,
         budget=budget,
         seed=seed,
-        results=results,
+        results=Path(results) if results else None,
     )
 
 
@@ -227,6 +227,8 @@ def judge_subject(
             if attack in chosen
         ),
     ]
+    if results:
+        _refuse_namesakes(subject, records.read_all(results) if results.is_dir() else ())
     measured: list[Record] = []
     tried: list[metrics.Answers] = []
     strongest = images
@@ -253,6 +255,17 @@ def judge_subject(
         gates=gates.check(row),
         row=row,
     )
+
+
+def _refuse_namesakes(subject: Subject, kept: Iterable[Record]) -> None:
+    """Refuse, with a ValueError, a name under which records of other networks are kept."""
+    for record in kept:
+        same = (record.case.dataset, record.case.defense) == (subject.dataset, subject.defense)
+        if same and record.population_sha256 != subject.population_sha256:
+            raise ValueError(
+                f"the results hold records of another network called {subject.defense!r}: choose "
+                "another name, or folder"
+            )
 
 
 def _swept(attack: str) -> bool:

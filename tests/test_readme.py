@@ -43,7 +43,9 @@ def test_examples_score_a_list_of_modules(block, capsys):
 
 
 def test_the_command_judges_networks_from_files(tmp_path, monkeypatch, capsys):
-    (command,) = re.findall(r"^python -m benchmarks (judge .*)$", README, re.M)
+    (command,) = re.findall(
+        r"^python -m randomized_defense_bench.benchmarks (judge .*)$", README, re.M
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     Path("my_module.py").write_text(f"from {lenet5.__module__} import lenet5 as build")

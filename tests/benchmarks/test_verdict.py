@@ -104,3 +104,19 @@ def test_robustbench_is_told_of_one_network_under_autoattack(tmp_path):
             verdict.robustbench(**PAPER)
     with pytest.raises(ValueError, match="the budget was 'smoke': judge with budget=\"paper\""):
         judged([network], "autoattack", budget="smoke").robustbench(**PAPER)
+
+
+def test_records_of_another_network_of_the_same_name_are_not_mixed_in(tmp_path):
+    first, second, *_ = networks()
+    images, labels = data([first])
+
+    def kept(network, name):
+        at = ThreatModel("Linf", 0.01)
+        options = {"attacks": ["fgsm"], "budget": "smoke", "results": str(tmp_path), "name": name}
+        return judge([network], images, labels, at, **options)
+
+    kept(first, "mine")
+    kept(first, "mine")
+    with pytest.raises(ValueError, match="another network called 'mine': choose another name"):
+        kept(second, "mine")
+    kept(second, "other")
