@@ -71,9 +71,9 @@ def autoattack(
     incumbent.offer(everything, surest.images, surest.correctness, surest.correctness)
     incumbent.forget_loss()
     targeted(problem, incumbent, steps=steps, targets=TARGETS, loss=mean_margin)
+    half = max(1, queries // 2)
     for start in (None, incumbent.images):
         incumbent.forget_loss()
-        half = max(1, queries // 2)
         reached = square.square_population(problem, incumbent, queries=half, start=start)
         incumbent.forget_loss()
         gradient.apgd(problem, incumbent, mean_margin, steps=steps, start=reached)

@@ -17,7 +17,16 @@ from .threat_model import ThreatModel
 
 Entry = TypeVar("Entry")
 F = TypeVar("F", bound=Callable[..., Tensor])
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+def check_name(what: str, name: str) -> None:
+    """Refuse, with a ValueError, what is not words of a-z and 0-9 joined by hyphens."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{what} {name!r}: use lower-case letters and digits joined by hyphens; "
+            "it becomes part of file names"
+        )
 
 
 class Registry(Generic[Entry]):
@@ -40,10 +49,7 @@ class Registry(Generic[Entry]):
         Raises:
             ValueError: the name is taken, or is not words of a-z and 0-9 joined by hyphens.
         """
-        if not NAME.fullmatch(name):
-            raise ValueError(
-                f"{self.kind} name {name!r}: use lower-case letters and digits joined by hyphens"
-            )
+        check_name(f"{self.kind} name", name)
         if name in self._entries and not replace:
             raise ValueError(f"{self.kind} {name!r} is registered already")
         self._entries[name] = entry

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..attacks import ThreatModel
-from ..attacks.registry import NAME
+from ..attacks.registry import check_name
 from ..defenses import Population
 from ..defenses.surrogate import Plan
 from ..leaderboard import metrics
@@ -64,11 +64,7 @@ def subject_of(
     if not isinstance(population, Population):
         raise TypeError(f"expected a Population(modules), got {type(population).__name__}")
     for what, word in (("dataset", dataset), ("name", name)):
-        if not NAME.fullmatch(word):
-            raise ValueError(
-                f"{what} {word!r}: use lower-case letters and digits joined by hyphens; "
-                "it becomes part of file names"
-            )
+        check_name(what, word)
     check_images(images, labels)
     check_radius(threat_model, images)
     images, labels = _usable(population, images), _followed(labels)

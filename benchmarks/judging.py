@@ -13,7 +13,6 @@ from pathlib import Path
 
 from torch import nn
 
-from ..attacks import ThreatModel
 from ..defenses import Population, load_network
 from ..leaderboard.files import obstacle
 from ..leaderboard.publish import publish
@@ -21,6 +20,7 @@ from .datasets import DATASETS, experiment, load
 from .environment import resolve_device
 from .evaluation import numbers_for, subject_of
 from .options import add_options, positive, radius
+from .session import ranked_at
 from .verdict import judge_subject
 
 DESCRIPTION = """\
@@ -106,10 +106,8 @@ def _judge(options: argparse.Namespace) -> None:
         raise ValueError(f"--results: {problem}; name another folder")
     device = resolve_device(options.device)
     numbers = experiment(options.budget, options.dataset)
-    radii = numbers.radii.get(options.norm, ())
-    if options.eps is None and not radii:
-        raise ValueError(f"{options.dataset} has no radius in {options.norm}: name one with --eps")
-    threat_model = ThreatModel(options.norm, radii[0] if options.eps is None else options.eps)
+    named = () if options.eps is None else (options.eps,)
+    threat_model, *_ = ranked_at(options.dataset, numbers, options.norm, named)
     members = _networks(options.build, options.weights, options.sha256)
     population = Population(members, draws=options.draws).to(device)
     images = options.images or min(

@@ -11,9 +11,10 @@ import torch
 from ..attacks import ATTACKS, Attack, ThreatModel
 from ..leaderboard import records
 from ..leaderboard.files import read_or_set_aside
-from ..leaderboard.records import Case, Protocol, Record
+from ..leaderboard.records import Case, Norm, Protocol, Record
 from .case import build_case
 from .environment import environment
+from .experiment import Experiment
 from .measure import measure
 from .populations import Options, Populations, Prepared
 
@@ -28,6 +29,16 @@ class NoRadiusError(LookupError):
     """A dataset without a radius in the norm; the message says how to name one."""
 
 
+def ranked_at(
+    dataset: str, numbers: Experiment, norm: Norm, named: tuple[float, ...] = ()
+) -> tuple[ThreatModel, ...]:
+    """The threat models at the radii named, else at the dataset's; NoRadiusError: it has none."""
+    radii = named or numbers.radii.get(norm, ())
+    if not radii:
+        raise NoRadiusError(f"{dataset} has no radius in {norm}: name one with --eps")
+    return tuple(ThreatModel(norm, eps) for eps in radii)
+
+
 class Session(Populations):
     """Measures each case once, and decides which record may be re-used."""
 
@@ -39,11 +50,8 @@ class Session(Populations):
 
     def radii(self, dataset: str) -> tuple[ThreatModel, ...]:
         """The threat models to rank at; NoRadiusError: the dataset has none in the norm."""
-        norm = self.options.norm
-        radii = self.options.eps or self.experiment(dataset).radii.get(norm, ())
-        if not radii:
-            raise NoRadiusError(f"{dataset} has no radius in {norm}: name one with --eps")
-        return tuple(ThreatModel(norm, eps) for eps in radii)
+        options = self.options
+        return ranked_at(dataset, self.experiment(dataset), options.norm, options.eps)
 
     def sweep(self, dataset: str) -> tuple[ThreatModel, ...]:
         """The threat models of a curve, by radius, those to rank at among them."""

@@ -129,8 +129,10 @@ class _Folded(_Copied):
 def _copy_of(member: nn.Module, dtype: torch.dtype, probe: Tensor | None) -> nn.Module:
     """The member folded, or with its parts folded, if that answers as it does; else itself."""
     copied = _folded(member, dtype)
-    if isinstance(copied, _Folded) or copied is member or probe is None:
-        return copied if isinstance(copied, _Folded) else member
+    if isinstance(copied, _Folded):
+        return copied
+    if copied is member or probe is None:
+        return member
     try:
         answers = []
         for network in (member, copied):
