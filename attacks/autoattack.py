@@ -41,7 +41,7 @@ class _Alone:
         return self(images).unsqueeze(0)
 
 
-@register_attack("autoattack", kind="authors", norms=("Linf", "L2"), version=2)
+@register_attack("autoattack", kind="authors", norms=("Linf", "L2"), version=3)
 def autoattack(
     model: nn.Module,
     images: Tensor,

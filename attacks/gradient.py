@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .objectives import Loss
 from .problem import Incumbent, Problem, pick
+from .spreading import SpreadPooling
+from .square import stripes
 
 
 def pgd(
@@ -78,18 +80,23 @@ def apgd(
 
     The step starts at 2 eps and halves, going back to the point of highest loss, where fewer than
     75% of the steps since the last checkpoint raised the loss, or where neither the step nor the
-    highest loss changed between two checkpoints.
+    highest loss changed between two checkpoints. Gradients are those of `SpreadPooling`.
 
     Args:
-        start: (N, C, H, W); default: a random point of the ball.
+        start: (N, C, H, W); default: stripes, which lie at corners of the ball.
         targets: (N,) classes for the margin losses; default: the best other class.
     """
+
+    def evaluate(images: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with SpreadPooling():
+            return problem.evaluate(images, at, loss, pick(targets, at))
+
     at = incumbent.alive
     if len(at) == 0:
         return
     checkpoints = apgd_checkpoints(steps)
-    x = problem.random_start(at) if start is None else start[at].clone()
-    values, correctness, gradient = problem.evaluate(x, at, loss, pick(targets, at))
+    x = stripes(problem, at) if start is None else start[at].clone()
+    values, correctness, gradient = evaluate(x, at)
     incumbent.offer(at, x, correctness, values)
     state = {
         "at": at,
@@ -120,7 +127,7 @@ def apgd(
         inertia = 0.25 if step > 1 else 0.0
         ahead = x + (1 - inertia) * (ahead - x) + inertia * (x - state["previous_x"])
         ahead = problem.threat_model.project(ahead, clean)
-        values, correctness, gradient = problem.evaluate(ahead, at, loss, pick(targets, at))
+        values, correctness, gradient = evaluate(ahead, at)
         incumbent.offer(at, ahead, correctness, values)
 
         state["raised"] = state["raised"] + (values > state["value"])

@@ -1,7 +1,8 @@
 """What an attacker of a population maximises: losses of logits (rows, N, K) -> (N,).
 
 A row is a member, or a fresh draw of one, and `weights` (rows,) are their probabilities, None where
-all are alike: the losses are expectations over the draw, exact where members are deterministic.
+all are alike: the losses are expectations over the draw, exact where members are deterministic. An
+attack may weigh rows otherwise, for each image, by weights (rows, N).
 `scale` (rows,) is each row's typical logit spread, in whose units margins are measured, so that
 none outweighs another by its scale; `targets` (N,) turns the two margins towards one class. Losses
 ignore what they do not need.
@@ -41,6 +42,8 @@ def expected_correctness(logits: Tensor, labels: Tensor, weights: Tensor | None 
 
 def expectation(rows: Tensor, weights: Tensor | None) -> Tensor:
     """The expectation over rows: (rows, N, ...) -> (N, ...)."""
+    if weights is not None and weights.ndim == 2:
+        return (weights * rows).sum(0)
     return rows.mean(0) if weights is None else torch.tensordot(weights.to(rows), rows, dims=1)
 
 
@@ -69,7 +72,8 @@ def mean_probability(
     """-log sum_i p_i(y), up to a constant the cross-entropy of the expected answer."""
     log_probability = logits.log_softmax(-1)
     if weights is not None:
-        log_probability = log_probability + weights.to(logits).log().view(-1, 1, 1)
+        each = weights.to(logits).log().view(len(logits), -1, 1)
+        log_probability = log_probability + each
     log_probability = log_probability.logsumexp(0)
     return F.nll_loss(log_probability, labels, reduction="none")
 

@@ -72,7 +72,7 @@ for _loss in LOSSES:
     )
 
 
-@register_search("apgd-population", kind="population")
+@register_search("apgd-population", kind="population", version=2)
 def apgd(problem: Problem, incumbent: Incumbent, *, steps: int, targets: int) -> None:
     """APGD on the clipped margin and on the mean cross-entropy, then targeted at single classes.
 

@@ -71,12 +71,18 @@ class Incumbent:
 
 @dataclass(frozen=True)
 class Problem:
-    """A population under attack, in evaluation mode and without gradients of weights."""
+    """A population under attack, in evaluation mode and without gradients of weights.
+
+    Attributes:
+        focus: by how much a loss weighs each row of `logits` for each image, (rows, N); None: by
+            the row's probability.
+    """
 
     population: PopulationLike
     images: Tensor
     labels: Tensor
     threat_model: ThreatModel
+    focus: Tensor | None = None
 
     @cached_property
     def weights(self) -> Tensor | None:
@@ -84,14 +90,20 @@ class Problem:
         weights = self.population.weights
         return None if weights is None else weights.to(self.images.device)
 
-    def incumbent(self) -> Incumbent:
-        """The clean images, confirmed by draws of their own where members are random."""
-        incumbent = Incumbent(self.images, self.correctness if self.population.random else None)
-        everything = torch.arange(len(self.images), device=self.images.device)
-        correctness = self.correctness(self.images, everything)
-        incumbent.offer(
-            everything, self.images, correctness, torch.full_like(correctness, -torch.inf)
-        )
+    def loss_weights(self, at: Tensor) -> Tensor | None:
+        """What a loss of the images `at` (M,) weighs rows by: (rows,) or (rows, M); None: alike."""
+        return self.weights if self.focus is None else self.focus[:, at]
+
+    def incumbent(self, start: Tensor | None = None) -> Incumbent:
+        """The clean images, or others (N, C, H, W), as the best so far.
+
+        Confirmed by draws of their own where members are random.
+        """
+        images = self.images if start is None else start
+        incumbent = Incumbent(images, self.correctness if self.population.random else None)
+        everything = torch.arange(len(images), device=images.device)
+        correctness = self.correctness(images, everything)
+        incumbent.offer(everything, images, correctness, torch.full_like(correctness, -torch.inf))
         return incumbent
 
     @cached_property
@@ -127,7 +139,8 @@ class Problem:
                 leaf = images[chunk].detach().requires_grad_()
                 logits = self.logits(leaf)
                 rows = settled(logits)
-                values = loss(rows, labels, self.weights, self.scale, pick(targets, chunk))
+                weights = self.loss_weights(at[chunk])
+                values = loss(rows, labels, weights, self.scale, pick(targets, chunk))
                 (gradient,) = torch.autograd.grad(values.sum(), leaf)
             correctness = expected_correctness(logits.detach(), labels, self.weights)
             found.append((values.detach().to(leaf.dtype), correctness.to(leaf.dtype), gradient))

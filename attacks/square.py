@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from .objectives import expected_correctness, mean_margin, settled
+from .objectives import Loss, expected_correctness, mean_margin, settled
 from .problem import Incumbent, Problem
 
 # The share of pixels a square covers at first, and when it halves, in steps of 10,000.
@@ -66,9 +66,14 @@ def _add(
 
 @torch.no_grad()
 def square_population(
-    problem: Problem, incumbent: Incumbent, *, queries: int, start: Tensor | None = None
+    problem: Problem,
+    incumbent: Incumbent,
+    *,
+    queries: int,
+    start: Tensor | None = None,
+    loss: Loss = mean_margin,
 ) -> Tensor:
-    """Accept a square when the exact mean margin over all submodels rises.
+    """Accept a square when the loss, by default the exact mean margin over all submodels, rises.
 
     One query is one image answered by all submodels.
 
@@ -76,8 +81,8 @@ def square_population(
         start: (N, C, H, W); default: random stripes.
 
     Returns:
-        (N, C, H, W): the points with the highest mean margin, which need not be the incumbent's;
-        of finished images the incumbent's.
+        (N, C, H, W): the points with the highest loss, which need not be the incumbent's; of
+        finished images the incumbent's.
     """
     at = incumbent.alive
     if len(at) == 0:
@@ -91,7 +96,8 @@ def square_population(
             side = side_length(step, queries, height, width)
             proposal = propose(problem, images, at, side)
         logits = problem.logits(proposal)
-        new = mean_margin(settled(logits), problem.labels[at], problem.weights, problem.scale, None)
+        weights = problem.loss_weights(at)
+        new = loss(settled(logits), problem.labels[at], weights, problem.scale, None)
         new = new.to(images.dtype)
         correctness = expected_correctness(logits, problem.labels[at], problem.weights)
         incumbent.offer(at, proposal, correctness, new)

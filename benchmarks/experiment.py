@@ -285,12 +285,11 @@ def attack_numbers(
     if budget not in BUDGETS:
         raise LookupError(f"unknown budget {budget!r} (known: {', '.join(BUDGETS)})")
     k = BUDGETS.index(budget)
-    arc_steps = arc_steps or (1, 10, 50)[k]
+    arc_steps = arc_steps or (1, 10, 20)[k]
     square_queries = square_queries or (2, 100, 5000)[k]
     steps, auto_steps = (2, 40, 40)[k], (2, 100, 100)[k]
     population = {"steps": (2, 20, 100)[k]}
     apgd = {"targets": targets or (1, 3, 9)[k]}
-    arc, few_queries = {"candidates": 3}, {"queries": min(square_queries, 1000)}
     losses = ("mean-ce", "mean-probability", "mean-margin", "clipped-margin")
     return {
         "pgd": {"steps": steps, "step_size": step_size},
@@ -299,14 +298,14 @@ def attack_numbers(
         "autoattack": {"steps": auto_steps, "queries": queries or (2, 1000, 2000)[k]},
         **{f"pgd-{loss}": {**population, "restarts": 1} for loss in losses},
         "apgd-population": {"steps": auto_steps, **apgd},
-        "arc": {"steps": min(arc_steps, 20), **arc},
+        "arc": {"steps": arc_steps, "candidates": 3},
         "square-population": {"queries": square_queries},
-        "square-oracle": few_queries,
+        "square-oracle": {"queries": min(square_queries, 1000)},
         "worst-case": {
-            **(population | apgd | arc | few_queries),
-            "apgd_steps": auto_steps,
-            "arc_steps": arc_steps,
-            "rounds": (2, 2, 4)[k],
+            "steps": auto_steps,
+            "queries": (2, 500, 500)[k],
+            "members": 2,
+            "cycles": (1, 1, 2)[k],
         },
     }
 

@@ -54,15 +54,7 @@ PARAMETERS = {
     "apgd-population": {"steps": 20, "targets": 1},
     "arc": {"steps": 10, "candidates": 1},
     "square-population": {"queries": 200},
-    "worst-case": {
-        "steps": 10,
-        "apgd_steps": 20,
-        "targets": 1,
-        "arc_steps": 5,
-        "candidates": 1,
-        "queries": 50,
-        "rounds": 4,
-    },
+    "worst-case": {"steps": 20, "queries": 50, "members": 2, "cycles": 2},
 }
 
 

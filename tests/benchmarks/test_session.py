@@ -115,8 +115,8 @@ def test_the_cascade_is_doubled_and_what_the_gates_look_at_is_measured(options):
     assert record.correct.shape == (2, 50)
     doubled = record.case.attack_parameters
     once = session.experiment("digits").attacks["worst-case"]
-    assert doubled["apgd_steps"] == 2 * once["apgd_steps"]
-    assert doubled["targets"] == once["targets"]
+    assert doubled["cycles"] == 2 * once["cycles"]
+    assert doubled["members"] == once["members"]
     curve, _ = session.measure(prepared, "pgd-clipped-margin", AT)
     assert curve.repeatable is True
     clean, _ = session.measure(prepared, "none", ThreatModel("Linf", 0.0))
