@@ -61,7 +61,8 @@ def add_options(add: Callable[..., object], *, results: Path) -> None:
         "--data-root",
         type=folder_named,
         default=cache_folder() / "data",
-        help="folder with MNIST/ or cifar-10-batches-py/ as torchvision lays them out, or with "
+        help="folder with MNIST/ or cifar-10-batches-py/ as torchvision lays them out, with "
+        "cifar10/plain_text/*.parquet as Hugging Face does, or with "
         "<dataset>/{train,test}/<class>/* images; missing data is downloaded into it "
         "(default: %(default)s)",
     )

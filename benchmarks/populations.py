@@ -190,7 +190,8 @@ class Populations:
         population = self._untrained(dataset, defense)
         identity = {
             "dataset": dataset,
-            "sha256": data.sha256,
+            # Not of so many test images as are there or are used.
+            "sha256": data.train_sha256 if data.in_order else data.sha256,
             "defense": defense,
             "version": DEFENSES[defense].version,
             "submodels": len(population),

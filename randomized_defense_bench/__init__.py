@@ -11,7 +11,7 @@ _NAMES = {
     "attacks.craft": ("AttackError",),
     "attacks.registry": ("ATTACKS", "register_attack"),
     "attacks.threat_model": ("ThreatModel", "parse_eps"),
-    "benchmarks.datasets.registry": ("DATASETS", "Raw", "register_dataset"),
+    "benchmarks.datasets.registry": ("DATASETS", "Published", "Raw", "register_dataset"),
     "benchmarks.evaluation": ("Evaluation", "evaluate"),
     "benchmarks.verdict": ("Verdict", "judge"),
     "defenses.checkpoint": ("load_network",),

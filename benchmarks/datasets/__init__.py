@@ -7,8 +7,17 @@ from . import mnist as mnist
 from . import cifar10 as cifar10
 
 # isort: on
-from .data import Dataset, DatasetError, DatasetMissingError, load
-from .registry import DATASETS, DatasetEntry, Raw, experiment, register_dataset
+from .data import Dataset, load
+from .registry import (
+    DATASETS,
+    DatasetEntry,
+    DatasetError,
+    DatasetMissingError,
+    Published,
+    Raw,
+    experiment,
+    register_dataset,
+)
 
 DATASETS.load_plugins()
 
@@ -18,6 +27,7 @@ __all__ = [
     "DatasetEntry",
     "DatasetError",
     "DatasetMissingError",
+    "Published",
     "Raw",
     "experiment",
     "load",

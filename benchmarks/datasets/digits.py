@@ -11,7 +11,7 @@ from ...attacks.seeding import generator
 from ...defenses import Recipe
 from ...defenses.architectures import lenet5
 from ..experiment import standard
-from .registry import Raw, register_dataset
+from .registry import Published, Raw, register_dataset
 
 _EXPERIMENTS = standard(
     # 8 x 8 pixels hold less than MNIST's: at 0.3 too little is left to learn.
@@ -45,7 +45,11 @@ _EXPERIMENTS = standard(
     classes=10,
     network=lenet5,
     experiments=_EXPERIMENTS,
-    sha256="c6d703e746576e2823c6785f429abbd8d7a61c6c3ff2cb496ac6609c0c8137fb",
+    published=Published(
+        source="scikit-learn load_digits",
+        train="fd486993632846d867081525b38cc8da7522565d3118f73c8dd80058117bebbc",
+        test="b191b165634844b5858ae89996670410370a906e8fa88517bbb29c51788537c9",
+    ),
 )
 def read(root: Path) -> Raw:  # noqa: ARG001
     """All 1,797, 8 x 8 pixels, four fifths for training."""

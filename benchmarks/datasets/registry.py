@@ -15,6 +15,14 @@ from ...leaderboard.rows import BUDGETS
 from ..experiment import Experiment
 
 
+class DatasetError(RuntimeError):
+    """Data that cannot be used; the message says what was expected where."""
+
+
+class DatasetMissingError(DatasetError):
+    """Data that is not there and could not be downloaded."""
+
+
 @dataclass(frozen=True)
 class Raw:
     """Decoded arrays of both splits.
@@ -36,6 +44,26 @@ Read = Callable[[Path], Raw]
 
 
 @dataclass(frozen=True)
+class Published:
+    """A data set as it was published, known by SHA-256 whatever files it is read from.
+
+    Attributes:
+        source: what records call it.
+        train, test: of the images and labels of each split, see `data.sha256_of`.
+        images: of the training images in any order, see `data.sha256_in_any_order`; None: not told
+            from others when their order or labels differ.
+        first: how many test images, the first, `test` is of, and the test images that are used are
+            the first ones; None: of all, and they are used in a fixed random order.
+    """
+
+    source: str
+    train: str
+    test: str
+    images: str | None = None
+    first: int | None = None
+
+
+@dataclass(frozen=True)
 class DatasetEntry:
     """A dataset's facts, and how to read it.
 
@@ -45,7 +73,7 @@ class DatasetEntry:
         network: `f(channels, classes)` makes one untrained submodel, unless a defense brings its
             own; its input is (N, channels, 32, 32).
         experiments: its numbers, by budget.
-        sha256: of the published images and labels, see `Dataset`; None: nothing to compare with.
+        published: what its images and labels should be; None: nothing to compare with.
         eps_unit: in which its radii in Linf are written: 1 / 255 makes eps "8/255".
     """
 
@@ -55,7 +83,7 @@ class DatasetEntry:
     classes: int
     network: Callable[[int, int], nn.Module]
     experiments: Mapping[str, Experiment]
-    sha256: str | None = None
+    published: Published | None = None
     eps_unit: float = 1.0
 
     def standard_network(self) -> nn.Module:

@@ -1,19 +1,35 @@
 import gzip
+import io
+import pickle
 import shutil
 import struct
+import sys
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
+from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks import datasets
-from randomized_defense_bench.benchmarks.datasets import DATASETS, DatasetError, DatasetMissingError
+from randomized_defense_bench.benchmarks.datasets import (
+    DATASETS,
+    DatasetError,
+    DatasetMissingError,
+    Published,
+)
+from randomized_defense_bench.benchmarks.datasets.data import sha256_in_any_order, sha256_of
+from randomized_defense_bench.benchmarks.session import Options, Session
+from randomized_defense_bench.defenses.architectures import lenet5
 from torchvision.datasets import MNIST
 from torchvision.datasets.utils import extract_archive
 
-pytestmark = pytest.mark.filterwarnings("ignore:mnist under .* is not the published")
+pytestmark = pytest.mark.filterwarnings("ignore:.* is not the published data set")
 
 
 def load(name, root, train=None, test=None):
@@ -95,8 +111,10 @@ def test_known_data_are_known_by_their_pixels_and_others_are_said_to_be_others(
 ):
     """torchvision prefers `processed`, as its earlier versions left it, and does not check it."""
     write_mnist(tmp_path)
-    published = replace(DATASETS["mnist"], sha256=load("mnist", tmp_path).sha256)
-    monkeypatch.setitem(DATASETS._entries, "mnist", published)
+    data = load("mnist", tmp_path)
+    published = Published("torchvision MNIST", data.train_sha256, data.test_sha256)
+    entry = replace(DATASETS["mnist"], published=published)
+    monkeypatch.setitem(DATASETS._entries, "mnist", entry)
     assert load("mnist", tmp_path).source == "torchvision MNIST"
     (tmp_path / "MNIST" / "processed").mkdir()
     stale = torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10)
@@ -193,7 +211,7 @@ def test_an_image_file_is_read_as_it_is_shown_or_refused_by_name(
 @pytest.mark.parametrize(
     ("name", "mode", "channels", "source"),
     [
-        ("cifar10", "RGB", 3, "image folder (png)"),
+        ("cifar10", "RGB", 3, "not as published: image folder (png)"),
         ("mnist", "L", 1, "not as published: image folder (png)"),
     ],
 )
@@ -250,3 +268,194 @@ def test_a_truncated_file_is_corrupt_not_missing(tmp_path, offline):
     with pytest.raises(DatasetError, match="mnist under .* is corrupt") as caught:
         load("mnist", tmp_path)
     assert not isinstance(caught.value, DatasetMissingError)
+
+
+def made_up(count, generator):
+    """Random images of CIFAR-10's shape, of ten classes in random order."""
+    images = generator.integers(0, 256, (count, 32, 32, 3), np.uint8)
+    return images, generator.permutation(np.arange(count) % 10)
+
+
+GENERATOR = np.random.default_rng(0)
+TRAIN, TEST = made_up(60, GENERATOR), made_up(60, GENERATOR)
+FIRST = TEST[0][:50], TEST[1][:50]
+
+
+def write_batches(root, train, test):
+    """As torchvision keeps them."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    parts = zip(*(np.array_split(array, 5) for array in train), strict=True)
+    files = {f"data_batch_{k}": part for k, part in enumerate(parts, start=1)}
+    for name, (images, labels) in {**files, "test_batch": test}.items():
+        data = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+        (folder / name).write_bytes(pickle.dumps({"data": data, "labels": labels.tolist()}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [*"abcdefghij"]}))
+
+
+def write_parquet(root, train, test, clone="cifar10"):
+    """As Hugging Face's repository has them."""
+    folder = root / clone / "plain_text"
+    folder.mkdir(parents=True)
+    for split, (images, labels), shards in (("train", train, 2), ("test", test, 1)):
+        rows = [{"bytes": png(image), "path": None} for image in images]
+        kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+        table = pyarrow.table({"img": pyarrow.array(rows, kind), "label": labels})
+        for k, of in enumerate(np.array_split(np.arange(len(rows)), shards)):
+            path = folder / f"{split}-{k:05d}-of-{shards:05d}.parquet"
+            parquet.write_table(table.take(of), path)
+
+
+def png(image):
+    Image.fromarray(image).save(file := io.BytesIO(), "png")
+    return file.getvalue()
+
+
+def write_images(root, train, test, name="{place}"):
+    """A folder a class, files named by their place in the split."""
+    for split, (images, labels) in (("train", train), ("test", test)):
+        for place, (image, label) in enumerate(zip(images, labels, strict=True)):
+            folder = root / "cifar10" / split / "abcdefghij"[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name.format(place=place)}.png").write_bytes(png(image))
+
+
+WRITERS = [write_batches, write_parquet, partial(write_parquet, clone="."), write_images]
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """The made-up images are CIFAR-10; its hash is known of the first test images."""
+    known = Published(
+        source="torchvision CIFAR10",
+        train=sha256_of(*TRAIN),
+        test=sha256_of(*FIRST),
+        images=sha256_in_any_order(TRAIN[0]),
+        first=len(FIRST[0]),
+    )
+    entry = replace(DATASETS["cifar10"], published=known)
+    monkeypatch.setitem(DATASETS._entries, "cifar10", entry)
+    # torchvision knows the MD5 of the real files.
+    monkeypatch.setattr(
+        "torchvision.datasets.cifar.check_integrity", lambda path, md5: Path(path).exists()
+    )
+    return entry
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_equal_pixels_are_equal_data_whatever_files_hold_them(tmp_path, published, write):
+    write(tmp_path, TRAIN, TEST)
+    data = load("cifar10", tmp_path, 20, 7)
+    assert data.source == "torchvision CIFAR10, first 7 test images"
+    assert data.sha256 == sha256_of(*TRAIN, TEST[0][:7], TEST[1][:7])
+    assert (data.train_sha256, data.test_sha256) == (sha256_of(*TRAIN), sha256_of(*FIRST))
+    # Of the training images a random subset.
+    order = datasets.data._subset(np.arange(60), TRAIN[1], 20, "train")[0]
+    for tensor, images in ((data.train_images, TRAIN[0][order]), (data.test_images, TEST[0][:7])):
+        assert torch.equal(tensor, torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+    assert data.train_labels.tolist() == TRAIN[1][order].tolist()
+    assert data.test_labels.tolist() == TEST[1][:7].tolist()
+
+
+def test_a_measurement_on_the_first_test_images_is_the_same_record(
+    tmp_path, published, monkeypatch
+):
+    """One has all test images, one only the first; the population is trained once."""
+    write_parquet(tmp_path / "all", TRAIN, TEST)
+    write_images(tmp_path / "first", TRAIN, FIRST)
+    budgets = DATASETS["digits"].experiments
+    prepared, measured = [], []
+    for run, (root, images) in enumerate([("all", None), ("all", 30), ("first", 30)]):
+        smoke = replace(budgets["smoke"], test_images=images)
+        small = replace(published, network=lenet5, experiments={**budgets, "smoke": smoke})
+        monkeypatch.setitem(DATASETS._entries, "cifar10", small)
+        folders = {name: tmp_path / name for name in ("store", "results")}
+        session = Session(
+            Options(budget="smoke", run=str(run), data_root=tmp_path / root, **folders)
+        )
+        prepared.append(session.prepare("cifar10", "single"))
+        measured.append(session.measure(prepared[-1], "fgsm", ThreatModel("Linf", 0.25)))
+    assert [one.trained for one in prepared] == [True, False, False]
+    assert [reused for _, reused in measured] == [False, False, True]
+    assert [record.case.images for record, _ in measured] == [60, 30, 30]
+
+
+def rewrite(change):
+    """A function that changes a parquet file's table."""
+
+    def spoil(path):
+        with parquet.ParquetFile(path) as file:
+            table = change(file.read())
+        parquet.write_table(table, path)
+
+    return spoil
+
+
+def mislabelled(table):
+    return table.set_column(1, "label", pyarrow.array(np.roll(table["label"].to_numpy(), 1)))
+
+
+def with_a_broken_image(table):
+    rows = table.to_pylist()
+    rows[3]["img"]["bytes"] = rows[3]["img"]["bytes"][:60]
+    return pyarrow.Table.from_pylist(rows, table.schema)
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "words"),
+    [
+        ("train-00001-of-00002", Path.unlink, "train-00001-of-00002.parquet is missing"),
+        ("test-00000-of-00001", Path.unlink, "test-00000-of-00001.parquet is missing"),
+        (
+            "train-00000-of-00002",
+            lambda path: shutil.copy(path, path.with_name("train-00000-of-00001.parquet")),
+            "train-00000-of-00001.parquet is not expected beside train-00001-of-00002.parquet",
+        ),
+        (
+            "test-00000-of-00001",
+            lambda path: path.write_bytes(path.read_bytes()[:5000]),
+            "test-00000-of-00001.parquet is damaged",
+        ),
+        (
+            "train-00000-of-00002",
+            rewrite(lambda table: table.rename_columns(["image", "fine_label"])),
+            r"has the columns image \(struct.*\), fine_label \(int64\); expected img \(struct.*"
+            r"\), label \(int64\)",
+        ),
+        ("test-00000-of-00001", rewrite(with_a_broken_image), "parquet, row 3 cannot be read"),
+        (
+            "train-00000-of-00002",
+            rewrite(lambda table: table.take([*range(30)][::-1])),
+            "reordered or mislabelled in the training split",
+        ),
+        (
+            "train-00001-of-00002",
+            rewrite(lambda table: table.slice(1)),
+            "images missing, .* in the training split",
+        ),
+        ("test-00000-of-00001", rewrite(mislabelled), "mislabelled in the test split"),
+    ],
+)
+def test_damaged_parquet_files_are_one_clear_error(tmp_path, published, file, spoil, words):
+    write_parquet(tmp_path, TRAIN, TEST)
+    spoil(tmp_path / "cifar10" / "plain_text" / f"{file}.parquet")
+    with pytest.raises(DatasetError, match=words) as caught:
+        load("cifar10", tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not isinstance(caught.value, DatasetMissingError)
+
+
+def test_published_images_in_the_order_of_their_classes_are_refused_with_the_cure(
+    tmp_path, published
+):
+    write_images(tmp_path, TRAIN, TEST, name="image-{place}-of-60")
+    words = "reordered .* in the training and test split; .* their place in it, such as 00017.png"
+    with pytest.raises(DatasetError, match=words):
+        load("cifar10", tmp_path)
+
+
+def test_without_pyarrow_parquet_files_say_what_to_install(tmp_path, monkeypatch):
+    write_parquet(tmp_path, TRAIN, TEST)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(DatasetError, match=r"of-00002.parquet is read with pyarrow .*pip install"):
+        load("cifar10", tmp_path)
