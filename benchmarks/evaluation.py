@@ -12,6 +12,7 @@ from torch import Tensor
 from ..attacks import ThreatModel
 from ..attacks.registry import check_name
 from ..defenses import Population
+from ..defenses.description import description
 from ..defenses.surrogate import Plan
 from ..leaderboard import metrics
 from ..leaderboard.records import Protocol, Record
@@ -20,7 +21,7 @@ from .datasets import DATASETS, experiment
 from .experiment import Experiment, Parameters, attack_numbers
 from .measure import measure
 from .preflight import check_images, check_radius, preflight
-from .store import digest_of, weights_sha256
+from .store import digest_of
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def subject_of(
     check_images(images, labels)
     check_radius(threat_model, images)
     images, labels = _usable(population, images), _followed(labels)
+    # As they come: what they hold may be another after every pass.
+    code = description(population)
     found = preflight(
         population,
         images,
@@ -94,7 +97,7 @@ def subject_of(
         random=own if population.random else exact,
         reference="",
         claim=None,
-        population_sha256=weights_sha256(population),
+        population_sha256=digest_of(population.state_dict(), {"code": code}),
         training_seconds=0.0,
         findings=found.findings,
     )

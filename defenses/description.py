@@ -42,7 +42,7 @@ def _described(value: object, seen: set[int], package: str | None = None) -> Ite
     elif isinstance(value, (Tensor, np.ndarray)):
         with suppress(RuntimeError, TypeError):
             flat = torch.as_tensor(value).detach().cpu().flatten()
-            yield f"{value.shape} {sha256(flat.view(torch.uint8).numpy()).hexdigest()}"
+            yield f"{value.shape} {sha256(flat.view(torch.uint8).numpy().data).hexdigest()}"
     elif isinstance(value, (tuple, list, Mapping)):
         yield type(value).__name__
         if isinstance(value, Mapping):
