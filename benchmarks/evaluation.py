@@ -64,6 +64,11 @@ def subject_of(
         )
     if not isinstance(population, Population):
         raise TypeError(f"expected a Population(modules), got {type(population).__name__}")
+    # What fastai and torchvision add to tensors is left behind.
+    images, labels = (
+        tensor.as_subclass(Tensor) if isinstance(tensor, Tensor) else tensor
+        for tensor in (images, labels)
+    )
     for what, word in (("dataset", dataset), ("name", name)):
         check_name(what, word)
     check_images(images, labels)
