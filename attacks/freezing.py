@@ -27,13 +27,13 @@ def _version(value: float | Tensor) -> int:
     return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
 
 
-def changed(before: Held, model: nn.Module) -> list[str]:
-    """What is another now, such as `LIF.membrane`."""
+def changed(before: Held, model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """What is another now than it was, such as a membrane, by part and name."""
     none: tuple[object, int] = (None, 0)
     return [
-        f"{type(part).__name__}.{name}"
-        for (part, name), (value, version) in held(model).items()
-        for old, then in [before.get((part, name), none)]
+        key
+        for key, (value, version) in held(model).items()
+        for old, then in [before.get(key, none)]
         if value is not old or version != then
     ]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..attacks import ThreatModel
+from ..attacks.freezing import changed, held
 from ..attacks.registry import check_name
 from ..defenses import Population
 from ..defenses.description import description
@@ -74,8 +75,7 @@ def subject_of(
     check_images(images, labels)
     check_radius(threat_model, images)
     images, labels = _usable(population, images), _followed(labels)
-    # As they come: what they hold may be another after every pass.
-    code = description(population)
+    before = held(population)
     found = preflight(
         population,
         images,
@@ -84,6 +84,8 @@ def subject_of(
         plan=plan,
         expected=DATASETS[dataset].classes if dataset in DATASETS else None,
     )
+    # What is another after every pass, such as what a network counts, is no setting.
+    code = description(population.submodels, changed(before, population))
     one = len(population) == 1
     own = "the network's own" if one else "which network answers, and the network's own"
     exact = "nothing" if one else "which network answers"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dis import get_instructions
 from functools import partial
@@ -21,17 +21,20 @@ _COMMON = vars(nn.Module()).keys()
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
-def description(network: nn.Module) -> str:
+def description(network: nn.Module, but: Iterable[tuple[nn.Module, str]] = ()) -> str:
     """Equal for networks that differ in their weights alone, as far as Python can tell.
 
     Of every part: its class, the numbers, words and tensors that it holds, and its shapes. Of code
     that is not torch's: its instructions, with the constants, functions and classes of the same
     package that these name; of other packages the name.
+
+    Args:
+        but: parts and names of what they hold that does not count.
     """
-    return "\n".join(_described(network, set()))
+    return "\n".join(_described(network, {(id(part), name) for part, name in but}))
 
 
-def _described(value: object, seen: set[int], package: str | None = None) -> Iterator[str]:
+def _described(value: object, seen: set[object], package: str | None = None) -> Iterator[str]:
     """Lines for any value; of functions and classes of another `package`, if given, the name."""
     if isinstance(value, MethodType):
         value = value.__func__
@@ -53,7 +56,7 @@ def _described(value: object, seen: set[int], package: str | None = None) -> Ite
                 yield from _described(part, seen, package)
     elif isinstance(value, nn.Module):
         seen.add(id(value))
-        yield from _described(_of_network(value), seen)
+        yield from _described(_of_network(value, seen), seen)
     elif isinstance(value, partial):
         yield from _described((value.func, value.args, value.keywords), seen, package)
     elif isinstance(value, (FunctionType, type)):
@@ -67,7 +70,7 @@ def _described(value: object, seen: set[int], package: str | None = None) -> Ite
         yield str(getattr(value, "__name__", type(value).__name__))
 
 
-def _of_network(network: nn.Module) -> tuple[object, ...]:
+def _of_network(network: nn.Module, seen: set[object]) -> tuple[object, ...]:
     """A module's class, its code where no class holds it, and all that it holds but weights."""
     generated = isinstance(network, (fx.GraphModule, torch.jit.ScriptModule))
     code = getattr(network, "code", "") if generated else ""
@@ -75,12 +78,16 @@ def _of_network(network: nn.Module) -> tuple[object, ...]:
     tensors.update(network.named_parameters(recurse=False))
     shapes = [(name, () if is_lazy(one) else tuple(one.shape)) for name, one in tensors.items()]
     apart = getattr(network, "_non_persistent_buffers_set", ())
-    unsaved = tuple(one for name, one in tensors.items() if name in apart)
+    unsaved = [pair for pair in tensors.items() if pair[0] in apart]
     # A compiled network notes where in memory it is.
     own = () if type(network).__module__.startswith("torch._") else vars(network).items()
-    settings = tuple(pair for pair in own if pair[0] not in _COMMON)
+    settings = tuple(
+        pair
+        for pair in (*unsaved, *own)
+        if pair[0] not in _COMMON and (id(network), pair[0]) not in seen
+    )
     hooks = [hook for kind in _HOOKS for hook in getattr(network, kind, {}).values()]
-    return type(network), code, shapes, unsaved, settings, hooks, dict(network.named_children())
+    return type(network), code, shapes, settings, hooks, dict(network.named_children())
 
 
 def _of_class(kind: type) -> Iterator[object]:
