@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import warnings
 from weakref import WeakKeyDictionary
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .freezing import changed, held
 from .seeding import global_seed
 
 # Images in one pass beyond which more at once are no faster: by device, else the last.
@@ -34,16 +36,20 @@ def _draws_together(member: nn.Module, image: Tensor) -> bool:
 
     It does where all that it draws comes from torch's global generators, as tensors: what Python or
     NumPy drew would be the same for all blocks. That moves their global generators; one that the
-    network keeps gives another answer under the same seed.
+    network keeps gives another answer under the same seed. A copy is tried, and must keep nothing
+    of a pass: a tensor of a vectorized one is of no use after it.
     """
     if member not in _together:
         blocks = image.detach().expand(4, *image.shape[1:])
-        draw = torch.vmap(member, randomness="different")
         try:
+            tried = copy.deepcopy(member)
+            draw = torch.vmap(tried, randomness="different")
             with torch.no_grad(), warnings.catch_warnings():
                 # vmap warns where it loops.
                 warnings.simplefilter("error")
-                passes = []
+                with global_seed(0, image.device):
+                    tried(image[0])
+                passes, kept = [], held(tried)
                 for _ in range(PASSES):
                     with global_seed(0, image.device):
                         before = _others()
@@ -52,7 +58,7 @@ def _draws_together(member: nn.Module, image: Tensor) -> bool:
             first = passes[0]
             fresh = not torch.equal(first, first[:1].expand_as(first))
             alike = all(torch.equal(first, other) for other in passes)
-            _together[member] = untouched and fresh and alike
+            _together[member] = untouched and fresh and alike and not changed(kept, tried)
         except Exception:  # It runs code that was not written for it, and may raise anything.
             _together[member] = False
     return _together[member]

@@ -8,6 +8,54 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+Held = dict[tuple[nn.Module, str], tuple[object, int]]
+
+
+def held(model: nn.Module) -> Held:
+    """The numbers and tensors that parts hold beside weights, by part and name, with versions."""
+    return {
+        (part, name): (value, _version(value))
+        for part in model.modules()
+        for name, value in [*vars(part).items(), *part.named_buffers(recurse=False)]
+        if isinstance(value, (int, float, Tensor))
+    }
+
+
+def _version(value: float | Tensor) -> int:
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
+
+
+def changed(before: Held, model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """What is another now than it was, such as a membrane, by part and name."""
+    none: tuple[object, int] = (None, 0)
+    return [
+        key
+        for key, (value, version) in held(model).items()
+        for old, then in [before.get(key, none)]
+        if value is not old or version != then
+    ]
+
+
+@contextmanager
+def on_trial(model: nn.Module) -> Iterator[None]:
+    """Weights and their gradients as they were after, and after an error all that is `held`."""
+    weights = [(w, w.detach().clone(), w.grad) for w in model.parameters() if not is_lazy(w)]
+    before = held(model)
+    try:
+        yield
+    except BaseException:
+        for (part, name), (value, _) in before.items():
+            if name in vars(part):
+                vars(part)[name] = value
+        raise
+    finally:
+        for weight, value, gradient in weights:
+            if not torch.equal(weight, value):
+                with torch.no_grad():
+                    weight.copy_(value)
+            weight.grad = gradient
 
 
 @contextmanager
@@ -21,7 +69,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
     """
     # Scripted code that was frozen has no mode.
     modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
-    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    trainable = {weight: weight.requires_grad for weight in model.parameters()}
     counted: list[tuple[Tensor, int, Tensor]] = []
     # Whatever is compiled has imported it; importing it here would take seconds.
     compiled = "torch._dynamo" in sys.modules
@@ -39,8 +87,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-        for weight in trainable:
-            weight.requires_grad_(True)
+        for weight, wanted in trainable.items():
+            weight.requires_grad_(wanted)
         with torch.no_grad():
             for buffer, version, value in counted:
                 if buffer._version != version:

@@ -67,7 +67,7 @@ def pgd(
 
 
 for _loss in LOSSES:
-    register_search(f"pgd-{_loss}", kind="population", swept=_loss == "clipped-margin")(
+    register_search(f"pgd-{_loss}", kind="population", version=1, swept=_loss == "clipped-margin")(
         partial(pgd, loss=_loss)
     )
 
@@ -84,19 +84,19 @@ def apgd(problem: Problem, incumbent: Incumbent, *, steps: int, targets: int) ->
     targeted(problem, incumbent, steps=steps, targets=targets)
 
 
-@register_search("arc", kind="population")
+@register_search("arc", kind="population", version=1)
 def run_arc(problem: Problem, incumbent: Incumbent, *, steps: int, candidates: int) -> None:
     """ARC (Dbouk and Shanbhag, ICML 2022) from a random start."""
     arc.arc(problem, incumbent, steps=steps, candidates=candidates)
 
 
-@register_search("square-population", kind="queries")
+@register_search("square-population", kind="queries", version=1)
 def square_population(problem: Problem, incumbent: Incumbent, *, queries: int) -> None:
     """Square attack on the exact mean margin: queries, no gradients."""
     square.square_population(problem, incumbent, queries=queries)
 
 
-@register_search("square-oracle", kind="queries")
+@register_search("square-oracle", kind="queries", version=1)
 def square_oracle(problem: Problem, _: Incumbent, *, queries: int) -> Tensor:
     """Square attack on the deployed model: an outsider whose every query draws afresh."""
     return square.square_oracle(problem, queries=queries)

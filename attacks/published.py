@@ -49,13 +49,13 @@ def _reachable_step(parameters: Mapping[str, Any], threat_model: ThreatModel) ->
     return {**parameters, "step_size": step_size if eps else parameters["step_size"]}
 
 
-@register_attack("none", kind="control", norms=("Linf", "L2"))
+@register_attack("none", kind="control", norms=("Linf", "L2"), version=1)
 def none(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel) -> Tensor:
     """Clean images."""
     return images
 
 
-@register_attack("noise", kind="control", norms=("Linf", "L2"))
+@register_attack("noise", kind="control", norms=("Linf", "L2"), version=1)
 def noise(model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel) -> Tensor:
     """A random corner of the ball: what every attack must beat."""
     signs = torch.rand_like(images).sub(0.5).sign()

@@ -7,7 +7,9 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.metadata import entry_points
 from typing import Any, Generic, Literal, TypeVar
 
@@ -82,6 +84,16 @@ class Registry(Generic[Entry]):
                 warnings.warn(f"{self.kind} plug-in {plugin.value!r} failed: {error}", stacklevel=2)
 
 
+def version_of(*functions: Callable[..., object] | None) -> str:
+    """What tells code without a version of its own: a hash of the files that hold functions."""
+    digest = sha256()
+    for function in filter(None, functions):
+        function = getattr(function, "func", function)  # of a partial one
+        with suppress(OSError, TypeError):  # It was compiled from elsewhere than a file or a cell.
+            digest.update("".join(inspect.findsource(inspect.unwrap(function))[0]).encode())
+    return digest.hexdigest()[:12]
+
+
 def keyword_defaults(function: Callable[..., object]) -> dict[str, Any]:
     """The defaults of a function's arguments, by name."""
     arguments = inspect.signature(function).parameters.values()
@@ -114,7 +126,8 @@ class Attack:
             bfloat16, and one that answers each image of the batch with another submodel.
         effective: from its keyword arguments and a threat model to those that really run; None: as
             they are.
-        version: raised when a change of the code changes results; part of a record's key.
+        version: raised when a change of the code changes results; part of a record's key. Without
+            one, every change of the file counts.
         swept: its curve against eps is measured.
         protocols: beside the draw, those that it is measured under.
         doubles: its parameters that the protocol "doubled" doubles.
@@ -126,7 +139,7 @@ class Attack:
     surrogate: Surrogate | None = None
     norms: tuple[str, ...] = ("Linf",)
     gradient_only: bool = False
-    version: int = 1
+    version: int | str = ""
     effective: Effective | None = None
     swept: bool = False
     protocols: tuple[Protocol, ...] = ()
@@ -135,6 +148,7 @@ class Attack:
     def __post_init__(self) -> None:
         default = "submodel" if self.kind in ("authors", "control") else "population"
         object.__setattr__(self, "surrogate", self.surrogate or default)
+        object.__setattr__(self, "version", self.version or version_of(self.function))
 
     def parameters(
         self, overrides: Mapping[str, Any], threat_model: ThreatModel | None = None

@@ -28,7 +28,7 @@ class Subject:
         defense_parameters: what the population was made with, the recipe included.
         random, reference: see `defenses.registry.Defense`.
         claim: the attacks by which the defense's authors measure it; None: all of kind "authors".
-        population_sha256: of its weights.
+        population_sha256: of its weights; see `Record`.
         training_seconds: excluding a population that it started from.
         findings: what was odd before anything was spent; None: nothing was looked at.
     """
@@ -42,7 +42,7 @@ class Subject:
     classes: int
     eps_unit: float
     defense: str
-    defense_version: int
+    defense_version: int | str
     defense_parameters: Mapping[str, Any]
     random: str
     reference: str

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from ..attacks import ThreatModel
+from ..attacks.freezing import changed, held
 from ..attacks.registry import check_name
 from ..defenses import Population
+from ..defenses.description import description
 from ..defenses.surrogate import Plan
 from ..leaderboard import metrics
 from ..leaderboard.records import Protocol, Record
@@ -20,7 +22,7 @@ from .datasets import DATASETS, experiment
 from .experiment import Experiment, Parameters, attack_numbers
 from .measure import measure
 from .preflight import check_images, check_radius, preflight
-from .store import digest_of, weights_sha256
+from .store import digest_of
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,17 @@ def subject_of(
         )
     if not isinstance(population, Population):
         raise TypeError(f"expected a Population(modules), got {type(population).__name__}")
+    # What fastai and torchvision add to tensors is left behind.
+    images, labels = (
+        tensor.as_subclass(Tensor) if isinstance(tensor, Tensor) else tensor
+        for tensor in (images, labels)
+    )
     for what, word in (("dataset", dataset), ("name", name)):
         check_name(what, word)
     check_images(images, labels)
     check_radius(threat_model, images)
     images, labels = _usable(population, images), _followed(labels)
+    before = held(population)
     found = preflight(
         population,
         images,
@@ -76,6 +84,8 @@ def subject_of(
         plan=plan,
         expected=DATASETS[dataset].classes if dataset in DATASETS else None,
     )
+    # What is another after every pass, such as what a network counts, is no setting.
+    code = description(population.submodels, changed(before, population))
     one = len(population) == 1
     own = "the network's own" if one else "which network answers, and the network's own"
     exact = "nothing" if one else "which network answers"
@@ -94,7 +104,7 @@ def subject_of(
         random=own if population.random else exact,
         reference="",
         claim=None,
-        population_sha256=weights_sha256(population),
+        population_sha256=digest_of(population.state_dict(), {"code": code}),
         training_seconds=0.0,
         findings=found.findings,
     )

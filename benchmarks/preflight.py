@@ -19,7 +19,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from ..attacks.freezing import frozen
+from ..attacks.freezing import changed, frozen, held, on_trial
 from ..attacks.seeding import derive_seed, generator, global_seed
 from ..attacks.threat_model import TOLERANCE, ThreatModel
 from ..defenses import Population
@@ -33,6 +33,8 @@ from .tuning import fastest_plan
 ROUNDING = 1e-3
 # The same in other batches, where one rounding may turn a quantized number into the next.
 OTHER = 0.1
+# Images at which gradients are looked at.
+PROBED = 16
 # Draws may be alike by chance: of a coin that comes up once in ten passes, one in 25 times.
 PASSES = 32
 
@@ -114,7 +116,7 @@ def preflight(
                     again = torch.cat([member(batch).detach() for batch in parts]).flip(0)
                     if not _alike(passes[0], again, OTHER):
                         raise ValueError(_batch_decides(whose))
-            cause = _without_gradient(member, images[:2])
+            cause, zero = _without_gradient(member, images[:PROBED])
         logits = torch.stack(passes)
         finite = logits.isfinite().all(-1)
         # A class that no label names, where there is no answer.
@@ -123,11 +125,26 @@ def preflight(
             raise ValueError(f"{whose} returns no finite logits: look for NaN in its weights")
         if not finite.all():
             odd["does not return finite logits for some images, which count as wrong"] += [whose]
-        if logits.min() >= 0 and (logits.double().sum(-1) - 1).abs().max() < 0.01:
+        squashed = logits.min() >= 0 and (logits.double().sum(-1) - 1).abs().max() < 0.01
+        if squashed:
             odd["returns probabilities, which hide gradients: return logits"] += [whose]
         if cause:
             blind.append(number)
             odd[f"has no gradient ({cause}): attacks by gradients stand still"] += [whose]
+        elif zero > 0.9 and not squashed:
+            odd[
+                f"has a gradient of zero at {zero:.0%} of images, as rounding has: attacks by "
+                "gradients stand still; let gradients pass straight through it"
+            ] += [whose]
+        if hooked := [
+            f"{name or 'itself'} ({type(part).__name__})"
+            for name, part in member.named_modules()
+            if getattr(part, "_backward_hooks", 0) or getattr(part, "_backward_pre_hooks", 0)
+        ]:
+            odd[
+                f"has backward hooks on {', '.join(hooked[:3])}, which may change the gradients "
+                "that attacks follow: remove() them"
+            ] += [whose]
     findings = [
         f"{whose[0]}{f', as {len(whose) - 1} more,' * (len(whose) > 1)} {what}"
         for what, whose in odd.items()
@@ -194,7 +211,8 @@ def check_answers(
     Raises:
         ValueError: a member that fails, changes its images or was made in inference mode; logits
             that are not floats of shape (N, K), the same K for all; labels that are not below K;
-            answers that depend on the rest of the batch; randomness that `draws` denies.
+            answers that depend on the rest of the batch, or on passes before; weights that change
+            meanwhile; randomness that `draws` denies.
     """
     if any(one.is_inference() for one in (*population.parameters(), *population.buffers())):
         raise ValueError("a submodel was made in torch.inference_mode: build it outside of it")
@@ -204,34 +222,10 @@ def check_answers(
     random, classes = [], set()
     with frozen(population):
         for number, member in enumerate(population.submodels):
-            whose = _name(number, member)
-            ask = _asked(whose, member)
-            versions = [buffer._version for buffer in member.buffers()]
-            first = ask(probe, 0)
-            classes.add(first.shape[1])
-            kept = {
-                type(part).__name__ for part in member.modules() if getattr(part, "training", False)
-            }
-            hint = f" ({', '.join(sorted(kept))} in training mode)" if kept else ""
-            # The first numbers of neighbouring seeds are alike themselves.
-            seeds = (derive_seed(0, "preflight", number) for number in range(1, PASSES))
-            varies = any(not _alike(first, ask(probe, seed)) for seed in seeds)
-            if varies and not population.random:
-                if [buffer._version for buffer in member.buffers()] != versions:
-                    hint += ", and changes its buffers, as observers of quantization do"
-                raise ValueError(
-                    f"{whose} gives another answer in every pass{hint}: it is random in itself, "
-                    "and needs draws=16, say, over which expectations are taken"
-                )
-            random += [whose] if varies else []
-            # Of one that keeps a generator of its own, two passes cannot be compared.
-            same = _alike(first, ask(probe, 0))
-            elsewhere = (ask(some, 0)[-1:] for some in (probe[:1], probe.flip(0)))
-            rounding = ROUNDING if varies else OTHER
-            if (same and not _alike(first[:1], ask(other, 0)[:1], rounding)) or (
-                not varies and not all(_alike(first[:1], one, OTHER) for one in elsewhere)
-            ):
-                raise ValueError(_batch_decides(whose, hint))
+            with on_trial(member):
+                count, varies = _looked_at(number, member, probe, other, drawn=population.random)
+            classes.add(count)
+            random += [number] if varies else []
     if len(classes) > 1:
         raise ValueError(f"submodels must have the same classes, got {sorted(classes)}")
     (count,) = classes
@@ -248,6 +242,49 @@ def check_answers(
             "(for dropout that stays on: net.eval(); net.dropout.train()); use draws=1"
         )
     return count
+
+
+def _looked_at(
+    number: int, member: nn.Module, probe: Tensor, other: Tensor, *, drawn: bool
+) -> tuple[int, bool]:
+    """K of a member, and whether it is random; `drawn`: it may be. See `check_answers`."""
+    whose = _name(number, member)
+    ask = _asked(whose, member)
+    weights, before = [weight._version for weight in member.parameters()], held(member)
+    first = ask(probe, 0)
+    kept = {type(part).__name__ for part in member.modules() if getattr(part, "training", False)}
+    hint = f" ({', '.join(sorted(kept))} in training mode)" if kept else ""
+    # The first numbers of neighbouring seeds are alike themselves.
+    others = [ask(probe, derive_seed(0, "preflight", seed)) for seed in range(1, PASSES)]
+    same = _alike(first, ask(probe, 0))
+    if [weight._version for weight in member.parameters()] != weights:
+        raise ValueError(
+            f"{whose} changes its weights as it answers, so that answers depend on those before: "
+            "adapt it beforehand, or let it change a copy (torch.func.functional_call)"
+        )
+    if not same and (state := changed(before, member)):
+        names = ", ".join(f"{type(part).__name__}.{name}" for part, name in state[:3])
+        raise ValueError(
+            f"{whose} keeps state from pass to pass ({names}), so that answers depend on those "
+            "before: reset it at the start of forward"
+        )
+    varies = not all(_alike(first, one) for one in others)
+    if not varies and sum(not torch.equal(first, one) for one in others) > PASSES // 8:
+        # What is drawn is the same to the last bit under one seed; what a device rounds is not.
+        varies = all(torch.equal(first, ask(probe, 0)) for _ in others)
+    if varies and not drawn:
+        raise ValueError(
+            f"{whose} gives another answer in every pass{hint}: it is random in itself, "
+            "and needs draws=16, say, over which expectations are taken"
+        )
+    elsewhere = (ask(some, 0)[-1:] for some in (probe[:1], probe.flip(0)))
+    rounding = ROUNDING if varies else OTHER
+    # Of one that keeps a generator of its own, two passes cannot be compared.
+    if (same and not _alike(first[:1], ask(other, 0)[:1], rounding)) or (
+        not varies and not all(_alike(first[:1], one, OTHER) for one in elsewhere)
+    ):
+        raise ValueError(_batch_decides(whose, hint))
+    return first.shape[1], varies
 
 
 def _batch_decides(whose: str, hint: str = "") -> str:
@@ -271,9 +308,19 @@ def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
             with global_seed(seed, images.device):
                 logits = member(given)
         except Exception as error:
+            said = str(error).partition("\n")[0]
+            own = [pair for part in member.modules() for pair in vars(part).items()]
+            tensors = [name for name, value in own if isinstance(value, Tensor)]
+            if "does not require grad" in said:
+                raise ValueError(
+                    f"{whose} differentiates as it answers, where weights are held fixed and "
+                    "gradients off: adapt it beforehand, and wrap the rest in torch.enable_grad()"
+                ) from error
+            if "size of tensor" in said and tensors:
+                said += f"; if {', '.join(tensors[:3])} is of an earlier pass, reset it in forward"
             raise ValueError(
                 f"{whose} fails on images {tuple(images.shape)} {images.dtype} on "
-                f"{images.device}: {str(error).partition(chr(10))[0]}"
+                f"{images.device}: {said}"
             ) from error
         if given._version or not torch.equal(given, images):
             raise ValueError(f"{whose} changes the images it is given; let it work on a copy")
@@ -297,12 +344,15 @@ def _alike(first: Tensor, second: Tensor, rounding: float = ROUNDING) -> bool:
     return torch.allclose(first, second, rtol=rounding, atol=rounding * spread, equal_nan=True)
 
 
-def _without_gradient(member: nn.Module, images: Tensor) -> str:
-    """Why logits cannot be differentiated in images; empty: they can."""
+def _without_gradient(member: nn.Module, images: Tensor) -> tuple[str, float]:
+    """Why logits cannot be differentiated in images, or "", and the share with a gradient of 0."""
     leaf = images.clone().requires_grad_()
     try:
         with torch.enable_grad():
-            torch.autograd.grad(member(leaf).sum(), leaf)
+            logits = member(leaf)
+            # Any sum but the plain one, which is 1 of probabilities.
+            order = torch.arange(1, 1 + logits.shape[1]).to(logits)
+            (gradient,) = torch.autograd.grad((logits * order).sum(), leaf)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -311,8 +361,8 @@ def _without_gradient(member: nn.Module, images: Tensor) -> str:
                 "a submodel recomputes activations where gradients of images cannot be had: "
                 "checkpoint(..., use_reentrant=False)"
             ) from error
-        return str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
-    return ""
+        return str(error).partition("\n")[0].partition(". ")[0].rstrip("."), 0.0
+    return "", (gradient == 0).flatten(1).all(1).float().mean().item()
 
 
 def _labels_in_doubt(

@@ -263,8 +263,8 @@ def _refuse_namesakes(subject: Subject, kept: Iterable[Record]) -> None:
         same = (record.case.dataset, record.case.defense) == (subject.dataset, subject.defense)
         if same and record.population_sha256 != subject.population_sha256:
             raise ValueError(
-                f"the results hold records of another network called {subject.defense!r}: choose "
-                "another name, or folder"
+                f"the results hold records of another network called {subject.defense!r} (weights, "
+                "code or settings differ): choose another name, or folder"
             )
 
 

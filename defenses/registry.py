@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from ..attacks.registry import Registry, keyword_defaults
+from ..attacks.registry import Registry, keyword_defaults, version_of
 from .population import Population
 from .training import Task
 
@@ -52,6 +52,7 @@ class Defense:
         claim: the attacks by which its authors measure it; None: all of kind "authors" that attack
             one draw.
         version: raised when a change of the code changes results; part of a population's key.
+            Without one, every change of the file counts.
     """
 
     name: str
@@ -65,7 +66,11 @@ class Defense:
     random: str = "which network answers"
     reference: str = ""
     claim: tuple[str, ...] | None = None
-    version: int = 1
+    version: int | str = ""
+
+    def __post_init__(self) -> None:
+        version = self.version or version_of(self.train, self.load, self.build)
+        object.__setattr__(self, "version", version)
 
     def parameters(self, overrides: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments it is called with: its own defaults, then the overrides."""

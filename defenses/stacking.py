@@ -18,6 +18,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .description import description
+
 # What last bits depend on beside torch and the machine: raise it with every change to them.
 ARITHMETIC = "3"
 # Layers that treat every channel by itself.
@@ -369,8 +371,7 @@ def _traced(submodels: Sequence[nn.Module]) -> _Trace | None:
     first = submodels[0]
     if not all(_known(module) for submodel in submodels for module in submodel.modules()):
         return None
-    # Of known code, what is printed is all that a forward pass depends on.
-    if len({repr(submodel) for submodel in submodels}) > 1:
+    if len({description(submodel) for submodel in submodels}) > 1:
         return None
     try:
         graph = fx.Tracer().trace(first)

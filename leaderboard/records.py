@@ -64,13 +64,13 @@ class Case:
     images: Count
     classes: Count
     defense: Name
-    defense_version: int
+    defense_version: int | Name
     defense_parameters: Mapping[str, Any]
     submodels: Count
     draws: Count = 1
     probabilities: tuple[float, ...] | None = None
     attack: Name
-    attack_version: int
+    attack_version: int | Name
     attack_parameters: Mapping[str, Any]
     norm: Norm
     eps: Amount
@@ -125,7 +125,8 @@ class Record:
         correct: bool, draw or member i classifies perturbed image j correctly; see `PROTOCOLS`.
         selecting: (N,) s_j estimated on other draws, by which attacks are compared; None where
             members are deterministic.
-        population_sha256: of the weights that were attacked.
+        population_sha256: of the weights that were attacked; of networks that are in no registry
+            also of their code.
         training_seconds: to train the population, excluding one it started from.
         unperturbed: share of images that the attack left as they were.
         largest_distance: of a perturbed image from its clean one, in the case's norm.

@@ -325,16 +325,18 @@ def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:
     for record in sorted(records, key=lambda r: r.measured_at):
         case = record.case
         parts = [case.defense, case.submodels, case.draws, case.probabilities]
-        parts += [case.defense_version, dict(case.defense_parameters)]
+        # Of code without a version of its own, the newest supersedes.
+        version = case.defense_version if isinstance(case.defense_version, int) else None
+        parts += [version, dict(case.defense_parameters)]
         identity = json.dumps(parts, sort_keys=True)
         grouped.setdefault(identity, []).append(record)
-        weights[identity, case.seed] = record.population_sha256
+        weights[identity, case.seed] = record.population_sha256, case.defense_version
         versions[identity, case.seed, case.attack] = case.attack_version
     return {
         identity: [
             r
             for r in of_it
-            if r.population_sha256 == weights[identity, r.case.seed]
+            if (r.population_sha256, r.case.defense_version) == weights[identity, r.case.seed]
             and r.case.attack_version == versions[identity, r.case.seed, r.case.attack]
         ]
         for identity, of_it in sorted(grouped.items())

@@ -53,6 +53,23 @@ def test_each_block_has_a_draw_of_its_own_whoever_draws(draw):
     assert shifts.std() > 0.03
 
 
+class Keeping(Shifted):
+    """It keeps what it draws, and adds it to what it kept."""
+
+    kept = torch.zeros(())
+
+    def forward(self, images):
+        self.kept = 0.5 * self.kept + self.draw()
+        return images.flatten(1) + self.kept
+
+
+def test_a_network_that_keeps_what_it_draws_is_left_with_tensors_of_use():
+    member = Keeping(lambda: torch.randn(()))
+    answers = in_blocks(member, torch.zeros(40, 2, 1, 1, 3))
+    assert torch.equal(answers[-1, 0, 0], member.kept)
+    assert len(answers[:, 0, 0].unique()) == 40
+
+
 def test_a_network_that_draws_nothing_answers_as_ever():
     blocks = torch.rand(5, 2, 1, 1, 3)
     answers = in_blocks(Shifted(lambda: 0.0), blocks)

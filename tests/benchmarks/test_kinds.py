@@ -108,6 +108,27 @@ def test_the_same_network_in_another_form_has_the_same_worst_case(change, dtype,
     assert (verdict.worst.value, verdict.claimed.value) == (0.5, 0.5)
 
 
+class Strict(torch.Tensor):
+    """As fastai's: images and labels, of two kinds, do not mix."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), named=None):
+        if any(kind not in (cls, torch.Tensor, nn.Parameter) for kind in types):
+            return NotImplemented
+        return super().__torch_function__(function, types, arguments, named or {})
+
+
+class Category(Strict):
+    pass
+
+
+def test_tensors_of_other_libraries_are_tensors():
+    images, labels = IMAGES.as_subclass(Strict), LABELS.as_subclass(Category)
+    verdict = judge([linear(1.0, -1.0)], images, labels, LINF, budget="smoke")
+    assert (verdict.row.score("none").value, verdict.worst.value) == (1, 0.5)
+    assert type(verdict.images) is torch.Tensor
+
+
 def test_one_image_in_batches_of_one():
     verdict = judge([linear(1.0, -1.0)], IMAGES[:1], LABELS[:1], LINF, budget="smoke", batch_size=1)
     assert (verdict.row.score("none").value, verdict.worst.value) == (1, 0)

@@ -1,5 +1,7 @@
 """What is refused, and what is odd, before anything is spent."""
 
+import functools
+import itertools
 import os
 import random
 import warnings
@@ -41,7 +43,7 @@ def test_a_random_network_without_draws_is_refused_by_name(shared):
     members = [linear(1.0, 1.0), Chance(shared=shared)]
     with pytest.raises(ValueError, match=r"submodel 1 \(Chance\) gives another answer.*draws=16"):
         looked_at(*members)
-    assert looked_at(*members, draws=16).findings == ()
+    assert looked_at(*members, draws=16).blind == ()
 
 
 @pytest.mark.parametrize("toss", [random.random, np.random.rand, lambda: float(torch.rand(()))])
@@ -51,6 +53,76 @@ def test_a_rare_coin_is_seen_whoever_tosses_it(toss):
     with pytest.raises(ValueError, match="gives another answer in every pass"):
         looked_at(member)
     looked_at(member, draws=16)
+
+
+def test_ties_that_tiny_noise_breaks_are_random():
+    member = Changed(lambda net, x: net(x).round() + 1e-6 * torch.rand(len(x), 4))
+    with pytest.raises(ValueError, match="gives another answer in every pass"):
+        looked_at(member)
+    looked_at(member, draws=16)
+
+
+def test_rounding_that_differs_from_pass_to_pass_is_not_random():
+    passes = itertools.count()
+    member = Changed(lambda net, x: net(x) + 1e-6 * (next(passes) % 2))
+    looked_at(member)
+    with pytest.raises(ValueError, match="no member is random"):
+        looked_at(member, draws=16)
+
+
+class Leaky(nn.Module):
+    """A membrane that charges from pass to pass, in whatever holds it."""
+
+    def __init__(self, *, reset):
+        super().__init__()
+        self.network, self.membrane, self.reset = linear(1.0, 1.0), 0.0, reset
+
+    def forward(self, images):
+        self.membrane = self.network(images) + (0 if self.reset else 0.9 * self.membrane)
+        return self.membrane
+
+
+@pytest.mark.parametrize("draws", [1, 16])
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (
+            0.0,
+            r"keeps state from pass to pass \(Leaky.membrane\).*reset it at the start of forward",
+        ),
+        (torch.zeros(9, 4), "if membrane is of an earlier pass, reset it in forward"),
+    ],
+)
+def test_state_that_is_kept_from_pass_to_pass_is_refused_and_left_as_it_was(draws, before, words):
+    member = Leaky(reset=False)
+    member.membrane = before
+    with pytest.raises(ValueError, match=words):
+        looked_at(member, draws=draws)
+    assert member.membrane is before
+    looked_at(Leaky(reset=True))
+
+
+@torch.enable_grad()
+def adapted(net, images, *, unfreeze):
+    net[1].weight.requires_grad_(unfreeze)
+    entropy = net(images).softmax(1).square().sum()
+    entropy.backward()
+    torch.optim.SGD(net.parameters(), 0.1).step()
+    return net(images)
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "words"), [(True, "changes its weights as it"), (False, "differentiates as it")]
+)
+def test_adaptation_at_test_time_is_refused_and_weights_are_as_they_were(unfreeze, words):
+    member = Changed(functools.partial(adapted, unfreeze=unfreeze))
+    before = member.network[1].weight.clone()
+    with pytest.raises(ValueError, match=words):
+        looked_at(member)
+    (weight,) = member.parameters()
+    assert torch.equal(weight, before)
+    assert weight.grad is None
+    assert weight.requires_grad
 
 
 def test_draws_of_a_deterministic_network_are_refused():
@@ -132,8 +204,15 @@ def by_brightness(images):
     return (images.flatten(1)[:, 0] * 16).long() % 4
 
 
+def guided():
+    """With the hooks of guided backpropagation left in it."""
+    network = nn.Sequential(linear(1.0, 1.0), nn.ReLU())
+    network[1].register_full_backward_hook(lambda part, inner, outer: (inner[0].clamp(0),))
+    return network
+
+
 SHIFTED = Changed(
-    lambda net, x: 2.0 * nn.functional.one_hot((by_brightness(x) + 1) % 4, 4) + 0 * net(x)
+    lambda net, x: 2.0 * nn.functional.one_hot((by_brightness(x) + 1) % 4, 4) + 0.01 * net(x)
 )
 BLANK = torch.cat([torch.full((1, 1, 1, 2), 0.5), IMAGES])
 
@@ -157,6 +236,8 @@ BLANK = torch.cat([torch.full((1, 1, 1, 2), 0.5), IMAGES])
             r"accuracy is 0\.0%, and 100\.0% with labels 3, 0, 1, 2, \.\.\. for classes 0, 1, 2",
         ),
         ([Changed(lambda net, x: net(x.detach()))], IMAGES, LABELS, "has no gradient"),
+        ([Changed(lambda net, x: net(x.mul(255).round() / 255))], IMAGES, LABELS, "zero at 100%"),
+        ([guided()], IMAGES, LABELS, r"backward hooks on 1 \(ReLU\), .*: remove\(\) them"),
     ],
 )
 def test_what_is_odd_is_a_warning_and_goes_into_the_record(members, images, labels, words):

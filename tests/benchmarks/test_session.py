@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.attacks import ATTACKS, ThreatModel
 from randomized_defense_bench.benchmarks.datasets import DATASETS
 from randomized_defense_bench.benchmarks.populations import DefenseError
 from randomized_defense_bench.benchmarks.session import NoRadiusError, Session
 from randomized_defense_bench.defenses import DEFENSES, load_network, register_checkpoint
 from randomized_defense_bench.leaderboard import records
+from randomized_defense_bench.leaderboard.rows import rows
 
 AT = ThreatModel("Linf", 0.25)
 NEARER = ThreatModel("Linf", 0.1)
@@ -44,6 +45,53 @@ def test_a_record_of_other_weights_is_measured_again(options):
     again, reused = second.measure(second.prepare("digits", "single"), "fgsm", AT)
     assert not reused
     assert again.population_sha256 == record.population_sha256
+
+
+EDITED = """
+from torch import nn
+from randomized_defense_bench import register_attack, register_checkpoint, register_defense
+
+@register_defense("{0}-trained", members=1)
+def train(population, task):
+    nn.init.constant_(next(population.parameters()), {1})
+
+@register_checkpoint("{0}-loaded", datasets=("digits",))
+def load(data):
+    network = data.standard_network()
+    for weight in network.parameters():
+        nn.init.ones_(weight)
+    return [network]
+
+@register_attack("{0}-attack")
+def attack(model, images, labels, *, threat_model):
+    return threat_model.project(images + {1}, images)
+"""
+
+
+@pytest.mark.parametrize("version", [None, 1])
+def test_an_edited_file_is_trained_and_measured_anew_unless_it_has_a_version(
+    options, monkeypatch, tmp_path, version
+):
+    own = "" if version is None else f", version={version}"
+
+    def run(name, number):
+        """Whether a run on the file re-uses the training and the records; rows of the page."""
+        file = tmp_path / "edited.py"
+        file.write_text(EDITED.replace(")\ndef", f"{own})\ndef").format("my", number))
+        with monkeypatch.context() as patch:
+            for registry in (ATTACKS, DEFENSES):
+                patch.setattr(registry, "_entries", dict(registry._entries))
+            exec(compile(file.read_text(), file, "exec"), {})
+            session = Session(replace(options, run=name))
+            names = ("my-trained", "my-loaded", "single")
+            prepared = [session.prepare("digits", name) for name in names]
+            reused = [session.measure(one, "my-attack", AT)[1] for one in prepared]
+        listed = rows(records.read_all(options.results), "Linf", AT.eps)
+        return [not prepared[0].trained, *reused], len(listed)
+
+    assert run("first", 0.5)[0] == [False, False, False, False]
+    assert run("second", 0.5) == ([True, True, True, True], 3)
+    assert run("third", 0.25) == ([version is not None] * 4, 3)
 
 
 def test_retrain_trains_once_a_run_and_rerun_measures_again(options):

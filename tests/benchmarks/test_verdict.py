@@ -117,6 +117,65 @@ def test_records_of_another_network_of_the_same_name_are_not_mixed_in(tmp_path):
 
     kept(first, "mine")
     kept(first, "mine")
-    with pytest.raises(ValueError, match="another network called 'mine': choose another name"):
+    with pytest.raises(ValueError, match="another network called 'mine' .*: choose another name"):
         kept(second, "mine")
     kept(second, "other")
+
+
+SIGMA = 0.1
+
+
+class Scaled(nn.Module):
+    """One network's weights, and what is beside them."""
+
+    def __init__(self, network, **settings):
+        super().__init__()
+        self.network = network
+        vars(self).update(settings)
+        self.passes, self.last = 0, None
+
+    def forward(self, images):
+        self.passes, self.last = self.passes + 1, images
+        return self.network(images) * scale(self)
+
+
+def scale(network):
+    return getattr(network, "sigma", SIGMA)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (lambda net: Scaled(net, sigma=0.1), lambda net: Scaled(net, sigma=3.0)),
+        (
+            lambda net: Scaled(net, sigma=torch.ones(1)),
+            lambda net: Scaled(net, sigma=torch.zeros(1)),
+        ),
+        (lambda net: nn.Sequential(net, nn.ReLU()), lambda net: nn.Sequential(net, nn.Tanh())),
+        (lambda net: Scaled(net), "SIGMA"),
+        (lambda net: Scaled(net), "scale"),
+        (
+            lambda net: torch.fx.symbolic_trace(nn.Sequential(net, nn.ReLU())),
+            lambda net: torch.fx.symbolic_trace(nn.Sequential(net, nn.Tanh())),
+        ),
+    ],
+)
+def test_the_same_weights_with_other_code_or_settings_are_another_network(
+    tmp_path, monkeypatch, first, second
+):
+    network, *_ = networks()
+    images, labels = data([network])
+
+    def kept(build):
+        at = ThreatModel("Linf", 0.01)
+        options = {"attacks": ["fgsm"], "budget": "smoke", "results": tmp_path}
+        return judge([build(network)], images, labels, at, **options)
+
+    kept(first)
+    kept(first)
+    if isinstance(second, str):
+        changed = {"SIGMA": 2.0, "scale": lambda network: -1.0}[second]
+        monkeypatch.setitem(globals(), second, changed)
+        second = first
+    with pytest.raises(ValueError, match="another network called 'own'"):
+        kept(second)

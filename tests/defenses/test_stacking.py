@@ -234,6 +234,18 @@ def test_what_a_stack_might_get_wrong_is_left_as_it_is(submodels):
         assert list(surrogate.submodels) == submodels
 
 
+@pytest.mark.parametrize(
+    "options", [{"divisor_override": 1}, {"count_include_pad": False}, {"ceil_mode": True}]
+)
+def test_layers_that_differ_in_what_they_do_not_print_are_not_stacked(options):
+    """AvgPool2d prints three of its six settings."""
+    pools = [nn.AvgPool2d(3, 2, 1, **chosen) for chosen in ({}, options)]
+    plain, other = (nn.Sequential(nn.Conv2d(1, 2, 3), pool, nn.Flatten()) for pool in pools)
+    assert repr(plain) == repr(other)
+    assert not stackable([plain, other])
+    assert stackable([other, copy.deepcopy(other).eval()])
+
+
 @pytest.mark.parametrize("stacked", [True, False])
 def test_a_surrogate_answers_as_its_population_does(stacked):
     population = Population(experienced(lenet5, 1))

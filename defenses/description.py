@@ -1,0 +1,112 @@
+"""What a network computes with beside its weights: classes, settings and code, as words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dis import get_instructions
+from functools import partial
+from hashlib import sha256
+from types import CodeType, FunctionType, MethodType
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
+
+# Code that its name says enough of.
+_KNOWN = ("torch", "torchvision")
+# What every module has, such as its mode.
+_COMMON = vars(nn.Module()).keys()
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+
+
+def description(network: nn.Module, but: Iterable[tuple[nn.Module, str]] = ()) -> str:
+    """Equal for networks that differ in their weights alone, as far as Python can tell.
+
+    Of every part: its class, the numbers, words and tensors that it holds, and its shapes. Of code
+    that is not torch's: its instructions, with the constants, functions and classes of the same
+    package that these name; of other packages the name.
+
+    Args:
+        but: parts and names of what they hold that does not count.
+    """
+    return "\n".join(_described(network, {(id(part), name) for part, name in but}))
+
+
+def _described(value: object, seen: set[object], package: str | None = None) -> Iterator[str]:
+    """Lines for any value; of functions and classes of another `package`, if given, the name."""
+    if isinstance(value, MethodType):
+        value = value.__func__
+    if id(value) in seen:
+        yield "again"
+    elif value is None or isinstance(value, (bool, int, float, str, bytes, torch.dtype)):
+        yield repr(value)
+    elif isinstance(value, (Tensor, np.ndarray)):
+        with suppress(RuntimeError, TypeError):
+            flat = torch.as_tensor(value).detach().cpu().flatten()
+            yield f"{value.shape} {sha256(flat.view(torch.uint8).numpy().data).hexdigest()}"
+    elif isinstance(value, (tuple, list, Mapping)):
+        yield type(value).__name__
+        if isinstance(value, Mapping):
+            value = [part for pair in value.items() for part in pair]
+        for part in value:
+            # What a list or a mapping collects, such as features, is no setting.
+            if isinstance(value, tuple) or not isinstance(part, Tensor):
+                yield from _described(part, seen, package)
+    elif isinstance(value, nn.Module):
+        seen.add(id(value))
+        yield from _described(_of_network(value, seen), seen)
+    elif isinstance(value, partial):
+        yield from _described((value.func, value.args, value.keywords), seen, package)
+    elif isinstance(value, (FunctionType, type)):
+        yield f"{value.__module__}.{value.__qualname__}"
+        own = value.__module__.partition(".")[0]
+        if own not in _KNOWN and package in (None, own):
+            seen.add(id(value))
+            for part in _of_class(value) if isinstance(value, type) else _of_function(value):
+                yield from _described(part, seen, own)
+    else:
+        yield str(getattr(value, "__name__", type(value).__name__))
+
+
+def _of_network(network: nn.Module, seen: set[object]) -> tuple[object, ...]:
+    """A module's class, its code where no class holds it, and all that it holds but weights."""
+    generated = isinstance(network, (fx.GraphModule, torch.jit.ScriptModule))
+    code = getattr(network, "code", "") if generated else ""
+    tensors: dict[str, Tensor] = dict(network.named_buffers(recurse=False))
+    tensors.update(network.named_parameters(recurse=False))
+    shapes = [(name, () if is_lazy(one) else tuple(one.shape)) for name, one in tensors.items()]
+    apart = getattr(network, "_non_persistent_buffers_set", ())
+    unsaved = [pair for pair in tensors.items() if pair[0] in apart]
+    # A compiled network notes where in memory it is.
+    own = () if type(network).__module__.startswith("torch._") else vars(network).items()
+    settings = tuple(
+        pair
+        for pair in (*unsaved, *own)
+        if pair[0] not in _COMMON and (id(network), pair[0]) not in seen
+    )
+    hooks = [hook for kind in _HOOKS for hook in getattr(network, kind, {}).values()]
+    return type(network), code, shapes, settings, hooks, dict(network.named_children())
+
+
+def _of_class(kind: type) -> Iterator[object]:
+    yield kind.__bases__
+    for name, part in vars(kind).items():
+        function = getattr(part, "__func__", getattr(part, "fget", part))
+        if isinstance(function, FunctionType) or not name.startswith("__"):
+            yield name, function
+
+
+def _of_function(function: FunctionType) -> Iterator[object]:
+    """Its instructions and constants, and what it and the functions within it name."""
+    yield function.__defaults__, function.__kwdefaults__
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):
+            yield cell.cell_contents
+    codes = [function.__code__]
+    for code in codes:
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+        yield code.co_code, [one for one in code.co_consts if not isinstance(one, CodeType)]
+        loaded = {i.argval for i in get_instructions(code) if i.opname == "LOAD_GLOBAL"}
+        yield tuple((name, function.__globals__.get(name)) for name in sorted(loaded))
