@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from randomized_defense_bench.leaderboard.files import obstacle
+from randomized_defense_bench.benchmarks.paths import obstacle
 
 ROOT = Path(__file__).parent
 # For a run that does not read pyproject.toml, which names it earlier.

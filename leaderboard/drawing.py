@@ -2,32 +2,35 @@
 
 import hashlib
 import io
+import math
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-# MRA in [0, 1] by eps, the label and the colour.
-Line = tuple[Mapping[float, float], str, str]
+# A label, accuracy in [0, 1] by eps, and the line's `style`.
+Line = tuple[str, Mapping[float, float], Mapping[str, str]]
 
-# Okabe and Ito's colours, legible to the colour-blind and on both backgrounds.
+# Okabe and Ito's colours without black, legible to the colour-blind and on both backgrounds.
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2", "#999999")
-# Each of the paper's defenses has its own everywhere.
-DEFENSE_COLORS = {
-    "ulm": "#e69f00",
-    "clm": "#0072b2",
-    "ulm-adv": "#cc79a7",
-    "clm-adv": "#009e73",
-    "single": "#999999",
-    "single-adv": "#d55e00",
+MARKERS = "os^Dvp*"
+# Defenses have the same colour and marker everywhere; one that is not named here, by its name.
+STYLES = {
+    "ulm": ("#e69f00", "o"),
+    "clm": ("#0072b2", "^"),
+    "ulm-adv": ("#cc79a7", "s"),
+    "clm-adv": ("#009e73", "v"),
+    "single": ("#999999", "X"),
+    "single-adv": ("#d55e00", "D"),
+    "noise": ("#56b4e9", "p"),
+    "resize-pad": ("#b59f3b", "*"),
 }
-OTHER_COLORS = ("#56b4e9", "#9467bd", "#8c6d31", "#b5bd61")
 FOREGROUND = "#808080"
-# Tells a figure of ours from others' files.
+# Tells a figure of this suite from other files.
 MARK = "randomized-defense-bench"
 STYLE = Path(__file__).with_name("figures.mplstyle")
 
@@ -96,18 +99,39 @@ def panels(
     return list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
 
 
-def plot_mra(panel: Any, title: str, lines: Iterable[Line], **style: Any) -> None:
-    """MRA against eps."""
-    for points, label, color in lines:
-        values = [100 * mra for mra in points.values()]
-        # Matplotlib finds no mathematics in it.
-        label = label.replace("$", r"\$")
-        panel.plot([*points], values, color=color, marker="o", label=label, **style)
-    panel.set(title=title, xlabel="eps (pixels in [0, 1])", ylim=(-3, 103))
-    panel.tick_params(labelbottom=True)
+def style(name: str | int) -> dict[str, str]:
+    """The colour and marker of a defense, or of a line by its number."""
+    number = name if isinstance(name, int) else zlib.crc32(name.encode())
+    free = COLORS[number % len(COLORS)], MARKERS[number // len(COLORS) % len(MARKERS)]
+    color, marker = STYLES.get(str(name), free)
+    return {"color": color, "marker": marker}
 
 
-def colors(labels: Iterable[str]) -> list[str]:
-    """A colour for each row's label."""
-    others = cycle(OTHER_COLORS)
-    return [DEFENSE_COLORS.get(label) or next(others) for label in labels]
+def plot_accuracy(panel: Any, title: str, lines: Iterable[Line]) -> None:
+    """Accuracy against eps, a label at the end of each line."""
+    ends = []
+    for label, points, look in lines:
+        values = [100 * accuracy for accuracy in points.values()]
+        panel.plot([*points], values, markersize=4, linewidth=1.6, **look)
+        ends.append((values[-1], label, look["color"]))
+    panel.set(title=plain(title), xlabel="eps (pixels in [0, 1])", ylim=(-3, 103))
+    label_ends(panel, ends)
+
+
+def label_ends(panel: Any, ends: Iterable[tuple[float, str, str]], gap: float = 5.0) -> None:
+    """Labels right of a panel at the values where lines end, moved apart where they would meet.
+
+    Args:
+        ends: value, label and colour of each line.
+        gap: the least difference of two labels' values.
+    """
+    place = -math.inf
+    for value, label, color in sorted(ends):
+        place = max(value, place + gap)
+        at = panel.get_yaxis_transform()
+        panel.text(1.02, place, plain(label), color=color, transform=at, va="center", fontsize=9)
+
+
+def plain(text: str) -> str:
+    """Text in which matplotlib finds no mathematics."""
+    return text.replace("$", r"\$")

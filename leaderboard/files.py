@@ -3,12 +3,9 @@
 import hashlib
 import json
 import os
-import shutil
 import tempfile
-import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
@@ -16,10 +13,8 @@ import msgspec
 
 from .arrays import pack, unpack
 
-# More than any file of ours holds, and little enough to read into memory.
+# More than any such file holds, and little enough to read into memory.
 MOST_BYTES = 64 * 2**20
-# A disk with less free is full: a record and its page would not fit.
-LEAST_FREE = 2**20
 
 Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9]+(-[a-z0-9]+)*\Z")]
 Content = TypeVar("Content")
@@ -78,12 +73,12 @@ class Sealed(
             RecordError: it is damaged, of another version, or under another's name.
         """
         try:
-            found = cls._parse(read_sealed(path))
-            if path.stem != found.key:
-                raise ValueError(f"it holds {found.key}")
+            content = cls._parse(read_sealed(path))
+            if path.stem != content.key:
+                raise ValueError(f"it holds {content.key}")
         except UNUSABLE as error:
             raise RecordError(f"{path}: not usable ({error})") from error
-        return found
+        return content
 
     @classmethod
     def read_all(cls, results: Path) -> list[Self]:
@@ -92,9 +87,9 @@ class Sealed(
 
     @classmethod
     def _parse(cls, content: Mapping[str, Any]) -> Self:
-        found = msgspec.convert(content, cls, dec_hook=lambda _, packed: unpack(packed))
-        found.check()
-        return found
+        parsed = msgspec.convert(content, cls, dec_hook=lambda _, packed: unpack(packed))
+        parsed.check()
+        return parsed
 
 
 def read_each(paths: Iterable[Path], read: Callable[[Path], Content]) -> list[Content]:
@@ -114,32 +109,9 @@ def read_each(paths: Iterable[Path], read: Callable[[Path], Content]) -> list[Co
     return usable
 
 
-def read_or_set_aside(path: Path, read: Callable[[Path], Content]) -> Content | None:
-    """What `read` makes of a file, if it is there; an unusable one is set aside with a warning."""
-    if not path.exists():
-        return None
-    try:
-        return read(path)
-    except RecordError as error:
-        warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=3)
-        return None
-
-
 def folder_named(text: str) -> Path:
     """A folder as it is named on a command line: absolute, with `~` for the user's home."""
     return Path(os.path.abspath(os.path.expanduser(text)))
-
-
-def obstacle(folder: Path) -> str | None:
-    """What keeps files from being written to a folder, made if need be; None: nothing does."""
-    there = next((p for p in (folder, *folder.parents) if os.path.lexists(p)), folder)
-    if not os.path.isdir(there):
-        return f"{there} is no folder"
-    if not os.access(there, os.W_OK | os.X_OK):
-        return f"{there} cannot be written to"
-    if shutil.disk_usage(there).free < LEAST_FREE:
-        return f"the disk of {there} is full"
-    return None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -184,15 +156,6 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if seal != _digest(content):
         raise ValueError("changed since it was written: its seal is broken")
     return content
-
-
-def set_aside(path: Path) -> Path:
-    """Rename an unusable file or folder to `<name>.unusable`, or `<name>.unusable-2` and so on."""
-    for number in count(1):
-        aside = path.with_name(f"{path.name}.unusable" + (f"-{number}" if number > 1 else ""))
-        if not aside.exists():
-            break
-    return path.rename(aside)
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -32,26 +32,35 @@ def describe(setting: Setting) -> str:
 
 def format_score(score: Score | None) -> str:
     """`12.3 (10.4–14.2)` in percent, or an en dash."""
+    return "–" if score is None else "{:.1f} ({:.1f}–{:.1f})".format(*_percent(score))
+
+
+def plus_minus(score: Score | None) -> str:
+    """`12.3±1.9` in percent, the larger side of the interval, or an en dash."""
     if score is None:
         return "–"
-    return f"{100 * score.value:.1f} ({100 * score.low:.1f}–{100 * score.high:.1f})"
-
-
-def format_points(value: float | None) -> str:
-    """`+12.3` points, or an en dash."""
-    return "–" if value is None else f"{100 * value:+.1f}"
+    value, low, high = _percent(score)
+    return f"{value:.1f}±{max(high - value, value - low):.1f}"
 
 
 def format_difference(score: Score | None) -> str:
     """`+12.3 (+10.4 to +14.2)` points, or an en dash."""
-    if score is None:
-        return "–"
-    return f"{100 * score.value:+.1f} ({100 * score.low:+.1f} to {100 * score.high:+.1f})"
+    return "–" if score is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*_percent(score))
 
 
-def format_percent(value: float | None) -> str:
+def format_points(value: Score | float | None) -> str:
+    """`+12.3` points, or an en dash."""
+    return "–" if value is None else f"{_percent(value)[0]:+.1f}"
+
+
+def format_percent(value: Score | float | None) -> str:
     """`12.3`, or an en dash."""
-    return "–" if value is None else f"{100 * value:.1f}"
+    return "–" if value is None else f"{_percent(value)[0]:.1f}"
+
+
+def _percent(value: Score | float) -> tuple[float, ...]:
+    parts = (value.value, value.low, value.high) if isinstance(value, Score) else (value,)
+    return tuple(100 * part for part in parts)
 
 
 def format_eps(eps: float, unit: float = 1.0) -> str:

@@ -1,6 +1,7 @@
 """Gates: what a row's own figures must look like before its rank is believed."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,14 +10,7 @@ from typing import Literal
 from . import metrics
 from .metrics import Answers, Score
 from .records import Record
-from .rows import (
-    BySeed,
-    Row,
-    answers,
-    mean_score,
-    own_and_others,
-    worst_case_by_seed,
-)
+from .rows import BySeed, Row, answers, mean_score, split_transfer, worst_case_by_seed
 
 # More images than anybody attacks.
 MOST_IMAGES = 1_000_000
@@ -76,9 +70,9 @@ def check(row: Row) -> list[Gate]:
     odd = [r.findings for r in row.records if r.findings is not None]
     # Records from before there was a preflight do without.
     if odd:
-        figure = "; ".join(dict.fromkeys(finding for one in odd for finding in one)) or "nothing"
+        figure = "; ".join(dict.fromkeys(word for words in odd for word in words)) or "nothing"
         findings["nothing odd before the attacks"] = ("failed" if any(odd) else "passed"), figure
-    return [Gate(name, *(found or ("not run", "not run"))) for name, found in findings.items()]
+    return [Gate(n, *(finding or ("not run", "not run"))) for n, finding in findings.items()]
 
 
 def passed(gates: Sequence[Gate]) -> bool:
@@ -93,9 +87,11 @@ def outcome(gates: Sequence[Gate]) -> str:
     return next((word for known, word in words.items() if known in outcomes), "passed")
 
 
-def trusted(row: Row) -> bool:
-    """Whether a verdict may rest on a row: all that a rank needs was run, and no gate failed."""
-    return row.complete and passed(check(row))
+def counted(gates: Iterable[Gate]) -> str:
+    """How many gates had which outcome: `9 passed, 1 failed`."""
+    counts = Counter(gate.outcome for gate in gates)
+    shown: tuple[Outcome, ...] = ("passed", "undecided", "failed", "not run")
+    return ", ".join(f"{counts[word]} {word}" for word in shown if counts[word])
 
 
 def judged(excess: Score, images: int, *, limit: float = VISIBLE) -> tuple[Outcome, str]:
@@ -136,7 +132,7 @@ def _no_weaker(row: Row, weak: Sequence[str]) -> Finding | None:
         for attack in weak
         if (excess := metrics.shared_difference(strong, answers(row.by_attack[attack])))
     }
-    attack, result, note = _worst_of(excesses, min(one.images for one in strong.values()))
+    attack, result, note = _worst_of(excesses, min(answers.images for answers in strong.values()))
     return result, f"{100 * excesses[attack].value:+.1f} against {attack}{note}"
 
 
@@ -149,7 +145,7 @@ def excess(first: Mapping[int, Record], second: Mapping[int, Record]) -> Score |
 
 def _cascade_unbeaten(row: Row) -> Finding | None:
     """No attack beats the cascade on more than `BEATEN` of the images."""
-    cascade, found = answers(row.cascade), []
+    cascade, beaten = answers(row.cascade), []
     for attack in row.attacks():
         other = answers(row.by_attack[attack])
         common = sorted(cascade.keys() & other.keys())
@@ -157,8 +153,8 @@ def _cascade_unbeaten(row: Row) -> Finding | None:
             pairs = [metrics.on_shared_images([cascade[s], other[s]]) for s in common]
             share, result, note = _beaten(pairs)
             severity = ("passed", "undecided", "failed").index(result)
-            found.append((severity, share, (result, f"{100 * share:.1f}{note}, {attack}")))
-    return max(found, key=lambda one: one[:2])[-1] if found else None
+            beaten.append((severity, share, (result, f"{100 * share:.1f}{note}, {attack}")))
+    return max(beaten, key=lambda by_attack: by_attack[:2])[-1] if beaten else None
 
 
 def _beaten(pairs: Sequence[Sequence[Answers]]) -> tuple[float, Outcome, str]:
@@ -171,8 +167,8 @@ def _beaten(pairs: Sequence[Sequence[Answers]]) -> tuple[float, Outcome, str]:
             Score(gained.value, gained.low - BEATEN, gained.high), pairs[0][0].images
         )
         return gained.value, outcome, f" points{note}"
-    beaten = sum(float((other.s < own.s - metrics.ROUNDING).sum()) for own, other in pairs)
-    images = sum(own.images for own, _ in pairs)
+    beaten = sum(float((other.s < cascade.s - metrics.ROUNDING).sum()) for cascade, other in pairs)
+    images = sum(cascade.images for cascade, _ in pairs)
     share, enough = beaten / images, images >= 1 / BEATEN
     if metrics.lower_bound(beaten, images - beaten) > BEATEN or (enough and share > BEATEN):
         return share, "failed", "% of images"
@@ -214,12 +210,13 @@ def _own_member(row: Row) -> Finding | None:
     """Attacking a member by itself succeeds at least as often as through another one."""
     if row.submodels == 1:
         return "not applicable", "one member"
-    own, others = own_and_others(row.by_protocol.get("transfer", {}))
-    if not own:
+    sides = on_itself, on_others = split_transfer(row.by_protocol.get("transfer", {}))
+    if not on_itself:
         return None
-    shown = [100 * metrics.score([*side.values()]).value for side in (own, others)]
-    result, note = judged(metrics.difference(own, others), next(iter(own.values())).images)
-    return result, f"own {shown[0]:.1f}, through others {shown[1]:.1f}{note}"
+    own, through_others = (100 * metrics.score([*side.values()]).value for side in sides)
+    images = next(iter(on_itself.values())).images
+    result, note = judged(metrics.difference(on_itself, on_others), images)
+    return result, f"own {own:.1f}, through others {through_others:.1f}{note}"
 
 
 def _doubled(row: Row) -> Finding | None:

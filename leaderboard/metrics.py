@@ -80,27 +80,14 @@ def another_mean(shares: npt.NDArray[np.floating[Any]], count: int) -> Score:
 
     Student's prediction interval, within [0, 1], and all of it for a single share.
     """
-    own = mean(shares)
-    half = math.sqrt(1 + len(shares) / count) * (own.high - own.value)
-    return Score(own.value, max(0.0, own.value - half), min(1.0, own.value + half))
+    known = mean(shares)
+    half = math.sqrt(1 + len(shares) / count) * (known.high - known.value)
+    return Score(known.value, max(0.0, known.value - half), min(1.0, known.value + half))
 
 
 def hull(first: Score, second: Score) -> tuple[float, float]:
     """The least interval that holds both."""
     return min(first.low, second.low), max(first.high, second.high)
-
-
-def network_shares(left: npt.NDArray[np.floating[Any]]) -> Floats:
-    """(n,), what each network adds to MRA, as the one attacked and as one that answers.
-
-    Their mean is MRA, and their spread that of both roles: a network's answers to images made for
-    others are alike in all rows of `left`, so the spread of its rows alone would lack them.
-
-    Args:
-        left: (n, n), the share of images that network j answers correctly when i is attacked.
-    """
-    exact = np.asarray(left, np.float64)
-    return np.asarray(exact.mean(axis=1) + exact.mean(axis=0) - exact.mean())
 
 
 def means_apart(
@@ -227,8 +214,8 @@ def lower_bound(right: float, wrong: float) -> float:
 
 def on_shared_images(answers: Sequence[Answers]) -> list[Answers]:
     """All cut to the first images that all were measured on; their order is always the same."""
-    shared = min((one.images for one in answers), default=0)
-    return [one.first(shared) for one in answers]
+    shared = min((each.images for each in answers), default=0)
+    return [each.first(shared) for each in answers]
 
 
 def strongest_attack(by_attack: Sequence[Answers]) -> npt.NDArray[np.intp]:
@@ -293,40 +280,10 @@ def best_member(alone: Answers) -> Answers:
         best = members[:, others, half != here].mean(axis=(1, 2)).argmax()
         chosen[:, half == here] = members[best][draws, half == here]
     apart = members.mean(axis=1) - members.mean(axis=(0, 1))
-    unshared = sum(_over_images(one, alone.block).value for one in apart) / (k - 1)
+    unshared = sum(_over_images(member, alone.block).value for member in apart) / (k - 1)
     if alone.draws > 1:
-        unshared += sum(_of_the_mean(one).value for one in members.mean(axis=2)) / k
+        unshared += sum(_of_the_mean(draws).value for draws in members.mean(axis=2)) / k
     return Answers(chosen, draws=rows, block=alone.block, choice=EQUALS * unshared)
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """How attacks carry over: T[a, b] is the accuracy of b on images crafted on a, (n, n)."""
-
-    accuracies: Floats
-
-    @property
-    def own(self) -> float:
-        """D, the mean of the diagonal: every member attacked by itself."""
-        return float(self.accuracies.diagonal().mean())
-
-    @property
-    def others(self) -> float:
-        """O, the mean off the diagonal: attacked through another member; NaN for n = 1."""
-        apart = self.accuracies[~np.eye(len(self.accuracies), dtype=bool)]
-        return float(apart.mean()) if apart.size else math.nan
-
-    @property
-    def expected_mra(self) -> float:
-        """E[MRA] = D / n + (1 - 1 / n) O: how much of MRA is mere n."""
-        n = len(self.accuracies)
-        return self.own / n + (1 - 1 / n) * self.others if n > 1 else self.own
-
-
-def transfer(correct: Correct) -> Transfer:
-    """From correct[a, b, j], crafted on a and scored on the draws of b: (n, n * draws, N)."""
-    n = len(correct)
-    return Transfer(correct.reshape(n, n, -1).mean(axis=2, dtype=np.float64))
 
 
 def persistent(answers: Answers, tries: float) -> float | None:
@@ -376,15 +333,15 @@ def difference(first: PerSeed, second: PerSeed) -> Score:
     listed = [*first.values(), *second.values()]
     if not first or not second or len({answers.images for answers in listed}) != 1:
         raise ValueError("a paired comparison needs the same images on both sides")
-    ours, theirs = (np.stack([side[seed].s for seed in sorted(side)]) for side in (first, second))
-    pairs = ours.mean(axis=0) - theirs.mean(axis=0)
+    sides = [np.stack([side[seed].s for seed in sorted(side)]) for side in (first, second)]
+    pairs = sides[0].mean(axis=0) - sides[1].mean(axis=0)
     value, block = float(pairs.mean()), max(answers.block for answers in listed)
     if len(pairs) <= block:
         return Score(value, -1.0, 1.0)
     images = _over_images(pairs, block)
     sources = [_Variance(images.value + 2 * block / len(pairs) ** 2, images.freedom)]
     paired = first.keys() == second.keys()
-    for seeds in [ours - theirs] if paired else [ours, theirs]:
+    for seeds in [sides[0] - sides[1]] if paired else sides:
         if len(seeds) > 1:
             sources.append(_of_the_mean(seeds.mean(axis=1)))
     for side in (first, second):

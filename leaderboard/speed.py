@@ -18,7 +18,7 @@ class Timing(Sealed, frozen=True, kw_only=True):
     Attributes:
         budget: the budget's name, which says how much was timed.
         work: what was done, in words; unit: of all figures.
-        ours: the suite's figure; the median of the rounds.
+        suite: the suite's figure; the median of the rounds; "ours" in files.
         others: figures to compare it with, by what was done instead.
         growth: further figures of the suite's, by how much work there was, such as "n = 5".
         note: how the suite did it.
@@ -29,7 +29,7 @@ class Timing(Sealed, frozen=True, kw_only=True):
     budget: Name
     work: str
     unit: str
-    ours: Figure
+    suite: Figure = msgspec.field(name="ours")
     others: Mapping[str, Figure] = {}
     growth: Mapping[str, Figure] = {}
     note: str = ""

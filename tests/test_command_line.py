@@ -43,8 +43,9 @@ def test_first_run_trains_and_measures_second_re_uses_and_rerun_measures(tmp_pat
     assert "budget smoke, device cpu" in first.stdout
     page = (tmp_path / "LEADERBOARD.md").read_text()
     assert "digits, smoke budget" in page
-    assert "| single (n=1) " in page
-    assert len([*(tmp_path / "figures").iterdir()]) == 2
+    assert "| [single] " in page
+    assert len([*(tmp_path / "figures").iterdir()]) == 1
+    assert (tmp_path / "defenses" / "single.md").exists()
     assert (tmp_path / "PAPER.md").exists()
 
     timings = json.loads((tmp_path / "timings.json").read_text())["benchmarks"]

@@ -24,13 +24,13 @@ from ...defenses.counter_linking import draw_mask, first_weight
 from ...defenses.surrogate import Plan
 from ...leaderboard import metrics
 from ...leaderboard.arrays import Array
-from ...leaderboard.files import read_or_set_aside
 from ...leaderboard.metrics import Answers, Correct
 from ...leaderboard.paper.evidence import COMPARED, OUTCOMES, QUANTILES, Evidence, pairs
 from ...leaderboard.paper.names import CASCADE
 from ...leaderboard.records import Protocol
 from ..environment import environment
 from ..evaluation import evaluate
+from ..paths import read_or_set_aside
 from ..populations import Prepared
 from ..session import Session
 

@@ -71,15 +71,19 @@ def _trained(
     figures = session.experiment(dataset).figures
     if kind in ("retraining", "retraining-adv"):
         for variation in figures.retrainings if kind == "retraining" else figures.continued:
-            ours = replace(variation, name="") == Variation(defense=variation.defense)
-            prefix = "" if ours or kind == "retraining-adv" else "retrained, "
-            words = {"name": prefix + variation.name, "ours": ours, "more": how_long(variation)}
+            standard = replace(variation, name="") == Variation(defense=variation.defense)
+            prefix = "" if standard or kind == "retraining-adv" else "retrained, "
+            words = {
+                "name": prefix + variation.name,
+                "standard": standard,
+                "more": how_long(variation),
+            }
             yield session.prepare_varied(dataset, variation), words
     elif kind == "epochs":
         for prepared in beside.values():
             after = session.after_epochs(prepared)
             for epoch, one in enumerate(after, start=1):
-                yield one, {"name": f"after epoch {epoch}", "ours": epoch == len(after)}
+                yield one, {"name": f"after epoch {epoch}", "standard": epoch == len(after)}
     else:
         yield from ((prepared, {}) for prepared in beside.values())
 
@@ -96,7 +100,7 @@ def _measured(
         how: dict[str, Any] = {"attack": column}
         attack, case = None, session.case(prepared, column, at, protocol)
     else:
-        how = {"attack": column.attack, "run": column.name, "ours": column.ours}
+        how = {"attack": column.attack, "run": column.name, "standard": column.standard}
         attack = as_published(column)
         case = replace(
             session.case(prepared, column.attack, at),

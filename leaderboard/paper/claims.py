@@ -1,34 +1,37 @@
-"""The paper's claims, one by one, judged by what was measured.
+"""The paper's claims, one object each: its sentence, what it is taken to mean, and its judge.
 
-`claims.toml` has them in words, each with its judge here and the limits that it gets; what a judge
-measured is put in words by `templates/measured.md.j2`.
+A judge puts what it measured into words by the macro of its name in `templates/measured.md.j2`.
 """
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.resources import files
 from itertools import pairwise
 from math import inf
 from typing import Any
 
 import numpy as np
 
-from .. import gates, metrics
+from .. import baselines, gates, metrics
+from ..board import Entry
 from ..metrics import Score, hull
-from ..rows import BySeed, Row, own_and_others
+from ..rows import BySeed, split_transfer
+from .correlation import correlations
 from .evidence import COMPARED, DIVERSITY, Evidence
-from .findings import correlations
-from .names import CLAIM_ATTACKS, PUBLISHED, RADII, SUBMODELS
-from .studies import Study
+from .names import CLAIM_ATTACKS, RADII, SPELLED, SUBMODELS, paper_mra
+from .study import Study
 from .templating import render_macro
+from .transfer import network_shares
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 NOT_MEASURED = "not measured"
 UNTRUSTED = "not judged: gates {}"
 # Where a claim says nothing of that attacker.
 NO_MATTER = "–"
+# The sections of the report's details that several claims refer to.
+CONFORMITY, SALIENCY = "Conformity of CLMs (Section 4)", "Saliency maps (Fig. 6)"
+TRANSFER = "Transfer between networks (Section 4.2)"
+ANY_ATTACK = "under each of FGSM, MI-FGSM, PGD and AutoAttack"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Verdict:
     Attributes:
         claimed, worst: against the paper's attacks and in the worst case: one of the words above,
             or why it is not judged.
-        measured: what was, for the judge's macro in `templates/measured.md.j2`.
+        measured: what was, for the judge's macro.
         trainings: how many training seeds `claimed` rests on; with one, intervals say nothing of
             another training.
         figures: what was measured, in words.
@@ -53,16 +56,28 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper; `claims.toml` says what its fields are."""
+    """One claim of the paper.
+
+    Attributes:
+        text, where: what the paper says, in this suite's words, and in which of its sections.
+        means: what that is taken to mean, so that it can be judged; with the limits in braces.
+        see: the sections of the report that show it.
+        judge: takes the study, or its evidence of the kind named, and the limits, in points.
+    """
 
     text: str
     where: str
-    means: str
+    template: str
     dataset: str
-    support: Sequence[str]
-    judge: str
-    evidence: str = ""
-    limits: Mapping[str, Any] = field(default_factory=dict)
+    see: Sequence[str]
+    judge: Callable[..., Verdict | None]
+    evidence: str
+    limits: Mapping[str, Any]
+
+    @property
+    def means(self) -> str:
+        """With the limits filled in."""
+        return self.template.format(**self.limits)
 
     def verdict(self, study: Study | None) -> Verdict | None:
         """How it fares; under less than the paper's budget only with figures.
@@ -70,20 +85,41 @@ class Claim:
         None: what it takes was not measured.
         """
         looked_at = study.evidence.get(self.evidence) if study and self.evidence else study
-        verdict = _JUDGES[self.judge](looked_at, **self.limits) if looked_at else None
+        verdict = self.judge(looked_at, **self.limits) if looked_at else None
         if not verdict or not study:
             return None
         if study.obstacle:
             verdict = replace(verdict, claimed=f"not judged: {study.obstacle}", worst=NO_MATTER)
-        return replace(verdict, figures=render_macro("measured.md", self.judge, **verdict.measured))
+        words = render_macro("measured.md", self.judge.__name__, **verdict.measured)
+        return replace(verdict, figures=words)
+
+
+CLAIMS: list[Claim] = []
+
+
+def claim(
+    text: str,
+    where: str,
+    means: str,
+    *see: str,
+    datasets: Sequence[str] = ("mnist",),
+    evidence: str = "",
+    **limits: Any,
+) -> Callable[[Callable[..., Verdict | None]], Callable[..., Verdict | None]]:
+    """Register a claim, of each dataset, with the function below as its judge; see `Claim`."""
+
+    def registered(judge: Callable[..., Verdict | None]) -> Callable[..., Verdict | None]:
+        for dataset in datasets:
+            sentence = text.format(dataset=SPELLED[dataset])
+            CLAIMS.append(Claim(sentence, where, means, dataset, see, judge, evidence, limits))
+        return judge
+
+    return registered
 
 
 def judge_claims(studies: Mapping[str, Study]) -> list[tuple[Claim, Verdict | None]]:
     """Every claim with its verdict."""
-    listed = tomllib.loads((files(__package__) / "claims.toml").read_text("utf-8"))["claim"]
-    claims = [Claim(**one) for one in listed]
-    claims = [replace(claim, means=claim.means.format(**claim.limits)) for claim in claims]
-    return [(claim, claim.verdict(studies.get(claim.dataset))) for claim in claims]
+    return [(claim, claim.verdict(studies.get(claim.dataset))) for claim in CLAIMS]
 
 
 def decide(value: Score, low: float = -inf, high: float = inf) -> str:
@@ -98,70 +134,91 @@ def _all_of(verdicts: Iterable[str]) -> str:
     return next((word for word in (FAILS, UNDECIDED) if word in listed), HOLDS)
 
 
-def worst_difference(first: Row, second: Row) -> Score | None:
+def worst_difference(first: Entry, second: Entry) -> Score | None:
     """Worst-case MRA of the first minus the second; None unless a verdict may rest on both."""
-    if not (gates.trusted(first) and gates.trusted(second)):
+    if not (first.trusted and second.trusted):
         return None
-    return metrics.shared_difference(first.worst_by_seed, second.worst_by_seed)
+    return metrics.shared_difference(first.row.worst_by_seed, second.row.worst_by_seed)
 
 
-def _untrusted(*rows: Row) -> str:
-    """Why no verdict may rest on the rows."""
-    if not all(row.complete for row in rows):
+def _untrusted(*entries: Entry) -> str:
+    """Why no verdict may rest on them."""
+    if not all(entry.row.complete for entry in entries):
         return NOT_MEASURED
-    failed = any(gates.outcome(gates.check(row)) == "failed" for row in rows)
+    failed = any(gates.outcome(entry.gates) == "failed" for entry in entries)
     return UNTRUSTED.format("failed" if failed else "not all run")
 
 
 class _Pair:
-    """Two defenses at one of the paper's radii, and MRA of the first minus that of the second."""
+    """Two defenses at one of the paper's radii, and MRA of the first minus the second."""
 
     def __init__(self, study: Study, first: str, second: str, radius: int = 0) -> None:
         eps = RADII[study.setting.dataset][radius]
-        self.rows = [row for name in (first, second) if (row := study.row(name, eps))]
+        self.entries = [entry for name in (first, second) if (entry := study.entry(name, eps))]
 
     def difference(self, attack: str) -> Score | None:
         """Under an attack; None unless it was run on both."""
-        by_seed = [row.by_attack.get(attack, {}) for row in self.rows]
+        by_seed = [entry.row.by_attack.get(attack, {}) for entry in self.entries]
         return gates.excess(*by_seed) if len(by_seed) == 2 else None
 
     @cached_property
     def claimed(self) -> dict[str, Score]:
         """Under each of the attacks of a claim; empty unless all were run on both."""
-        found = {attack: d for attack in CLAIM_ATTACKS if (d := self.difference(attack))}
-        return found if len(found) == len(CLAIM_ATTACKS) else {}
+        by_attack = {attack: d for attack in CLAIM_ATTACKS if (d := self.difference(attack))}
+        return by_attack if len(by_attack) == len(CLAIM_ATTACKS) else {}
 
     @cached_property
     def worst(self) -> Score | None:
         """In the worst case, if a verdict may rest on it."""
-        return worst_difference(*self.rows)
+        return worst_difference(*self.entries)
 
     @property
     def trainings(self) -> int:
         """How many training seeds both have."""
-        return len(set.intersection(*({*row.seeds} for row in self.rows)))
+        return len(set.intersection(*({*entry.row.seeds} for entry in self.entries)))
 
     def verdict(self, low: float, high: float = inf, **measured: Any) -> Verdict | None:
         """Whether the difference lies between limits, in points, for either attacker."""
         if not self.claimed:
             return None
         limits = low / 100, high / 100
-        worst = decide(self.worst, *limits) if self.worst else _untrusted(*self.rows)
+        worst = decide(self.worst, *limits) if self.worst else _untrusted(*self.entries)
         claimed = _all_of(decide(difference, *limits) for difference in self.claimed.values())
         return Verdict(claimed, worst, {"pair": self, **measured}, self.trainings)
 
 
+@claim(
+    "Counter-linking adds at least 15 points on CIFAR-10.",
+    "abstract",
+    f"CLM minus ULM is above {{above}} points {ANY_ATTACK}",
+    "Table 3",
+    datasets=("cifar10",),
+    above=15,
+)
+@claim(
+    "Counter-linking adds around 20 points of robustness on MNIST.",
+    "abstract, 4.1",
+    f"CLM minus ULM is above {{above}} points {ANY_ATTACK}",
+    "Table 2",
+    above=15,
+)
 def gain(study: Study, *, above: float) -> Verdict | None:
     """CLM minus ULM is above so many points."""
     dataset, eps = study.setting.dataset, RADII[study.setting.dataset][0]
     clm, ulm = (
-        [PUBLISHED.paper_mra(dataset, name, attack, eps) or 0.0 for attack in CLAIM_ATTACKS]
+        [paper_mra(dataset, name, attack, eps) or 0.0 for attack in CLAIM_ATTACKS]
         for name in ("clm", "ulm")
     )
     published = [round(a - b, 4) for a, b in zip(clm, ulm, strict=True)]
     return _Pair(study, "clm", "ulm").verdict(above, published=published)
 
 
+@claim(
+    "It costs hardly any clean accuracy on {dataset}.",
+    *("4, Table 1", "less than {below} points", "Table 1"),
+    datasets=("mnist", "cifar10"),
+    below=2,
+)
 def clean_cost(study: Study, *, below: float) -> Verdict | None:
     """CLM costs less than so many points of clean accuracy."""
     pair = _Pair(study, "clm", "ulm")
@@ -170,6 +227,14 @@ def clean_cost(study: Study, *, below: float) -> Verdict | None:
     return Verdict(verdict, NO_MATTER, {"cost": cost}, pair.trainings) if cost else None
 
 
+@claim(
+    "Five CLMs trained anew keep the range of accuracy on {dataset}.",
+    *("4", "the clean MRAs of {clms} lie within {within} point of each other", CONFORMITY),
+    datasets=("mnist", "cifar10"),
+    evidence="conformity",
+    clms=5,
+    within=1,
+)
 def conformity(evidence: Evidence, *, clms: int, within: float) -> Verdict | None:
     """Clean MRA of so many CLMs lies within so many points."""
     clean = evidence.arrays["clean"]
@@ -179,26 +244,54 @@ def conformity(evidence: Evidence, *, clms: int, within: float) -> Verdict | Non
     return Verdict(verdict, NO_MATTER, {"evidence": evidence}, len(clean))
 
 
+@claim(
+    "CLM with adversarial training is state of the art on MNIST.",
+    *("abstract, 4.1", "at least the best figure published for a single network", "Table 2"),
+)
 def state_of_the_art(study: Study) -> Verdict | None:
     """CLM-Adv is at least as robust as the best single network that is published."""
     eps = RADII["mnist"][0]
-    row = study.row("clm-adv", eps)
-    if not row or not row.complete or row.claimed is None or row.worst is None:
+    entry = study.entry("clm-adv", eps)
+    row = entry.row if entry else None
+    if not entry or not row or not row.complete or row.claimed is None or row.worst is None:
         return None
-    listed = (one for one in PUBLISHED.published["rows"] if one["dataset"] == "mnist")
-    best = max(listed, key=lambda one: float(one["robust"]))
+    listed = (figure for figure in baselines.figures() if figure["dataset"] == "mnist")
+    best = max(listed, key=lambda figure: float(figure["robust"]))
     least = best["robust"] / 100
-    worst = decide(row.worst, least) if gates.trusted(row) else _untrusted(row)
-    paper = PUBLISHED.paper_mra("mnist", "clm-adv", "autoattack", eps)
+    worst = decide(row.worst, least) if entry.trusted else _untrusted(entry)
+    paper = paper_mra("mnist", "clm-adv", "autoattack", eps)
     measured = {"row": row, "paper_mra": paper, "best": best}
     return Verdict(decide(row.claimed, least), worst, measured, len(row.seeds))
 
 
+@claim(
+    "ULM-Adv and CLM-Adv perform alike on CIFAR-10 at eps 8/255.",
+    *("4.1, Table 3", f"less than {{below}} points apart {ANY_ATTACK}", "Table 3"),
+    datasets=("cifar10",),
+    below=2,
+)
+@claim(
+    "ULM-Adv and CLM-Adv perform alike on MNIST at eps 0.3.",
+    *("4.1, Table 2", f"less than {{below}} points apart {ANY_ATTACK}", "Table 2"),
+    below=2,
+)
 def same(study: Study, *, below: float) -> Verdict | None:
     """CLM-Adv and ULM-Adv are less than so many points apart."""
     return _Pair(study, "clm-adv", "ulm-adv").verdict(-below, below)
 
 
+@claim(
+    "At eps 16/255 on CIFAR-10 CLM-Adv is ahead under all attacks.",
+    *("4.1, Table 5", "each difference has that sign", "Table 5"),
+    datasets=("cifar10",),
+    attacks=CLAIM_ATTACKS,
+)
+@claim(
+    "At eps 0.4 on MNIST CLM-Adv is ahead under FGSM and MI-FGSM, ULM-Adv under PGD and "
+    "AutoAttack.",
+    *("4.1, Table 4", "each difference has that sign", "Table 4"),
+    attacks=("fgsm", "mifgsm"),
+)
 def ahead(study: Study, *, attacks: Sequence[str]) -> Verdict | None:
     """At the larger radius CLM-Adv is ahead under these attacks and behind under the others.
 
@@ -211,12 +304,14 @@ def ahead(study: Study, *, attacks: Sequence[str]) -> Verdict | None:
     apart: dict[str, Score] = {}
     if networks and abs(networks.layout.eps - RADII[study.setting.dataset][1]) < 1e-6:
         shares = {
-            (way.defense, way.attack): metrics.network_shares(way.accuracies)
+            (way.defense, way.attack): network_shares(way.accuracies)
             for way in sum(networks.rows, ())
             if way.accuracies is not None
         }
         for attack in pair.claimed:
-            apart[attack] = metrics.means_apart(*(shares[row.defense, attack] for row in pair.rows))
+            apart[attack] = metrics.means_apart(
+                *(shares[entry.row.defense, attack] for entry in pair.entries)
+            )
     both = {a: Score(d.value, *hull(d, apart.get(a, d))) for a, d in pair.claimed.items()}
     verdict = _all_of(
         decide(d, 0) if attack in attacks else decide(d, high=0) for attack, d in both.items()
@@ -225,20 +320,33 @@ def ahead(study: Study, *, attacks: Sequence[str]) -> Verdict | None:
     return Verdict(verdict, NO_MATTER, measured, pair.trainings)
 
 
+@claim(
+    "CLM does best against EOT, the attack made for random defenses.",
+    "4.1, Table 2",
+    "its robust accuracy is higher than under each of the four other attacks; judged where EOT "
+    "draws networks (the authors' script ran it on one)",
+    "Table 2",
+)
 def expectation(study: Study) -> Verdict | None:
     """CLM is more robust under PGD that draws networks than under each attack on one."""
-    row = study.row("clm", RADII["mnist"][0])
+    entry = study.entry("clm", RADII["mnist"][0])
+    row = entry.row if entry else None
     eot = row.score("pgd-eot") if row else None
     others = [score.value for a in CLAIM_ATTACKS if row and (score := row.score(a))]
-    if not row or not eot or len(others) < len(CLAIM_ATTACKS):
+    if not entry or not row or not eot or len(others) < len(CLAIM_ATTACKS):
         return None
     drawn = row.by_attack["pgd-eot"]
     excess = (gates.excess(drawn, row.by_attack[attack]) for attack in CLAIM_ATTACKS)
-    verdict = _all_of(decide(one, 0) if one else UNDECIDED for one in excess)
-    worst = verdict if gates.trusted(row) else _untrusted(row)
+    verdict = _all_of(decide(score, 0) if score else UNDECIDED for score in excess)
+    worst = verdict if entry.trusted else _untrusted(entry)
     return Verdict(NO_MATTER, worst, {"eot": eot, "others": others}, len(row.seeds))
 
 
+@claim(
+    "The first-layer weights of CLM spread wider than those of ULM.",
+    *("Fig. 4", "within each submodel, on average", "First-layer weights (Fig. 4)"),
+    evidence="weights",
+)
 def spread(evidence: Evidence) -> Verdict | None:
     """The standard deviation of first-layer weights is larger in a submodel of CLM."""
     ulm, clm = (evidence.arrays[name].reshape(len(evidence.arrays[name]), -1) for name in COMPARED)
@@ -248,6 +356,15 @@ def spread(evidence: Evidence) -> Verdict | None:
     return Verdict(decide(wider, 0), NO_MATTER, {"wider": wider})
 
 
+@claim(
+    "Counter-linked weights of LeNet5s keep diverging throughout the retraining.",
+    "4",
+    "the watched weight's spread makes at least {percent}% of its way in each third of the "
+    "retraining (by the caption of Fig. 5 they settle in the end)",
+    "A weight over the retraining (Fig. 5)",
+    evidence="trajectory",
+    percent=10,
+)
 def drift(evidence: Evidence, *, percent: float) -> Verdict | None:
     """The linked weight's spread grows by such a share of its way in each third, as no free one."""
     linked, free = (evidence.arrays[name].std(axis=0) for name in ("linked", "free"))
@@ -259,6 +376,17 @@ def drift(evidence: Evidence, *, percent: float) -> Verdict | None:
     return Verdict(HOLDS if keeps else FAILS, NO_MATTER, {"thirds": thirds, "free": free_way})
 
 
+@claim(
+    "Saliency maps are more orthogonal in CLM than in ULM (the paper: CIFAR-10; here MNIST).",
+    *("4.2, Fig. 6", "the mean |cosine| over pairs is smaller, image by image", SALIENCY),
+    evidence="saliency",
+)
+@claim(
+    "Saliency maps are more orthogonal in CLM than in ULM (CIFAR-10).",
+    *("4.2, Fig. 6", "the mean |cosine| over pairs is smaller, image by image", SALIENCY),
+    datasets=("cifar10",),
+    evidence="saliency",
+)
 def orthogonal(evidence: Evidence) -> Verdict | None:
     """The mean |cosine| of saliency maps is smaller in CLM, image by image."""
     ulm, clm = (evidence.arrays[f"{name} absolute"] for name in COMPARED)
@@ -266,31 +394,38 @@ def orthogonal(evidence: Evidence) -> Verdict | None:
     return Verdict(decide(closer, 0), NO_MATTER, {"ulm": ulm, "clm": clm, "closer": closer})
 
 
+@claim(
+    "The more orthogonal the saliency maps of two submodels, the less an attack carries over (the "
+    "paper: CIFAR-10; here MNIST).",
+    *("4.2", "a significant rank correlation over pairs, in ULM and in CLM"),
+    "Does diversity buy robustness?",
+    evidence="diversity",
+)
 def orthogonality_protects(evidence: Evidence) -> Verdict | None:
     """1 - cosine correlates with what a pair answers correctly under attack."""
-    found = [one for one in correlations(evidence) if one.measure == DIVERSITY[0]]
-    if any(one.rho is None for one in found if one.outcome == "transfer"):
+    by_saliency = [c for c in correlations(evidence) if c.measure == DIVERSITY[0]]
+    if any(c.rho is None for c in by_saliency if c.outcome == "transfer"):
         return None
     transfer, worst = (
         _all_of(
-            (HOLDS if (one.rho or 0) > 0 else FAILS) if one.significant else UNDECIDED
-            for one in found
-            if one.outcome == outcome
+            (HOLDS if (c.rho or 0) > 0 else FAILS) if c.significant else UNDECIDED
+            for c in by_saliency
+            if c.outcome == outcome
         )
         for outcome in ("transfer", "worst")
     )
-    return Verdict(transfer, worst, {"evidence": evidence, "found": found})
+    return Verdict(transfer, worst, {"evidence": evidence, "correlations": by_saliency})
 
 
 def _transfers(study: Study, enough: Callable[[int], bool]) -> dict[str, BySeed]:
     """The transfer records of ULM and CLM of enough submodels; empty unless both are there."""
-    rows = (study.row(name, RADII["mnist"][0]) for name in COMPARED)
-    found = {
+    entries = (study.entry(name, RADII["mnist"][0]) for name in COMPARED)
+    transfers = {
         row.defense: row.by_protocol["transfer"]
-        for row in rows
-        if row and enough(row.submodels) and row.by_protocol.get("transfer")
+        for row in (entry.row for entry in entries if entry)
+        if enough(row.submodels) and row.by_protocol.get("transfer")
     }
-    return found if len(found) == len(COMPARED) else {}
+    return transfers if len(transfers) == len(COMPARED) else {}
 
 
 def _at_most(
@@ -303,32 +438,36 @@ def _at_most(
     return Verdict(verdict, NO_MATTER, measured, trainings) if transfers else None
 
 
+@claim(
+    "An attack nearly always succeeds where the submodel that it was crafted on answers.",
+    *("4.2", "robust accuracy below {below}%", TRANSFER),
+    below=2,
+)
 def attacked_one_fails(study: Study, *, below: float) -> Verdict | None:
     """Robust accuracy is below so many percent where the attacked submodel answers."""
     transfers = _transfers(study, lambda n: n > 1)
-    own, others = {}, {}
+    on_itself, on_others = {}, {}
     for name, by_seed in transfers.items():
-        sides = own_and_others(by_seed)
-        own[name], others[name] = (metrics.score(list(side.values())) for side in sides)
-    return _at_most(below / 100, own, transfers, own=own, others=others)
+        sides = split_transfer(by_seed)
+        on_itself[name], on_others[name] = (metrics.score([*side.values()]) for side in sides)
+    measured = {"on_itself": on_itself, "on_others": on_others}
+    return _at_most(below / 100, on_itself, transfers, **measured)
 
 
+@claim(
+    "More than 10 submodels would not be more robust.",
+    "3",
+    "under PGD at most {most} points to gain in ULM and in CLM, with however many",
+    *("How many networks", TRANSFER),
+    most=2,
+)
 def size_is_nothing(study: Study, *, most: float) -> Verdict | None:
-    """E[MRA] = own / n + (1 - 1 / n) others, which n can raise to others; see `Transfer`."""
+    """By how much n can raise MRA = own / n + (1 - 1 / n) others, which tends to others."""
     transfers = _transfers(study, lambda n: n == SUBMODELS)
     now, gains = {}, {}
     for name, by_seed in transfers.items():
-        gap = metrics.difference(*reversed(own_and_others(by_seed)))
+        gap = metrics.difference(*reversed(split_transfer(by_seed)))
         gains[name] = Score(*(part / SUBMODELS for part in (gap.value, gap.low, gap.high)))
-        expected = [metrics.transfer(record.correct).expected_mra for record in by_seed.values()]
+        expected = [record.answers.s.mean() for record in by_seed.values()]
         now[name] = float(np.mean(expected))
     return _at_most(most / 100, gains, transfers, now=now, gains=gains)
-
-
-_JUDGES: Mapping[str, Callable[..., Verdict | None]] = {
-    judge.__name__: judge
-    for judge in (
-        *(gain, clean_cost, conformity, state_of_the_art, same, ahead, expectation, spread, drift),
-        *(orthogonal, orthogonality_protects, attacked_one_fails, size_is_nothing),
-    )
-}

@@ -5,8 +5,8 @@ from typing import Any
 
 from ..templating import templates
 from . import names
+from .correlation import correlations, parities
 from .evidence import OUTCOMES
-from .findings import correlations, parities
 
 _TEMPLATES = templates(__package__)
 _TEMPLATES.globals |= {
@@ -23,8 +23,9 @@ _TEMPLATES.filters |= {
 
 
 def render(template: str, **values: Any) -> str:
-    """A template's text, without white space around it."""
-    return _TEMPLATES.get_template(f"{template}.j2").render(values).strip()
+    """A template's text, without white space around it and with one empty line at most."""
+    text = _TEMPLATES.get_template(f"{template}.j2").render(values).strip()
+    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def render_macro(template: str, macro: str, *values: Any, **more: Any) -> str:

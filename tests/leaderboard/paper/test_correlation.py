@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import samples
-from randomized_defense_bench.leaderboard.paper.findings import correlations, mantel, parities
+from randomized_defense_bench.leaderboard.paper.correlation import correlations, mantel, parities
 
 
 def test_ranks_are_correlated_not_values():

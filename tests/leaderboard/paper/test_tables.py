@@ -1,7 +1,8 @@
 import pytest
-from randomized_defense_bench.leaderboard import baselines
-from randomized_defense_bench.leaderboard.paper.comparison import compare
-from randomized_defense_bench.leaderboard.paper.studies import studies
+from randomized_defense_bench.leaderboard.board import Board
+from randomized_defense_bench.leaderboard.paper import names
+from randomized_defense_bench.leaderboard.paper.study import studies
+from randomized_defense_bench.leaderboard.paper.tables import compare
 from samples import record, row
 
 TABLES = {
@@ -15,12 +16,12 @@ TABLES = {
 
 
 def compared(*records):
-    found = compare(TABLES, studies(records, []))
+    found = compare(TABLES, studies(Board(records)))
     return {(one.table, one.attack, one.defense): one for one in found}
 
 
 def test_every_number_of_the_paper_is_compared_in_the_order_of_its_attacks():
-    found = compare(baselines.load().paper["tables"], {})
+    found = compare(names.TABLES, {})
     second = [one.attack for one in found if one.table == "2" and one.defense == "ulm"]
     assert second == ["fgsm", "mifgsm", "pgd", "autoattack", "pgd-eot"]
 

@@ -1,4 +1,4 @@
-"""The numbers of the paper's tables: beside ours with a verdict, and checked against each other."""
+"""The numbers of the paper's tables beside what was measured, and checked against each other."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from ..metrics import CONFIDENCE, Score
 from ..rows import Row
 from .evidence import COMPARED
 from .names import PAPER_ATTACKS, PAPER_IMAGES, SUBMODELS, near
-from .studies import Study
+from .study import Study
 
 # What must hold of the numbers under two attacks, the stronger first. `pgd-eot` has no check: on
 # one deterministic network, as the paper ran it, it is PGD.
@@ -26,7 +26,7 @@ CHECKS = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """One published MRA beside ours, both in [0, 1]."""
+    """One published MRA beside the measured one, both in [0, 1]."""
 
     table: str
     dataset: str
@@ -39,37 +39,38 @@ class Comparison:
     @cached_property
     def row(self) -> Row | None:
         """What was measured of the same defense at the same radius."""
-        return self.study.row(self.defense, self.eps) if self.study else None
+        entry = self.study.entry(self.defense, self.eps) if self.study else None
+        return entry.row if entry else None
 
     @cached_property
-    def ours(self) -> Score | None:
-        """What was measured under the same attack."""
+    def measured(self) -> Score | None:
+        """MRA under the same attack."""
         return self.row.score(self.attack) if self.row else None
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the paper's."""
-        return None if self.ours is None else self.ours.value - self.paper
+        """Measured minus published."""
+        return None if self.measured is None else self.measured.value - self.paper
 
     @property
     def near(self) -> bool:
-        """Whether ours is as near as a reproduced number."""
-        return self.ours is not None and near(self.attack, self.ours.value, self.paper)
+        """Whether the measured one is as near as a reproduced number."""
+        return self.measured is not None and near(self.attack, self.measured.value, self.paper)
 
     @property
     def inside(self) -> bool:
-        """Whether our interval contains the paper's number."""
-        return self.ours is not None and self.ours.low <= self.paper <= self.ours.high
+        """Whether the measured interval contains the paper's number."""
+        return self.measured is not None and self.measured.low <= self.paper <= self.measured.high
 
     @property
     def reason(self) -> str:
         """Why it is not comparable, or empty."""
-        if self.study is None or self.row is None or self.ours is None:
+        if self.study is None or self.row is None or self.measured is None:
             return "not measured"
         if self.study.obstacle:
             return self.study.obstacle
         if self.attack == "pgd-eot":
-            return "ours draws networks, the authors' script runs it on one"
+            return "this suite draws networks, the authors' script runs it on one"
         # The adversarially trained populations that its authors released have another n.
         if self.defense in COMPARED and self.row.submodels != SUBMODELS:
             return f"n = {self.row.submodels}, the paper's {SUBMODELS}"
@@ -117,7 +118,7 @@ class PaperCheck(NamedTuple):
     Attributes:
         excess: MRA under the strong attack minus that under the weak one; any above 0 fails.
         by_chance: whether it is within sampling error; published numbers cannot be paired by image.
-        ours: the same difference between our results, or None where it was not measured.
+        measured: the same difference between measured ones; None where there is none.
     """
 
     name: str
@@ -125,7 +126,7 @@ class PaperCheck(NamedTuple):
     weak: Comparison
     excess: float
     by_chance: bool
-    ours: Score | None
+    measured: Score | None
 
 
 def check_paper(compared: Sequence[Comparison]) -> list[PaperCheck]:
@@ -138,7 +139,8 @@ def check_paper(compared: Sequence[Comparison]) -> list[PaperCheck]:
             excess = strong.paper - weak.paper
             error = math.sqrt(sum(one.paper * (1 - one.paper) for one in pair) / PAPER_IMAGES)
             by_seed = [one.row.by_attack.get(one.attack, {}) if one.row else {} for one in pair]
-            ours = None if not strong.study or strong.study.obstacle else gates.excess(*by_seed)
+            judged = strong.study and not strong.study.obstacle
+            measured = gates.excess(*by_seed) if judged else None
             by_chance = abs(excess) < quantile * error
-            checks.append(PaperCheck(name, strong, weak, excess, by_chance, ours))
+            checks.append(PaperCheck(name, strong, weak, excess, by_chance, measured))
     return checks

@@ -1,14 +1,24 @@
 import re
 from dataclasses import replace
 
-from randomized_defense_bench.leaderboard import baselines
-from randomized_defense_bench.leaderboard.render import FIRST_LINE, render
+from randomized_defense_bench.leaderboard.board import Board
+from randomized_defense_bench.leaderboard.pages import FIRST_LINE, pages, result
 from randomized_defense_bench.leaderboard.speed import Timing
-from samples import gated, record, row
+from samples import gated, masked, record, row
 
 
-def page(records, timings=()):
-    return render(records, timings, baselines.load())
+def page(records, name="LEADERBOARD.md", timings=()):
+    return pages(Board(records, timings))[name]
+
+
+def shown(records, defense="ulm"):
+    """A defense's page."""
+    return page(records, f"defenses/{defense}.md")
+
+
+def figures(text):
+    """The columns of the first row of a defense's page."""
+    return {line["figure"]: line["value"] for line in table(text, "figure", "meaning")}
 
 
 def measured_by_hand():
@@ -28,7 +38,7 @@ def timed_by_hand(**changes):
         "budget": "quick",
         "work": "PGD-40 on 10 networks",
         "unit": "gradients/s",
-        "ours": 21_000.0,
+        "suite": 21_000.0,
         "others": {"another tool": 7_000.0, "the machine's matrix products": 84_000.0},
         "growth": {"n = 1": 0.5, "n = 2": 1.0},
         "note": "stacked",
@@ -53,15 +63,17 @@ def table(text, *columns):
 
 
 def ranked(text):
-    return [(row["rank"], row["defense"]) for row in table(text, "rank", "defense")]
+    rows = table(text, "rank", "defense")
+    return [(row["rank"], row["defense"].strip("[]")) for row in rows]
 
 
 def test_a_row_says_what_is_known_of_its_defense():
     """Of 20 images: clean 19 and 18, autoattack 9 and 8, the cascade 7 and 6; all in order."""
     alone = record(15, defense="ulm", attack="worst-case", protocol="alone")
     average = record(9, defense="ulm", attack="worst-case", protocol="average")
-    (shown,) = table(page([*row("ulm", 7), alone, average]), "rank", "defense")
-    values = {column: text.partition(" (")[0] for column, text in shown.items()}
+    records = [*row("ulm", 7), alone, average]
+    cells = figures(shown(records))
+    values = {column: text.partition(" (")[0] for column, text in cells.items()}
     assert (values["rank"], values["n"], values["seeds"]) == ("–", "2", "0")
     assert (values["clean"], values["claimed"], values["illusion"]) == ("92.5", "42.5", "+10.0")
     # Marked, since the population keeps less than its best member.
@@ -70,14 +82,18 @@ def test_a_row_says_what_is_known_of_its_defense():
         "-42.5 †",
         "45.0",
     )
-    assert re.fullmatch(r"\*\*32\.5 \(\d+\.\d–\d+\.\d\)\*\*", shown["**worst case**"])
-    assert shown["training (s)"] == "12"
+    low, high = map(float, re.fullmatch(r"32\.5 \((.*)–(.*)\)", cells["worst case"]).groups())
+    assert values["training (s)"] == "12"
+    (line,) = table(page(records), "rank", "defense")
+    assert line["worst case"] == f"32.5±{max(high - 32.5, 32.5 - low):.1f}"
+    assert (line["random"], line["passes"]) == ("one of 2 networks", "1 of 2")
 
 
 def test_the_page_says_it_is_generated_and_depends_only_on_the_records():
     records = measured_by_hand()
-    assert page(records).splitlines()[0] == FIRST_LINE
-    assert page(records) == page(list(reversed(records)))
+    texts = pages(Board(records))
+    assert {text.splitlines()[0] for text in texts.values()} == {FIRST_LINE}
+    assert texts == pages(Board(list(reversed(records))))
 
 
 def test_an_empty_page_says_what_to_do():
@@ -110,27 +126,29 @@ def test_a_row_that_fails_a_gate_loses_its_rank_and_the_page_says_why():
     ]
     text = page([*sabotaged, *gated("b", 5, **size)])
     assert {*ranked(text)} == {("1", "b"), ("–", "a")}
-    assert "a fails “no attack beats the cascade”" in text
-    gate = next(g for g in table(text, "gate") if g["gate"] == "no attack beats the cascade")
-    assert gate["a (n=1)"].startswith("**failed**")
-    assert gate["b (n=1)"].startswith("passed")
+    assert "The worst cases of a are upper bounds" in text
+    details = shown([*sabotaged, *gated("b", 5, **size)], "a")
+    assert "a fails “no attack beats the cascade”" in details
+    outcomes = {gate["gate"]: gate["outcome"] for gate in table(details, "gate")}
+    assert outcomes["no attack beats the cascade"] == "**failed**"
 
 
 def test_a_record_from_before_a_gate_does_without_it():
     old = [replace(r, findings=None) for r in gated("a", 3)]
     odd = [replace(r, findings=("no gradient",)) for r in gated("b", 3)]
-    assert table(page([*old, *odd]), "gate")[-1] == {
+    assert table(shown(odd, "b"), "gate")[-1] == {
         "gate": "nothing odd before the attacks",
-        "a (n=2)": "–",
-        "b (n=2)": "**failed**: no gradient",
+        "outcome": "**failed**",
+        "figure": "no gradient",
     }
-    assert "nothing odd" not in page(old)
+    assert "nothing odd" not in shown(old, "a")
 
 
 def test_an_undecided_gate_costs_no_rank_and_says_how_many_images_it_takes():
-    text = page(gated("a", 3, submodels=1))
-    assert ranked(text) == [("1", "a")]
-    assert "undecided" in table(text, "rank", "defense")[0]["gates"]
+    measured = gated("a", 3, submodels=1)
+    assert ranked(page(measured)) == [("1", "a")]
+    text = shown(measured, "a")
+    assert "undecided" in figures(text)["gates"]
     assert "1,000 images would tell" in text
 
 
@@ -141,48 +159,46 @@ def test_what_is_not_of_all_seeds_is_said():
         record(9, defense="ulm", attack="worst-case", protocol="alone", seed=1),
         record(9, defense="ulm", attack="pgd-mean-ce", seed=0),
     ]
-    text = page([*records, *extra])
-    assert "ulm: `alone`, `arc`, and all figures computed from them, are of seed 1 only." in text
-    assert "ulm: `pgd-mean-ce`, and all figures computed from them, are of seed 0 only." in text
-    assert "only." not in page(records)
+    text = shown([*records, *extra])
+    assert "`alone`, `arc`, and all figures computed from them, are of seed 1 only." in text
+    assert "`pgd-mean-ce`, and all figures computed from them, are of seed 0 only." in text
+    assert "only." not in shown(records)
 
 
 def test_seconds_are_of_one_seed():
     slow = [replace(one, attack_seconds=9.0) for one in row("ulm", 5, seed=1)]
-    text = page([*row("ulm", 5), *slow])
+    text = shown([*row("ulm", 5), *slow])
     # 1.5 and 9 seconds; of six attacks and the clean images.
     cascade = next(r for r in table(text, "attack", "images") if r["attack"] == "worst-case")
-    assert cascade["ulm (n=2)"].endswith("5.2 s")
-    (verdict,) = table(text, "cascade (s), on images")
-    assert verdict["training (s)"] == "12"
-    assert verdict["cascade (s), on images"] == "5.2 on 20"
-    assert verdict["all attacks (s)"] == "37"
+    assert (cascade["seconds"], cascade["images"]) == ("5.2", "20")
+    values = figures(text)
+    assert (values["training (s)"], values["attacks (s)"]) == ("12", "37")
 
 
 def test_what_the_draw_does_is_decomposed():
     transfer = record(10, defense="ulm", attack="pgd", protocol="transfer")
-    text = page([*row("ulm", 5), transfer])
+    text = shown([*row("ulm", 5), transfer])
     # T = ((10, 9), (10, 9)) / 20; worst case: s = 1 on four images, 1/2 on one; clean: 18 and one.
-    (shown,) = table(text, "PGD on")
-    assert shown["PGD on"] == "20 images, seed 0"
-    assert [shown[name] for name in ("own", "others", "MRA")] == ["47.5"] * 3
-    assert shown["1 try"] == "22.5 of 92.5"
-    assert shown["2 tries"] == "21.2 of 91.2"
-    assert shown["unlimited tries"] == "20.0 of 90.0"
+    assert "under PGD on 20 images, seed 0" in text
+    assert text.count("47.5%") == 3
+    attacked, clean = table(text, "1 try")
+    assert (attacked["1 try"], clean["1 try"]) == ("22.5", "92.5")
+    assert (attacked["2 tries"], clean["2 tries"]) == ("21.2", "91.2")
+    assert (attacked["unlimited tries"], clean["unlimited tries"]) == ("20.0", "90.0")
 
 
 def test_of_random_networks_no_number_of_tries_is_unlimited():
     random = {"submodels": 1, "draws": 4}
-    (shown,) = table(page(row("noisy", 5, attacks=("pgd",), **random)), "PGD on")
+    text = shown(row("noisy", 5, attacks=("pgd",), **random), "noisy")
+    attacked = table(text, "1 try")[0]
     # One draw is right on 5 images, the others on 4.
-    assert shown["1 try"].startswith("21.2 of ")
-    assert shown["2 tries"].startswith("20.0 of ")
-    assert shown["5 tries"] == shown["unlimited tries"] == "– of –"
+    assert (attacked["1 try"], attacked["2 tries"]) == ("21.2", "20.0")
+    assert attacked["5 tries"] == attacked["unlimited tries"] == "–"
 
 
 def test_published_figures_stand_in_the_block_of_their_dataset_and_eps():
-    text = page([*row("ulm", 5), *row("ulm", 5, dataset="cifar10", eps=8 / 255)])
-    cifar, mnist = text.split("\n## ")[1:3]
+    records = [*row("ulm", 5), *row("ulm", 5, dataset="cifar10", eps=8 / 255)]
+    cifar, mnist = page(records, "PUBLISHED.md").split("\n## ")[1:3]
     if cifar.startswith("mnist"):
         cifar, mnist = mnist, cifar
     assert "CROWN-IBP" in mnist
@@ -194,7 +210,6 @@ def test_published_figures_stand_in_the_block_of_their_dataset_and_eps():
 def test_a_row_without_all_attacks_or_all_gates_has_no_rank():
     text = page([*gated("a", 5), *row("ungated", 4), record(19, defense="weakly-attacked")])
     assert ranked(text) == [("1", "a"), ("–", "ungated"), ("–", "weakly-attacked")]
-    assert "A dash in the rank column" in text
 
 
 def test_a_model_of_robustbench_s_stands_beside_what_is_published_of_it():
@@ -204,7 +219,8 @@ def test_a_model_of_robustbench_s_stands_beside_what_is_published_of_it():
 
     def models(eps):
         measured = row("robustbench-wong2020fast", 10, eps=eps, **case)
-        return [t for t in tables(page(measured)) if "difference" in t[0]]
+        text = page(measured, "PUBLISHED.md")
+        return [t for t in tables(text) if t and "difference" in t[0]]
 
     (((line,),)) = models(8 / 255)
     assert line["model"] == "[Wong2020Fast](https://arxiv.org/abs/2001.03994)"
@@ -215,7 +231,7 @@ def test_a_model_of_robustbench_s_stands_beside_what_is_published_of_it():
 
 
 def test_published_rows_stand_apart_with_their_evaluator():
-    text = page(row("ulm", 3)).split("## Published elsewhere")[1]
+    text = page(row("ulm", 3), "PUBLISHED.md").split("## RobustBench, CIFAR-10")[1]
     (published,) = tables(text)
     names = {r["architecture"] for r in published}
     assert {"ResNet-18", "PreActResNet-18", "WideResNet-28-10", "WideResNet-34-10"} <= names
@@ -230,8 +246,55 @@ def test_published_rows_stand_apart_with_their_evaluator():
 def test_a_device_has_a_block_of_its_own_and_zero_has_no_ratio():
     slow = timed_by_hand().environment
     gpu = timed_by_hand(others={"nothing": 0.0}, environment={**slow, "device": "NVIDIA X"})
-    text = page([], [timed_by_hand(), gpu])
-    cpu, nvidia = text.split("### On ")[1:]
+    text = page([], "SPEED.md", [timed_by_hand(), gpu])
+    cpu, nvidia = text.split("## On ")[1:]
     ratios = {r["beside"]: r["ratio"] for r in table(cpu, "ratio")}
     assert ratios == {"another tool": "3.00", "the machine's matrix products": "0.25"}
     assert table(nvidia, "ratio")[0]["ratio"] == "–"
+
+
+CONTROL = {"submodels": 1, "images": 1000}
+LINKED = {"submodels": 2, "images": 1000, "defense_parameters": {"recipe": {"epochs": 3}, "n": 2}}
+
+
+def verdict(claimed, worst, control=None):
+    """Of a population whose authors' attacks and worst case leave so many of 1,000 images.
+
+    Of the same network without the randomness 300 and about as many.
+    """
+    attacks = dict.fromkeys(("fgsm", "mifgsm", "pgd", "autoattack", "pgd-eot"), claimed)
+    measured = gated("linked", worst, attacks={**attacks, "worst-case": worst}, **LINKED)
+    control = gated("single", 300, **CONTROL) if control is None else control
+    (line,) = (r for r in table(page([*measured, *control]), "rank") if r["defense"] == "[linked]")
+    return line["verdict"]
+
+
+def test_a_verdict_says_how_much_of_the_gain_over_the_control_survives():
+    assert verdict(700, 650) == "holds up"
+    assert verdict(900, 400) == "partly"
+    assert verdict(700, 300) == "collapses"
+    assert verdict(301, 300) == "no gain"
+    assert verdict(308, 303) == "undecided"
+
+
+def test_there_is_no_verdict_without_a_control_that_is_made_alike_and_none_on_failed_checks():
+    assert verdict(700, 300, control=[]) == "–"
+    other = {**CONTROL, "defense_parameters": {"recipe": {"epochs": 4}}}
+    assert verdict(700, 300, control=gated("single", 300, **other)) == "–"
+    failing = masked(gated("single", 300, **CONTROL), "single")
+    assert verdict(700, 300, control=failing) == "undecided"
+
+
+def test_the_readme_s_part_is_the_finding_a_table_and_a_figure():
+    measured = [*gated("linked", 300, **LINKED), *gated("single", 300, **CONTROL)]
+    text = result(Board(measured))
+    assert text.count("| defense ") == 1
+    assert "[linked]: leaderboard/defenses/linked.md" in text
+    assert "passes" not in text
+    assert result(Board([])) == "Nothing has been measured yet."
+
+
+def test_a_defense_s_page_says_how_to_measure_it_again():
+    text = shown([*row("ulm", 3), *row("ulm-adv", 5), *row("clm", 3)])
+    command = re.search(r'-k "(.*)" --budget quick --rerun', text)[1]
+    assert command == "mnist-ulm- and not mnist-ulm-adv-"

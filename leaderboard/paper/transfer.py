@@ -1,0 +1,34 @@
+"""How attacks on one network carry over to the others of its population."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..metrics import Correct, Floats
+
+
+def transfer(correct: Correct) -> Floats:
+    """The accuracy of b on images crafted on a, from correct[a, b, j].
+
+    Args:
+        correct: (n, n * draws, N), crafted on a and scored on the draws of b.
+
+    Returns:
+        (n, n): attacked by themselves on the diagonal.
+    """
+    n = len(correct)
+    return np.asarray(correct.reshape(n, n, -1).mean(axis=2, dtype=np.float64))
+
+
+def network_shares(accuracies: npt.NDArray[np.floating[Any]]) -> Floats:
+    """(n,), what each network adds to MRA, as the one attacked and as one that answers.
+
+    Their mean is MRA, and their spread that of both roles: a network's answers to images made for
+    others are alike in all rows, so the spread of its rows alone would lack them.
+
+    Args:
+        accuracies: (n, n), the share of images that network j answers correctly when i is attacked.
+    """
+    exact = np.asarray(accuracies, np.float64)
+    return np.asarray(exact.mean(axis=1) + exact.mean(axis=0) - exact.mean())
