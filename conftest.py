@@ -122,11 +122,9 @@ def explain_empty_selection(expression: str, norm: str = "Linf") -> str:
     """One line for a `-k` expression that matches no case."""
     from randomized_defense_bench.attacks import ATTACKS
     from randomized_defense_bench.benchmarks.datasets import DATASETS
-    from randomized_defense_bench.benchmarks.paper.evidence import KINDS
     from randomized_defense_bench.defenses import DEFENSES
-    from randomized_defense_bench.leaderboard.paper.grids import GRIDS
 
-    known = [*DATASETS, *DEFENSES, *ATTACKS, *KINDS, *GRIDS]
+    known = [*DATASETS, *DEFENSES, *ATTACKS]
     words = [w for w in re.findall(r"[\w-]+", expression) if w not in ("and", "or", "not")]
     hints = []
     for word in words:

@@ -4,10 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulate import tabulate
+import tabulate
 
 from .metrics import Score
 from .rows import Setting
+
+
+# Columns need not be wider than what stands in them.
+tabulate.MIN_PADDING = 0
 
 
 def escape(text: str) -> str:
@@ -19,7 +23,7 @@ def escape(text: str) -> str:
 
 def markdown_table(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A GitHub table, or nothing without rows; numbers are printed as given."""
-    text: str = tabulate(body, headers, tablefmt="github", disable_numparse=True)
+    text: str = tabulate.tabulate(body, headers, tablefmt="github", disable_numparse=True)
     return f"{text}\n" if body else ""
 
 

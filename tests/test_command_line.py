@@ -140,7 +140,7 @@ def fail(*arguments, **options):
     "name",
     [
         "matplotlib.figure.Figure.savefig",
-        "randomized_defense_bench.leaderboard.formats.tabulate",
+        "tabulate.tabulate",
         "jinja2.Template.render",
     ],
 )
