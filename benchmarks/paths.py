@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from ..leaderboard.files import RecordError
+from ..files import RecordError
 
 Content = TypeVar("Content")
 # A disk with less free is full: a record and its page would not fit.

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from ..attacks import ATTACKS, ThreatModel
 from ..defenses import Population
+from ..files import write_atomically
 from ..leaderboard import gates, metrics, records, rows
-from ..leaderboard.files import write_atomically
 from ..leaderboard.formats import format_eps, format_score
 from ..leaderboard.gates import Gate
 from ..leaderboard.records import Case, Protocol, Record

@@ -6,9 +6,10 @@ The report on the paper and what the README says of the result are rebuilt and c
 import argparse
 import sys
 
-from randomized_defense_bench.leaderboard.files import folder_named
 from randomized_defense_bench.leaderboard.publish import RESULTS, publish, stale
 from randomized_defense_bench.leaderboard.records import RecordError
+
+from randomized_defense_bench.files import folder_named
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,18 +28,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no folder {options.results}: run pytest benchmarks/ first, or name another")
         return 2
     try:
-        if options.check:
-            wrong = stale(options.results)
-            for path in wrong:
-                print(f"stale: {path}; run python -m {__package__} to rebuild it")
-            if not wrong:
-                print(f"up to date: what {options.results} says")
-            return 1 if wrong else 0
-        print(publish(options.results))
+        if not options.check:
+            print(publish(options.results))
+            return 0
+        outdated = stale(options.results)
+        for path in outdated:
+            print(f"stale: {path}; run python -m {__package__} to rebuild it")
+        if not outdated:
+            print(f"up to date: what {options.results} says")
+        return 1 if outdated else 0
     except (RecordError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from .drawing import Figure
 from .gates import Gate
 from .metrics import Score
 from .records import Record
-from .rows import Population, Row, Setting, headline_radii, populations, rows_of, settings
+from .rows import Row, Setting, populations, rows_of, settings
 from .speed import Timing
 
 
@@ -96,15 +96,14 @@ class Entry:
         surviving = metrics.shared_difference(row.worst_by_seed, control.worst_by_seed)
         if claimed is None or surviving is None:
             return None
-        half = claimed.value / 2
-        if not (self.trusted and self.control.trusted):
-            return Verdict("undecided", self.control, claimed, surviving)
-        if claimed.low <= 0:
-            return Verdict("no gain", self.control, claimed, surviving)
-        if surviving.low > 0:
-            word = "holds up" if surviving.low > half else "partly"
-        else:
-            word = "collapses" if surviving.high < half else "undecided"
+        half, word = claimed.value / 2, "undecided"
+        if self.trusted and self.control.trusted:
+            if claimed.low <= 0:
+                word = "no gain"
+            elif surviving.low > 0:
+                word = "holds up" if surviving.low > half else "partly"
+            elif surviving.high < half:
+                word = "collapses"
         return Verdict(word, self.control, claimed, surviving)
 
 
@@ -119,7 +118,7 @@ class Ranking:
     @cached_property
     def entries(self) -> list[Entry]:
         """Complete rows first, by falling worst case."""
-        return [Entry(row, self) for row in self.section.rows(self.norm, self.eps)]
+        return [Entry(row, self) for row in self.section.rows[self.norm, self.eps]]
 
     @cached_property
     def ranks(self) -> dict[Entry, int]:
@@ -161,30 +160,24 @@ class Section:
     @cached_property
     def rankings(self) -> list[Ranking]:
         """One for each norm and radius that defenses are ranked at."""
-        return [Ranking(self, norm, eps) for norm, eps in headline_radii(self.records)]
-
-    def rows(self, norm: str, eps: float) -> list[Row]:
-        """Its rows at a radius; see `leaderboard.rows.rows`."""
-        if (norm, eps) not in self._rows:
-            self._rows[norm, eps] = rows_of(self._populations, norm, eps)
-        return self._rows[norm, eps]
+        attacked = (r.case for r in self.records if r.headline and r.case.attack != "none")
+        radii = sorted({(case.norm, case.eps) for case in attacked})
+        return [Ranking(self, norm, eps) for norm, eps in radii]
 
     @cached_property
-    def _rows(self) -> dict[tuple[str, float], list[Row]]:
-        return {}
-
-    @cached_property
-    def _populations(self) -> list[Population]:
-        return populations(self.records)
+    def rows(self) -> dict[tuple[str, float], list[Row]]:
+        """By norm and radius, also those that nothing is ranked at."""
+        known, cases = populations(self.records), [r.case for r in self.records]
+        radii = sorted({(case.norm, case.eps) for case in cases if case.attack != "none"})
+        return {at: rows_of(known, *at) for at in radii}
 
     @cached_property
     def swept(self) -> dict[str, list[Row]]:
         """By norm one row of each population, the one that most radii were attacked of."""
-        at = sorted({(r.case.norm, r.case.eps) for r in self.records if r.case.eps > 0})
-        rows: dict[str, list[Row]] = {norm: [] for norm, _ in at}
-        for norm, eps in at:
-            rows[norm] += self.rows(norm, eps)
-        return {norm: widest(of_norm) for norm, of_norm in rows.items()}
+        return {
+            norm: widest(row for at, rows in self.rows.items() if at[0] == norm for row in rows)
+            for norm in sorted({norm for norm, _ in self.rows})
+        }
 
     @cached_property
     def curves(self) -> list[Curve]:

@@ -99,11 +99,10 @@ def panels(
     return list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
 
 
-def style(name: str | int) -> dict[str, str]:
-    """The colour and marker of a defense, or of a line by its number."""
-    number = name if isinstance(name, int) else zlib.crc32(name.encode())
-    free = COLORS[number % len(COLORS)], MARKERS[number // len(COLORS) % len(MARKERS)]
-    color, marker = STYLES.get(str(name), free)
+def style(defense: str) -> dict[str, str]:
+    """Its colour and marker."""
+    row, column = divmod(zlib.crc32(defense.encode()), len(COLORS))
+    color, marker = STYLES.get(defense, (COLORS[column], MARKERS[row % len(MARKERS)]))
     return {"color": color, "marker": marker}
 
 
@@ -118,17 +117,11 @@ def plot_accuracy(panel: Any, title: str, lines: Iterable[Line]) -> None:
     label_ends(panel, ends)
 
 
-def label_ends(panel: Any, ends: Iterable[tuple[float, str, str]], gap: float = 5.0) -> None:
-    """Labels right of a panel at the values where lines end, moved apart where they would meet.
-
-    Args:
-        ends: value, label and colour of each line.
-        gap: the least difference of two labels' values.
-    """
-    place = -math.inf
+def label_ends(panel: Any, ends: Iterable[tuple[float, str, str]]) -> None:
+    """Label lines by the values in percent where they end, 5 apart; each with its colour."""
+    place, at = -math.inf, panel.get_yaxis_transform()
     for value, label, color in sorted(ends):
-        place = max(value, place + gap)
-        at = panel.get_yaxis_transform()
+        place = max(value, place + 5)
         panel.text(1.02, place, plain(label), color=color, transform=at, va="center", fontsize=9)
 
 

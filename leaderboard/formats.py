@@ -1,14 +1,12 @@
 """How numbers, settings and tables are printed, in Markdown that shows what it is given."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import tabulate
 
 from .metrics import Score
 from .rows import Setting
-
 
 # Columns need not be wider than what stands in them.
 tabulate.MIN_PADDING = 0
@@ -70,17 +68,3 @@ def _percent(value: Score | float) -> tuple[float, ...]:
 def format_eps(eps: float, unit: float = 1.0) -> str:
     """`8/255` where radii are written in 1/255, as the field does for colour images; else `0.3`."""
     return f"{eps:.3g}" if unit == 1 else f"{eps / unit:.3g}/{1 / unit:.0f}"
-
-
-def format_parameters(parameters: Mapping[str, Any]) -> str:
-    """`alpha 0.1, recipe (optimizer adam, ...)`."""
-    parts = [
-        f"{name} ({format_parameters(value)})" if isinstance(value, Mapping) else f"{name} {value}"
-        for name, value in parameters.items()
-    ]
-    return ", ".join(parts)
-
-
-def format_figure(value: float) -> str:
-    """Three digits, more where the number has them before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

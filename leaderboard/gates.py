@@ -49,12 +49,9 @@ class Gate:
 def check(row: Row) -> list[Gate]:
     """All gates of a row, each over all its seeds."""
     controls = [attack for attack in [*row.attacks("queries"), "noise"] if attack in row.by_attack]
-    of_the_claim = [
-        r.unperturbed
-        for r in row.records
-        if r.case.protocol == "draw" and r.case.attack in r.facts.claim
-    ]
-    gradients = [r.zero_gradients for r in row.records if r.case.attack == "none"]
+    drawn = [r for r in row.records if r.case.protocol == "draw"]
+    claims = [r.unperturbed for r in drawn if r.case.attack in r.facts.claim]
+    gradients = [r.zero_gradients for r in drawn if r.case.attack == "none"]
     findings = {
         "gradients on all draws no weaker than on one": _no_weaker(row, row.facts.claim),
         "gradients no weaker than queries and noise": _no_weaker(row, controls),
@@ -63,7 +60,7 @@ def check(row: Row) -> list[Gate]:
         "at or below chance at the largest eps": _at_chance(row),
         "own-member attack no weaker than transfer": _own_member(row),
         "doubling steps changes less than one standard error": _doubled(row),
-        "few images unperturbed": _few(of_the_claim),
+        "few images unperturbed": _few(claims),
         "few images without gradient": _few(gradients),
         "same seed, same images": _repeats(row),
     }
@@ -163,9 +160,8 @@ def _beaten(pairs: Sequence[Sequence[Answers]]) -> tuple[float, Outcome, str]:
         # On single images draws decide; on all of them, what choosing the attack would lower.
         both = {seed: metrics.worst_case(pair) for seed, pair in enumerate(pairs)}
         gained = metrics.difference({seed: pair[0] for seed, pair in enumerate(pairs)}, both)
-        outcome, note = judged(
-            Score(gained.value, gained.low - BEATEN, gained.high), pairs[0][0].images
-        )
+        beyond = Score(gained.value, gained.low - BEATEN, gained.high)
+        outcome, note = judged(beyond, pairs[0][0].images)
         return gained.value, outcome, f" points{note}"
     beaten = sum(float((other.s < cascade.s - metrics.ROUNDING).sum()) for cascade, other in pairs)
     images = sum(cascade.images for cascade, _ in pairs)
@@ -200,9 +196,7 @@ def _at_chance(row: Row) -> Finding | None:
     if len(curve.keys() - {0.0}) < 3 or accuracy is None:
         return None
     case = next(iter(curve[max(curve)].values())).case
-    chance = 1 / case.classes
-    above = Score(accuracy.value - chance, accuracy.low - chance, accuracy.high - chance)
-    result, note = judged(above, case.images)
+    result, note = judged(accuracy - 1 / case.classes, case.images)
     return result, f"{100 * accuracy.value:.1f} at {max(curve):.3g}{note}"
 
 
@@ -234,10 +228,10 @@ def _doubled(row: Row) -> Finding | None:
 
 def _few(shares: Iterable[float | None]) -> Finding | None:
     """A share stored with the records is small."""
-    largest = max((share for share in shares if share is not None), default=None)
-    if largest is None:
+    known = [share for share in shares if share is not None]
+    if not known:
         return None
-    return ("passed" if largest <= MASKED else "failed"), f"{100 * largest:.1f}%"
+    return ("passed" if max(known) <= MASKED else "failed"), f"{100 * max(known):.1f}%"
 
 
 def _repeats(row: Row) -> Finding | None:

@@ -39,6 +39,9 @@ class Score:
     low: float
     high: float
 
+    def __sub__(self, fixed: float) -> Score:
+        return Score(self.value - fixed, self.low - fixed, self.high - fixed)
+
 
 @dataclass(frozen=True)
 class _Variance:

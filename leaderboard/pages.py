@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import baselines, formats, metrics, rows
+from . import baselines, metrics, rows
 from .board import Board, Entry
 from .columns import COLUMNS, ranked_table
 from .curves import sweep
@@ -89,13 +89,12 @@ def zoo(entries: Iterable[Entry]) -> list[tuple[Row, Mapping[str, Any], Score]]:
         named = str(case.defense_parameters.get("robustbench"))
         model = by_id.get((case.dataset, case.norm, named))
         if model and row.worst and abs(float(Fraction(model["eps"])) - case.eps) < 1e-6:
-            parts = (row.worst.value, row.worst.low, row.worst.high)
-            compared.append((row, model, Score(*(p - model["robust"] / 100 for p in parts))))
+            compared.append((row, model, row.worst - model["robust"] / 100))
     return compared
 
 
 _TEMPLATES = templates(__package__)
-_TEMPLATES.filters |= {"figure": formats.format_figure, "seconds": rows.seconds_a_seed}
+_TEMPLATES.filters |= {"seconds": rows.seconds_a_seed}
 _TEMPLATES.globals |= {
     "columns": COLUMNS,
     "draw": draw,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ..files import write_atomically
 from . import pages, records
 from .board import Board
 from .drawing import MARK, Figure
-from .files import write_atomically
 from .pages import FIRST_LINE
 from .speed import Timing
 
@@ -87,10 +87,9 @@ def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, Figure]]:
 
 def _outdated(results: Path, wanted: set[Path]) -> list[Path]:
     """Defenses' pages and figures of this suite that nothing asks for any more."""
-    folder = results.parent
-    pages = (p for p in folder.glob("defenses/*.md") if _text(p).startswith(FIRST_LINE))
-    figures = (p for p in folder.glob("figures/*.svg") if f"<dc:title>{MARK}" in _text(p))
-    return [path for path in (*pages, *figures) if path not in wanted]
+    marks = {"defenses/*.md": FIRST_LINE, "figures/*.svg": f"<dc:title>{MARK}"}
+    there = ((p, mark) for where, mark in marks.items() for p in results.parent.glob(where))
+    return [path for path, mark in there if path not in wanted and mark in _text(path)]
 
 
 def with_result(readme: str, text: str) -> str:

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
+from ..arrays import Array, Count, pack, unpack
+from ..files import UNUSABLE, Name, read_each, read_sealed, write_sealed
+from ..files import RecordError as RecordError
 from . import metrics
-from .arrays import Array, Count, pack, unpack
-from .files import UNUSABLE, Name, read_each, read_sealed, write_sealed
-from .files import RecordError as RecordError
 
 SCHEMA_VERSION = 2
 

@@ -57,18 +57,15 @@ class Row:
     @cached_property
     def by_attack(self) -> dict[str, BySeed]:
         """Records of the deployed population at eps, by attack and seed; "none" is clean."""
-        drawn = (r for r in self._here if r.case.protocol == "draw")
-        return dict(sorted(_newest(drawn, lambda c: c.attack).items()))
+        drawn = (r for r in self.measured if r.case.protocol == "draw")
+        at_eps = (r for r in drawn if r.case.eps == self.eps or r.case.attack == "none")
+        return dict(sorted(_newest(at_eps, lambda c: c.attack).items()))
 
     @cached_property
     def by_protocol(self) -> dict[str, BySeed]:
         """Records of the other protocols at eps, each under its one attack, by seed."""
-        return _newest((r for r in self._here if r.case.protocol != "draw"), lambda c: c.protocol)
-
-    @property
-    def _here(self) -> Iterator[Record]:
-        """At eps; clean images belong to every radius."""
-        return (r for r in self.measured if r.case.eps == self.eps or r.case.attack == "none")
+        others = (r for r in self.measured if r.case.protocol != "draw")
+        return _newest((r for r in others if r.case.eps == self.eps), lambda c: c.protocol)
 
     @property
     def records(self) -> list[Record]:
@@ -163,21 +160,21 @@ class Row:
         """On how many images the worst case was measured."""
         return next((answers.images for answers in self.worst_by_seed.values()), 0)
 
+    @cached_property
+    def best_by_seed(self) -> dict[int, Answers]:
+        """(1, N) by seed: the answers of the most robust member, attacked by itself."""
+        alone = answers(self.by_protocol.get("alone", {}))
+        return {seed: metrics.best_member(members) for seed, members in alone.items()}
+
     @property
     def best_member(self) -> Score | None:
         """The best member's accuracy when deployed and attacked alone, cross-fitted."""
-        best = self._best_members()
-        return score([*best.values()]) if best else None
+        return score([*self.best_by_seed.values()]) if self.best_by_seed else None
 
     @property
     def gain(self) -> Score | None:
         """Accuracy under the cascade minus the best member's, on the seeds of both."""
-        return metrics.shared_difference(answers(self.cascade), self._best_members())
-
-    def _best_members(self) -> dict[int, Answers]:
-        """(1, N) by seed: the answers of the most robust member, attacked by itself."""
-        alone = answers(self.by_protocol.get("alone", {}))
-        return {seed: metrics.best_member(members) for seed, members in alone.items()}
+        return metrics.shared_difference(answers(self.cascade), self.best_by_seed)
 
     @property
     def complete(self) -> bool:
@@ -267,12 +264,6 @@ def budget_rank(budget: str) -> int:
     return BUDGETS.index(budget) if budget in BUDGETS else -1
 
 
-def headline_radii(records: Iterable[Record]) -> list[tuple[str, float]]:
-    """The (norm, eps) at which defenses are ranked."""
-    attacked = (r.case for r in records if r.headline and r.case.attack != "none")
-    return sorted({(case.norm, case.eps) for case in attacked})
-
-
 def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
     """A setting's attacked rows at one norm and eps: complete first, by falling worst case.
 
@@ -339,16 +330,14 @@ def populations(records: Iterable[Record]) -> list[Population]:
         weights[identity, case.seed] = record.population_sha256
         versions[identity, case.seed, case.attack] = case.attack_version
     labels = _labels({identity: measured[0].case for identity, measured in grouped.items()})
+
+    def current(identity: str, record: Record) -> bool:
+        seed, attack = record.case.seed, record.case.attack
+        newest = weights[identity, seed], versions[identity, seed, attack]
+        return (record.population_sha256, record.case.attack_version) == newest
+
     return [
-        (
-            labels[identity],
-            [
-                r
-                for r in measured
-                if r.population_sha256 == weights[identity, r.case.seed]
-                and r.case.attack_version == versions[identity, r.case.seed, r.case.attack]
-            ],
-        )
+        (labels[identity], [record for record in measured if current(identity, record)])
         for identity, measured in sorted(grouped.items())
     ]
 

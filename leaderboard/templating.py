@@ -2,15 +2,15 @@
 
 import re
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from . import formats
 
 
 def templates(package: str) -> Environment:
-    """A package's templates, with the formats of numbers as filters."""
+    """A package's templates, then this one's, with the formats of numbers as filters."""
     environment = Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(name) for name in (package, __package__)]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -22,7 +22,6 @@ def templates(package: str) -> Environment:
         "eps": formats.format_eps,
         "inert": formats.escape,
         "paragraph": lambda text: " ".join(text.split()),
-        "parameters": formats.format_parameters,
         "percent": formats.format_percent,
         "points": formats.format_points,
         "score": formats.format_score,

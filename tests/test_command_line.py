@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from randomized_defense_bench.leaderboard.files import folder_named
+
+from randomized_defense_bench.files import folder_named
 
 ROOT = Path(__file__).parents[1]
 # A proxy that refuses: downloads fail at once, wherever the tests run.

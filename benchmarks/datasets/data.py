@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ...attacks.seeding import generator
-from ...leaderboard.files import write_atomically
+from ...files import write_atomically
 from .registry import DATASETS, DatasetEntry, Raw
 
 if TYPE_CHECKING:

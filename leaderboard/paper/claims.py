@@ -1,11 +1,13 @@
-"""The paper's claims, one object each: its sentence, what it is taken to mean, and its judge.
+"""The judges of the paper's claims, which are in `claims.toml`, an object each.
 
-A judge puts what it measured into words by the macro of its name in `templates/measured.md.j2`.
+What a judge measured is put in words by the macro of its name in `templates/measured.md.j2`.
 """
 
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.resources import files
 from itertools import pairwise
 from math import inf
 from typing import Any
@@ -28,10 +30,6 @@ NOT_MEASURED = "not measured"
 UNTRUSTED = "not judged: gates {}"
 # Where a claim says nothing of that attacker.
 NO_MATTER = "–"
-# The sections of the report's details that several claims refer to.
-CONFORMITY, SALIENCY = "Conformity of CLMs (Section 4)", "Saliency maps (Fig. 6)"
-TRANSFER = "Transfer between networks (Section 4.2)"
-ANY_ATTACK = "under each of FGSM, MI-FGSM, PGD and AutoAttack"
 
 
 @dataclass(frozen=True)
@@ -56,28 +54,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper.
-
-    Attributes:
-        text, where: what the paper says, in this suite's words, and in which of its sections.
-        means: what that is taken to mean, so that it can be judged; with the limits in braces.
-        see: the sections of the report that show it.
-        judge: takes the study, or its evidence of the kind named, and the limits, in points.
-    """
+    """One claim of the paper on one dataset; `claims.toml` says what its fields are."""
 
     text: str
     where: str
-    template: str
+    means: str
     dataset: str
     see: Sequence[str]
-    judge: Callable[..., Verdict | None]
-    evidence: str
-    limits: Mapping[str, Any]
-
-    @property
-    def means(self) -> str:
-        """With the limits filled in."""
-        return self.template.format(**self.limits)
+    judge: str
+    evidence: str = ""
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
     def verdict(self, study: Study | None) -> Verdict | None:
         """How it fares; under less than the paper's budget only with figures.
@@ -85,41 +71,23 @@ class Claim:
         None: what it takes was not measured.
         """
         looked_at = study.evidence.get(self.evidence) if study and self.evidence else study
-        verdict = self.judge(looked_at, **self.limits) if looked_at else None
+        verdict = _JUDGES[self.judge](looked_at, **self.limits) if looked_at else None
         if not verdict or not study:
             return None
         if study.obstacle:
             verdict = replace(verdict, claimed=f"not judged: {study.obstacle}", worst=NO_MATTER)
-        words = render_macro("measured.md", self.judge.__name__, **verdict.measured)
-        return replace(verdict, figures=words)
-
-
-CLAIMS: list[Claim] = []
-
-
-def claim(
-    text: str,
-    where: str,
-    means: str,
-    *see: str,
-    datasets: Sequence[str] = ("mnist",),
-    evidence: str = "",
-    **limits: Any,
-) -> Callable[[Callable[..., Verdict | None]], Callable[..., Verdict | None]]:
-    """Register a claim, of each dataset, with the function below as its judge; see `Claim`."""
-
-    def registered(judge: Callable[..., Verdict | None]) -> Callable[..., Verdict | None]:
-        for dataset in datasets:
-            sentence = text.format(dataset=SPELLED[dataset])
-            CLAIMS.append(Claim(sentence, where, means, dataset, see, judge, evidence, limits))
-        return judge
-
-    return registered
+        return replace(verdict, figures=render_macro("measured.md", self.judge, **verdict.measured))
 
 
 def judge_claims(studies: Mapping[str, Study]) -> list[tuple[Claim, Verdict | None]]:
     """Every claim with its verdict."""
-    return [(claim, claim.verdict(studies.get(claim.dataset))) for claim in CLAIMS]
+    claims = []
+    for fields in tomllib.loads((files(__package__) / "claims.toml").read_text("utf-8"))["claim"]:
+        means = fields.pop("means").format(**fields.get("limits", {}))
+        for dataset in fields.pop("datasets"):
+            text = fields["text"].format(dataset=SPELLED[dataset])
+            claims.append(Claim(**{**fields, "text": text}, means=means, dataset=dataset))
+    return [(claim, claim.verdict(studies.get(claim.dataset))) for claim in claims]
 
 
 def decide(value: Score, low: float = -inf, high: float = inf) -> str:
@@ -132,13 +100,6 @@ def decide(value: Score, low: float = -inf, high: float = inf) -> str:
 def _all_of(verdicts: Iterable[str]) -> str:
     listed = list(verdicts)
     return next((word for word in (FAILS, UNDECIDED) if word in listed), HOLDS)
-
-
-def worst_difference(first: Entry, second: Entry) -> Score | None:
-    """Worst-case MRA of the first minus the second; None unless a verdict may rest on both."""
-    if not (first.trusted and second.trusted):
-        return None
-    return metrics.shared_difference(first.row.worst_by_seed, second.row.worst_by_seed)
 
 
 def _untrusted(*entries: Entry) -> str:
@@ -169,8 +130,11 @@ class _Pair:
 
     @cached_property
     def worst(self) -> Score | None:
-        """In the worst case, if a verdict may rest on it."""
-        return worst_difference(*self.entries)
+        """In the worst case; None unless a verdict may rest on both."""
+        first, second = self.entries
+        if not (first.trusted and second.trusted):
+            return None
+        return metrics.shared_difference(first.row.worst_by_seed, second.row.worst_by_seed)
 
     @property
     def trainings(self) -> int:
@@ -187,21 +151,6 @@ class _Pair:
         return Verdict(claimed, worst, {"pair": self, **measured}, self.trainings)
 
 
-@claim(
-    "Counter-linking adds at least 15 points on CIFAR-10.",
-    "abstract",
-    f"CLM minus ULM is above {{above}} points {ANY_ATTACK}",
-    "Table 3",
-    datasets=("cifar10",),
-    above=15,
-)
-@claim(
-    "Counter-linking adds around 20 points of robustness on MNIST.",
-    "abstract, 4.1",
-    f"CLM minus ULM is above {{above}} points {ANY_ATTACK}",
-    "Table 2",
-    above=15,
-)
 def gain(study: Study, *, above: float) -> Verdict | None:
     """CLM minus ULM is above so many points."""
     dataset, eps = study.setting.dataset, RADII[study.setting.dataset][0]
@@ -213,12 +162,6 @@ def gain(study: Study, *, above: float) -> Verdict | None:
     return _Pair(study, "clm", "ulm").verdict(above, published=published)
 
 
-@claim(
-    "It costs hardly any clean accuracy on {dataset}.",
-    *("4, Table 1", "less than {below} points", "Table 1"),
-    datasets=("mnist", "cifar10"),
-    below=2,
-)
 def clean_cost(study: Study, *, below: float) -> Verdict | None:
     """CLM costs less than so many points of clean accuracy."""
     pair = _Pair(study, "clm", "ulm")
@@ -227,14 +170,6 @@ def clean_cost(study: Study, *, below: float) -> Verdict | None:
     return Verdict(verdict, NO_MATTER, {"cost": cost}, pair.trainings) if cost else None
 
 
-@claim(
-    "Five CLMs trained anew keep the range of accuracy on {dataset}.",
-    *("4", "the clean MRAs of {clms} lie within {within} point of each other", CONFORMITY),
-    datasets=("mnist", "cifar10"),
-    evidence="conformity",
-    clms=5,
-    within=1,
-)
 def conformity(evidence: Evidence, *, clms: int, within: float) -> Verdict | None:
     """Clean MRA of so many CLMs lies within so many points."""
     clean = evidence.arrays["clean"]
@@ -244,10 +179,6 @@ def conformity(evidence: Evidence, *, clms: int, within: float) -> Verdict | Non
     return Verdict(verdict, NO_MATTER, {"evidence": evidence}, len(clean))
 
 
-@claim(
-    "CLM with adversarial training is state of the art on MNIST.",
-    *("abstract, 4.1", "at least the best figure published for a single network", "Table 2"),
-)
 def state_of_the_art(study: Study) -> Verdict | None:
     """CLM-Adv is at least as robust as the best single network that is published."""
     eps = RADII["mnist"][0]
@@ -264,34 +195,11 @@ def state_of_the_art(study: Study) -> Verdict | None:
     return Verdict(decide(row.claimed, least), worst, measured, len(row.seeds))
 
 
-@claim(
-    "ULM-Adv and CLM-Adv perform alike on CIFAR-10 at eps 8/255.",
-    *("4.1, Table 3", f"less than {{below}} points apart {ANY_ATTACK}", "Table 3"),
-    datasets=("cifar10",),
-    below=2,
-)
-@claim(
-    "ULM-Adv and CLM-Adv perform alike on MNIST at eps 0.3.",
-    *("4.1, Table 2", f"less than {{below}} points apart {ANY_ATTACK}", "Table 2"),
-    below=2,
-)
 def same(study: Study, *, below: float) -> Verdict | None:
     """CLM-Adv and ULM-Adv are less than so many points apart."""
     return _Pair(study, "clm-adv", "ulm-adv").verdict(-below, below)
 
 
-@claim(
-    "At eps 16/255 on CIFAR-10 CLM-Adv is ahead under all attacks.",
-    *("4.1, Table 5", "each difference has that sign", "Table 5"),
-    datasets=("cifar10",),
-    attacks=CLAIM_ATTACKS,
-)
-@claim(
-    "At eps 0.4 on MNIST CLM-Adv is ahead under FGSM and MI-FGSM, ULM-Adv under PGD and "
-    "AutoAttack.",
-    *("4.1, Table 4", "each difference has that sign", "Table 4"),
-    attacks=("fgsm", "mifgsm"),
-)
 def ahead(study: Study, *, attacks: Sequence[str]) -> Verdict | None:
     """At the larger radius CLM-Adv is ahead under these attacks and behind under the others.
 
@@ -320,13 +228,6 @@ def ahead(study: Study, *, attacks: Sequence[str]) -> Verdict | None:
     return Verdict(verdict, NO_MATTER, measured, pair.trainings)
 
 
-@claim(
-    "CLM does best against EOT, the attack made for random defenses.",
-    "4.1, Table 2",
-    "its robust accuracy is higher than under each of the four other attacks; judged where EOT "
-    "draws networks (the authors' script ran it on one)",
-    "Table 2",
-)
 def expectation(study: Study) -> Verdict | None:
     """CLM is more robust under PGD that draws networks than under each attack on one."""
     entry = study.entry("clm", RADII["mnist"][0])
@@ -342,11 +243,6 @@ def expectation(study: Study) -> Verdict | None:
     return Verdict(NO_MATTER, worst, {"eot": eot, "others": others}, len(row.seeds))
 
 
-@claim(
-    "The first-layer weights of CLM spread wider than those of ULM.",
-    *("Fig. 4", "within each submodel, on average", "First-layer weights (Fig. 4)"),
-    evidence="weights",
-)
 def spread(evidence: Evidence) -> Verdict | None:
     """The standard deviation of first-layer weights is larger in a submodel of CLM."""
     ulm, clm = (evidence.arrays[name].reshape(len(evidence.arrays[name]), -1) for name in COMPARED)
@@ -356,15 +252,6 @@ def spread(evidence: Evidence) -> Verdict | None:
     return Verdict(decide(wider, 0), NO_MATTER, {"wider": wider})
 
 
-@claim(
-    "Counter-linked weights of LeNet5s keep diverging throughout the retraining.",
-    "4",
-    "the watched weight's spread makes at least {percent}% of its way in each third of the "
-    "retraining (by the caption of Fig. 5 they settle in the end)",
-    "A weight over the retraining (Fig. 5)",
-    evidence="trajectory",
-    percent=10,
-)
 def drift(evidence: Evidence, *, percent: float) -> Verdict | None:
     """The linked weight's spread grows by such a share of its way in each third, as no free one."""
     linked, free = (evidence.arrays[name].std(axis=0) for name in ("linked", "free"))
@@ -376,17 +263,6 @@ def drift(evidence: Evidence, *, percent: float) -> Verdict | None:
     return Verdict(HOLDS if keeps else FAILS, NO_MATTER, {"thirds": thirds, "free": free_way})
 
 
-@claim(
-    "Saliency maps are more orthogonal in CLM than in ULM (the paper: CIFAR-10; here MNIST).",
-    *("4.2, Fig. 6", "the mean |cosine| over pairs is smaller, image by image", SALIENCY),
-    evidence="saliency",
-)
-@claim(
-    "Saliency maps are more orthogonal in CLM than in ULM (CIFAR-10).",
-    *("4.2, Fig. 6", "the mean |cosine| over pairs is smaller, image by image", SALIENCY),
-    datasets=("cifar10",),
-    evidence="saliency",
-)
 def orthogonal(evidence: Evidence) -> Verdict | None:
     """The mean |cosine| of saliency maps is smaller in CLM, image by image."""
     ulm, clm = (evidence.arrays[f"{name} absolute"] for name in COMPARED)
@@ -394,13 +270,6 @@ def orthogonal(evidence: Evidence) -> Verdict | None:
     return Verdict(decide(closer, 0), NO_MATTER, {"ulm": ulm, "clm": clm, "closer": closer})
 
 
-@claim(
-    "The more orthogonal the saliency maps of two submodels, the less an attack carries over (the "
-    "paper: CIFAR-10; here MNIST).",
-    *("4.2", "a significant rank correlation over pairs, in ULM and in CLM"),
-    "Does diversity buy robustness?",
-    evidence="diversity",
-)
 def orthogonality_protects(evidence: Evidence) -> Verdict | None:
     """1 - cosine correlates with what a pair answers correctly under attack."""
     by_saliency = [c for c in correlations(evidence) if c.measure == DIVERSITY[0]]
@@ -438,11 +307,6 @@ def _at_most(
     return Verdict(verdict, NO_MATTER, measured, trainings) if transfers else None
 
 
-@claim(
-    "An attack nearly always succeeds where the submodel that it was crafted on answers.",
-    *("4.2", "robust accuracy below {below}%", TRANSFER),
-    below=2,
-)
 def attacked_one_fails(study: Study, *, below: float) -> Verdict | None:
     """Robust accuracy is below so many percent where the attacked submodel answers."""
     transfers = _transfers(study, lambda n: n > 1)
@@ -454,13 +318,6 @@ def attacked_one_fails(study: Study, *, below: float) -> Verdict | None:
     return _at_most(below / 100, on_itself, transfers, **measured)
 
 
-@claim(
-    "More than 10 submodels would not be more robust.",
-    "3",
-    "under PGD at most {most} points to gain in ULM and in CLM, with however many",
-    *("How many networks", TRANSFER),
-    most=2,
-)
 def size_is_nothing(study: Study, *, most: float) -> Verdict | None:
     """By how much n can raise MRA = own / n + (1 - 1 / n) others, which tends to others."""
     transfers = _transfers(study, lambda n: n == SUBMODELS)
@@ -471,3 +328,12 @@ def size_is_nothing(study: Study, *, most: float) -> Verdict | None:
         expected = [record.answers.s.mean() for record in by_seed.values()]
         now[name] = float(np.mean(expected))
     return _at_most(most / 100, gains, transfers, now=now, gains=gains)
+
+
+_JUDGES: Mapping[str, Callable[..., Verdict | None]] = {
+    judge.__name__: judge
+    for judge in (
+        *(gain, clean_cost, conformity, state_of_the_art, same, ahead, expectation, spread, drift),
+        *(orthogonal, orthogonality_protects, attacked_one_fails, size_is_nothing),
+    )
+}

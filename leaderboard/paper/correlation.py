@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Array
+from ...arrays import Array
 from .evidence import COMPARED, DIVERSITY, OUTCOMES, Evidence, pairs
 
 # Relabelings of submodels tried for a p-value; the first of a fixed sequence.

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ...arrays import Array
 from .. import drawing, metrics
-from ..arrays import Array
 from ..drawing import COLORS, FOREGROUND, label_ends, panels, style
 from ..records import Record
 from .correlation import correlations, parities

@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Count
+from ...files import Name
 from .. import metrics, records
-from ..arrays import Count
-from ..files import Name
 from ..metrics import Answers, Score
 from ..records import Record, Share
 from .evidence import ADVERSARIAL, COMPARED, Measured

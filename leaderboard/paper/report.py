@@ -1,18 +1,18 @@
 """The report on the paper: its claims, numbers and figures beside what was measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import drawing, gates, metrics
+from .. import drawing, gates
 from ..board import Board, Entry
 from ..pages import FIRST_LINE
 from ..rows import Row, split_transfer
 from . import grids
-from .claims import decide, judge_claims, worst_difference
-from .evidence import ADVERSARIAL, COMPARED, Evidence
+from .claims import judge_claims
+from .evidence import COMPARED, Evidence
 from .figures import gallery
 from .grids import GRIDS
 from .names import CLAIM_ATTACKS, NAMES, RADII, SUBMODELS, TABLES
@@ -21,8 +21,6 @@ from .tables import Comparison, check_paper, compare
 from .templating import render
 
 Studies = Mapping[str, Study]
-# Robust accuracy below which there is no gain to speak of.
-NOTHING = 0.01
 
 
 def report(board: Board, results: Path) -> tuple[dict[str, str], list[drawing.Figure]]:
@@ -37,10 +35,8 @@ def render_report(studies: Studies) -> dict[str, str]:
     compared = compare(TABLES, studies)
     of_the_paper = [studies[name] for name in RADII if name in studies]
     others = [study for name, study in studies.items() if name not in RADII]
-    mnist = studies.get("mnist")
     values = {
         "first_line": FIRST_LINE,
-        "opening": _opening(mnist) if mnist and mnist.radii and not mnist.obstacle else "",
         "studies": of_the_paper,
         "compared": compared,
         "judged": judge_claims(studies),
@@ -94,43 +90,3 @@ def _entries(study: Study, eps: float | None = None) -> dict[str, Entry]:
         return {}
     at = study.radii[0] if eps is None else eps
     return {name: entry for name in NAMES if (entry := study.entry(name, at))}
-
-
-def _opening(study: Study) -> str:
-    """The verdict at the first radius in at most four sentences.
-
-    Where a row fails a gate its worst case is only an upper bound, and a difference of two upper
-    bounds has no interval.
-    """
-    entries = _entries(study)
-    plain = [entries[name] for name in COMPARED if name in entries and entries[name].row.claimed]
-    gain = worst_difference(*reversed(plain)) if len(plain) == len(COMPARED) else None
-    most = max((entry.row.worst.high for entry in plain if entry.row.worst), default=0.0)
-    adversarial = (entries.get(name) for name in (*ADVERSARIAL, "single-adv"))
-    trained = [entry for entry in adversarial if entry and entry.row.complete]
-    trained = trained if len(trained) == 3 else []
-    return render(
-        "opening.md",
-        study=study,
-        rows={name: entry.row for name, entry in entries.items()},
-        gain=gain,
-        remains=decide(gain, 0) if gain and most > NOTHING else "",
-        trained=[entry.row for entry in trained],
-        failing=[NAMES[entry.row.defense] for entry in trained if not entry.trusted],
-        **_best([entry.row for entry in trained]),
-    )
-
-
-def _best(trained: Sequence[Row]) -> dict[str, Any]:
-    """The better of two populations beside a single network, its best member and its average."""
-    best = max(trained[:2], key=lambda row: row.worst.value if row.worst else 0.0, default=None)
-    if best is None:
-        return {"best": None, "differences": {}}
-    single = trained[2].worst_by_seed
-    average = best.by_protocol.get("average", {})
-    differences = {
-        "a single network": metrics.shared_difference(best.worst_by_seed, single),
-        "its own best member": best.gain,
-        "the average of its members": gates.excess(best.cascade, average),
-    }
-    return {"best": best, "differences": differences}

@@ -5,10 +5,11 @@ import json
 from dataclasses import fields, replace
 
 import numpy as np
-from randomized_defense_bench.leaderboard.files import write_sealed
 from randomized_defense_bench.leaderboard.paper.evidence import Evidence
 from randomized_defense_bench.leaderboard.paper.grids import Cell, Layout, Training, scored
 from randomized_defense_bench.leaderboard.records import Case, Facts, Record
+
+from randomized_defense_bench.files import write_sealed
 
 CELL = Case(
     dataset="mnist",

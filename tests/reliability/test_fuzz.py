@@ -16,12 +16,13 @@ from randomized_defense_bench.benchmarks.evaluation import evaluate
 from randomized_defense_bench.defenses import Population
 from randomized_defense_bench.leaderboard import records
 from randomized_defense_bench.leaderboard.board import Board
-from randomized_defense_bench.leaderboard.files import write_sealed
 from randomized_defense_bench.leaderboard.formats import escape, markdown_table
 from randomized_defense_bench.leaderboard.pages import pages
 from randomized_defense_bench.leaderboard.records import Case, RecordError
 from samples import same
 from torch import nn
+
+from randomized_defense_bench.files import write_sealed
 
 RECORD = evaluate(
     Population([nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)]),

@@ -27,11 +27,12 @@ from randomized_defense_bench.defenses import DEFENSES, Population
 from randomized_defense_bench.defenses.registry import register_defense
 from randomized_defense_bench.leaderboard import records
 from randomized_defense_bench.leaderboard.board import Board
-from randomized_defense_bench.leaderboard.files import MOST_BYTES
 from randomized_defense_bench.leaderboard.pages import pages
 from samples import record
 from torch import nn
 from workers import ROOT, command, options, populations, run
+
+from randomized_defense_bench.files import MOST_BYTES
 
 PACKAGES = ("attacks", "benchmarks", "defenses", "leaderboard", "randomized_defense_bench")
 LINF = ThreatModel("Linf", 0.1)
