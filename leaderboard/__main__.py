@@ -1,7 +1,4 @@
-"""`python -m leaderboard`: rebuild the page from the records, or check that it is up to date.
-
-The report on the paper and what the README says of the result are rebuilt and checked with it.
-"""
+"""`python -m leaderboard`: rebuild all pages from the records, or check that they are up to date."""
 
 import argparse
 import sys
@@ -15,13 +12,9 @@ from randomized_defense_bench.files import folder_named
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 when done or up to date, 1 when stale, 2 for a folder or record that is unusable."""
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
-    parser.add_argument(
-        "--results",
-        type=folder_named,
-        default=RESULTS,
-        help="folder of records; the page is written beside it (default: %(default)s)",
-    )
-    check = "write nothing; fail when the page or a figure is not what the records say"
+    folder = "folder of records; the pages are written beside it (default: %(default)s)"
+    parser.add_argument("--results", type=folder_named, default=RESULTS, help=folder)
+    check = "write nothing; fail when a page or a figure is not what the records say"
     parser.add_argument("--check", action="store_true", help=check)
     options = parser.parse_args(arguments)
     if not options.results.is_dir():

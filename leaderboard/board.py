@@ -1,13 +1,14 @@
 """The board: what all pages and figures show of the records, each thing computed once."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from . import baselines, gates, metrics
-from .curves import Curve, curves, curves_figure, widest
+from .curves import Curve, curves, draw_curves, widest
 from .drawing import Figure
 from .gates import Gate
 from .metrics import Score
@@ -137,11 +138,6 @@ class Ranking:
         """What its radius is written in multiples of."""
         return self.entries[0].row.facts.eps_unit if self.entries else 1.0
 
-    @cached_property
-    def images(self) -> int:
-        """The most images that any row was measured on."""
-        return max((r.case.images for entry in self.entries for r in entry.row.records), default=0)
-
     @property
     def published(self) -> list[dict[str, Any]]:
         """Other papers' figures at the same dataset, norm and radius."""
@@ -208,7 +204,9 @@ class Board:
     @property
     def figures(self) -> list[Figure]:
         """What the pages show, to be drawn."""
-        return [curves_figure(s.curves_file, s.curves) for s in self.sections if s.curves]
+        drawn = {s.curves_file: s.curves for s in self.sections if s.curves}
+        data = {file: json.dumps([*map(asdict, curves)]).encode() for file, curves in drawn.items()}
+        return [Figure(file, data[file], partial(draw_curves, drawn[file])) for file in drawn]
 
     @property
     def defenses(self) -> list[str]:

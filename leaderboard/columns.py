@@ -3,15 +3,12 @@
 import textwrap
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from operator import attrgetter
 
 from . import gates
 from .board import Entry, Ranking
 from .formats import escape, format_percent, format_points, format_score, markdown_table, plus_minus
 
 Cell = Callable[[Entry], str]
-# The longest words on what is random that the ranking shows whole.
-SHORT = 20
 
 
 @dataclass(frozen=True)
@@ -38,13 +35,13 @@ def _link(entry: Entry) -> str:
 def _random(entry: Entry) -> str:
     n = entry.row.submodels
     words = f"one of {n} networks" if n > 1 else entry.row.facts.random
-    return escape(textwrap.shorten(words, SHORT, placeholder=" …"))
+    return escape(textwrap.shorten(words, 20, placeholder=" …"))
 
 
 def _worst(entry: Entry) -> str:
-    images, most = entry.row.worst_images, entry.ranking.images
-    on = f" on {images:,} images" if 0 < images < most else ""
-    return entry.bounded(format_score(entry.row.worst)) + on
+    images = entry.row.worst_images
+    fewer = 0 < images < max(r.case.images for e in entry.ranking.entries for r in e.row.records)
+    return entry.bounded(format_score(entry.row.worst)) + f" on {images:,} images" * fewer
 
 
 def _gain(entry: Entry) -> str:
@@ -57,14 +54,13 @@ COLUMNS = (
         "rank",
         "one more than the number of rows that are significantly better, image by image; = marks a "
         "tie; – means that a required attack or check is missing or failed",
-        *[attrgetter("rank")] * 2,
+        *["{0.rank}".format] * 2,
     ),
     Column("defense", "", lambda entry: escape(entry.row.label), _link),
     Column("random", "what is random in an answer", lambda e: escape(e.row.facts.random), _random),
-    Column("n", "how many networks", lambda entry: str(entry.row.submodels)),
+    Column("n", "how many networks", "{0.row.submodels}".format),
     Column(
-        "clean",
-        "accuracy on images as they are",
+        *("clean", "accuracy on images as they are"),
         lambda entry: format_score(entry.row.score("none")),
         lambda entry: format_percent(entry.row.score("none")),
     ),
@@ -124,11 +120,10 @@ COLUMNS = (
         lambda entry: gates.counted(entry.gates),
     ),
     Column(
-        "training (s)",
-        "of one seed, without a population it was initialised from",
-        lambda entry: f"{entry.row.training_seconds:.0f}",
+        *("training (s)", "of one seed, without a population it was initialised from"),
+        "{0.row.training_seconds:.0f}".format,
     ),
-    Column("attacks (s)", "of one seed", lambda entry: f"{entry.row.attack_seconds:.0f}"),
+    Column("attacks (s)", "of one seed", "{0.row.attack_seconds:.0f}".format),
     Column("seeds", "of training", lambda entry: ", ".join(map(str, entry.row.seeds))),
 )
 

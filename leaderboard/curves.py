@@ -1,12 +1,10 @@
 """Accuracy of each defense at every eps: attack by attack, and under each of the two attackers."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
-from .drawing import Figure, panels, plain, plot_accuracy, style
+from .drawing import panels, plain, plot_accuracy, style
 from .metrics import score
 from .rows import BySeed, Row, worst_case_by_seed
 
@@ -21,7 +19,6 @@ class Curve:
     """
 
     label: str
-    defense: str
     submodels: int
     attacks: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -62,12 +59,6 @@ def sweep(row: Row) -> dict[str, dict[float, float]]:
     return swept
 
 
-def curves_figure(file: str, drawn: Sequence[Curve]) -> Figure:
-    """All defenses, under the attacks of their authors and under all."""
-    data = json.dumps([asdict(curve) for curve in drawn]).encode()
-    return Figure(file, data, partial(draw_curves, drawn))
-
-
 def draw_curves(drawn: Sequence[Curve], figure: Any) -> None:
     """One line a defense; the title names the one that loses most to the second attacker."""
     left, right = panels(figure, 10.4, 4.6, columns=2, sharey=True)
@@ -75,20 +66,15 @@ def draw_curves(drawn: Sequence[Curve], figure: Any) -> None:
         ((*pair, eps, curve) for curve in drawn for eps, pair in curve.points.items()),
         key=lambda point: point[0] - point[1],
     )
-    title = "All attacks leave every defense what its authors' attacks leave"
-    if claimed > worst:
-        title = (
-            f"Attacks on all networks at once lower {lost.label} from {claimed:.0%} to {worst:.0%} "
-            f"at eps {eps:.3g}"
-        )
-    figure.suptitle(plain(title))
-    for panel, words, which in (
-        (left, "the authors' attacks, on one draw", 0),
-        (right, "these, and attacks on all networks at once", 1),
-    ):
+    figure.suptitle(
+        f"Attacks on all networks at once lower {plain(lost.label)} from {claimed:.0%} to "
+        f"{worst:.0%} at eps {eps:.3g}"
+    )
+    titles = "the authors' attacks, on one draw", "these, and attacks on all networks at once"
+    for which, (panel, title) in enumerate(zip((left, right), titles, strict=True)):
         points = ({eps: pair[which] for eps, pair in curve.points.items()} for curve in drawn)
         lines = [(c.label, line, style(c.label)) for c, line in zip(drawn, points, strict=True)]
-        plot_accuracy(panel, words, lines)
+        plot_accuracy(panel, title, lines)
     left.set_ylabel("robust accuracy (%)")
 
 
@@ -118,8 +104,7 @@ def _curve(row: Row, among: Set[str] | None = None) -> Curve | None:
         chosen = {a: {seed: by_attack[a][seed] for seed in sorted(seeds)} for a in attacks}
         worst = score([*worst_case_by_seed(chosen).values()]).value
         points[eps] = min(_accuracy(chosen[attack], seeds) for attack in claims), worst
-    named = row.label, row.defense, row.submodels
-    return Curve(*named, tuple(attacks), tuple(sorted(seeds)), points)
+    return Curve(row.label, row.submodels, tuple(attacks), tuple(sorted(seeds)), points)
 
 
 def _accuracy(by_seed: BySeed, seeds: Iterable[int]) -> float:

@@ -15,20 +15,11 @@ from typing import Any
 # A label, accuracy in [0, 1] by eps, and the line's `style`.
 Line = tuple[str, Mapping[float, float], Mapping[str, str]]
 
-# Okabe and Ito's colours without black, legible to the colour-blind and on both backgrounds.
-COLORS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2", "#999999")
-MARKERS = "os^Dvp*"
-# Defenses have the same colour and marker everywhere; one that is not named here, by its name.
-STYLES = {
-    "ulm": ("#e69f00", "o"),
-    "clm": ("#0072b2", "^"),
-    "ulm-adv": ("#cc79a7", "s"),
-    "clm-adv": ("#009e73", "v"),
-    "single": ("#999999", "X"),
-    "single-adv": ("#d55e00", "D"),
-    "noise": ("#56b4e9", "p"),
-    "resize-pad": ("#b59f3b", "*"),
-}
+# Okabe and Ito's colours but black, and ochre: told apart by the colour-blind and on both themes.
+COLORS = ("#e69f00", "#0079c2", "#cc79a7", "#009e73", "#999999", "#d55e00", "#56b4e9", "#b59f3b")
+MARKERS = "o^svXDp*"
+# These have the colour and marker of their place; others have those that their name gives.
+DEFENSES = ("ulm", "clm", "ulm-adv", "clm-adv", "single", "single-adv", "noise", "resize-pad")
 FOREGROUND = "#808080"
 # Tells a figure of this suite from other files.
 MARK = "randomized-defense-bench"
@@ -89,21 +80,17 @@ def _import_matplotlib() -> None:
 def panels(
     figure: Any, width: float, height: float, rows: int = 1, columns: int = 1, **shared: Any
 ) -> list[Any]:
-    """Axes to draw on, row by row.
-
-    Args:
-        width, height: of the figure, in inches.
-        shared: which axes are, for matplotlib's `subplots`.
-    """
+    """Axes to draw on, row by row; the size is in inches, `shared` is for `subplots`."""
     figure.set_size_inches(width, height)
     return list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
 
 
 def style(defense: str) -> dict[str, str]:
-    """Its colour and marker."""
-    row, column = divmod(zlib.crc32(defense.encode()), len(COLORS))
-    color, marker = STYLES.get(defense, (COLORS[column], MARKERS[row % len(MARKERS)]))
-    return {"color": color, "marker": marker}
+    """Its colour and marker, the same everywhere."""
+    place = zlib.crc32(defense.encode()) % (len(COLORS) * len(MARKERS))
+    if defense in DEFENSES:
+        place = DEFENSES.index(defense) * (len(COLORS) + 1)
+    return {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place // len(COLORS)]}
 
 
 def plot_accuracy(panel: Any, title: str, lines: Iterable[Line]) -> None:

@@ -14,15 +14,11 @@ from .rows import BySeed, Row, answers, mean_score, split_transfer, worst_case_b
 
 # More images than anybody attacks.
 MOST_IMAGES = 1_000_000
-# A gate must be able to see a difference of so much, or it is undecided.
-VISIBLE = 0.02
-# The share of images on which another attack may beat the cascade.
-BEATEN = 0.001
-# Share of images without any gradient, or left unperturbed, above which an attack was masked.
-MASKED = 0.05
+# A difference that a gate must be able to see; the share of images on which another attack may beat
+# the cascade; and without any gradient, or left unperturbed, above which an attack was masked.
+VISIBLE, BEATEN, MASKED = 0.02, 0.001, 0.05
 
 Outcome = Literal["passed", "failed", "undecided", "not run", "not applicable"]
-# An outcome and its figure; gates return None where what they need was not measured.
 Finding = tuple[Outcome, str]
 
 
@@ -47,7 +43,7 @@ class Gate:
 
 
 def check(row: Row) -> list[Gate]:
-    """All gates of a row, each over all its seeds."""
+    """All gates of a row, each over all its seeds; one finds None where too little was measured."""
     controls = [attack for attack in [*row.attacks("queries"), "noise"] if attack in row.by_attack]
     drawn = [r for r in row.records if r.case.protocol == "draw"]
     claims = [r.unperturbed for r in drawn if r.case.attack in r.facts.claim]
@@ -75,13 +71,6 @@ def check(row: Row) -> list[Gate]:
 def passed(gates: Sequence[Gate]) -> bool:
     """Whether every gate was run and none failed; one may be undecided."""
     return not any(gate.outcome in ("failed", "not run") for gate in gates)
-
-
-def outcome(gates: Sequence[Gate]) -> str:
-    """All gates in a word: passed, undecided, failed, or not all run."""
-    outcomes = {gate.outcome for gate in gates}
-    words = {"failed": "failed", "not run": "not all run", "undecided": "undecided"}
-    return next((word for known, word in words.items() if known in outcomes), "passed")
 
 
 def counted(gates: Iterable[Gate]) -> str:

@@ -5,8 +5,8 @@ Members answer the same image and are correlated, so intervals come from the spr
 images, never from n * N independent trials. Draws of a random member may be shared by many images,
 so that their means are a sample, too; and so are training seeds. What is sampled independently adds
 its variance. Few draws or seeds say little about their own spread: each source of variance has
-Student's quantile for its own degrees of freedom (Banerjee, 1960), since those of a sum come out
-too many whenever two or three seeds happen to agree.
+Student's quantile for its own degrees of freedom (Banerjee, 1960), since a sum's come out too many
+whenever two or three seeds happen to agree.
 """
 
 from __future__ import annotations
@@ -44,37 +44,38 @@ class Score:
 
 
 @dataclass(frozen=True)
-class _Variance:
+class Variance:
     """An estimated variance of a mean."""
 
     value: float
     freedom: float
 
-    def __add__(self, other: _Variance) -> _Variance:
+    def __add__(self, other: Variance) -> Variance:
         """Of like sources, with the degrees of freedom of Satterthwaite (1946)."""
         total = self.value + other.value
         if total == 0:
             return self
         share = self.value / total
         inverse = share**2 / self.freedom + (1 - share) ** 2 / other.freedom
-        return _Variance(total, 1 / inverse if inverse else math.inf)
+        return Variance(total, 1 / inverse if inverse else math.inf)
 
 
-def _half_width(*sources: _Variance) -> float:
+def half_width(*sources: Variance) -> float:
     """Half of the confidence interval of a mean that varies for several reasons (Banerjee)."""
     quantiles = stdtrit([source.freedom for source in sources], (1 + CONFIDENCE) / 2)
     return math.sqrt(sum(q**2 * s.value for q, s in zip(quantiles, sources, strict=True)))
 
 
-def _of_the_mean(values: Floats) -> _Variance:
-    return _Variance(float(values.var(ddof=1)) / len(values), len(values) - 1)
+def variance_of_mean(values: Floats) -> Variance:
+    """Of independent values."""
+    return Variance(float(values.var(ddof=1)) / len(values), len(values) - 1)
 
 
 def mean(values: npt.NDArray[np.floating[Any]]) -> Score:
     """The mean of independent values with its interval; endless for a single value."""
     exact = np.asarray(values, np.float64)
     value = float(exact.mean())
-    half = _half_width(_of_the_mean(exact)) if len(exact) > 1 else math.inf
+    half = half_width(variance_of_mean(exact)) if len(exact) > 1 else math.inf
     return Score(value, value - half, value + half)
 
 
@@ -91,18 +92,6 @@ def another_mean(shares: npt.NDArray[np.floating[Any]], count: int) -> Score:
 def hull(first: Score, second: Score) -> tuple[float, float]:
     """The least interval that holds both."""
     return min(first.low, second.low), max(first.high, second.high)
-
-
-def means_apart(
-    first: npt.NDArray[np.floating[Any]], second: npt.NDArray[np.floating[Any]]
-) -> Score:
-    """The difference of two means of independent shares, Welch's; [-1, 1] for a single share."""
-    sides = [np.asarray(side, np.float64) for side in (first, second)]
-    value = float(sides[0].mean() - sides[1].mean())
-    if min(map(len, sides)) == 1:
-        return Score(value, -1.0, 1.0)
-    half = _half_width(_of_the_mean(sides[0]) + _of_the_mean(sides[1]))
-    return Score(value, max(-1.0, value - half), min(1.0, value + half))
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,14 +146,14 @@ class Answers:
         return replace(self, correct=self.correct[..., :images], selecting=chosen)
 
     @cached_property
-    def shared_variance(self) -> _Variance:
+    def shared_variance(self) -> Variance:
         """Of the mean, for what all images share: the draws, and the choice of a member."""
-        total = _Variance(self.choice, math.inf)
+        total = Variance(self.choice, math.inf)
         if self.draws > 1:
             by_member = self.correct.mean(axis=1, dtype=np.float64).reshape(-1, self.draws)
             for member, weight in zip(by_member, self.weights[:: self.draws], strict=True):
-                variance = _of_the_mean(member)
-                total += _Variance((weight * self.draws) ** 2 * variance.value, variance.freedom)
+                variance = variance_of_mean(member)
+                total += Variance((weight * self.draws) ** 2 * variance.value, variance.freedom)
         return total
 
 
@@ -195,9 +184,9 @@ def score(per_seed: Sequence[Answers]) -> Score:
     value = float(np.clip(s.mean(), 0, 1))
     if s.shape[1] <= block:
         return Score(value, 0.0, 1.0)
-    seeds = _of_the_mean(s.mean(axis=1)) if len(s) > 1 else per_seed[0].shared_variance
+    seeds = variance_of_mean(s.mean(axis=1)) if len(s) > 1 else per_seed[0].shared_variance
     images = _over_images(s.mean(axis=0), block)
-    half = _half_width(images, seeds)
+    half = half_width(images, seeds)
     clusters = -(-s.shape[1] // block)
     # Where all images are alike their spread says nothing.
     if images.value < ROUNDING**2:
@@ -285,7 +274,7 @@ def best_member(alone: Answers) -> Answers:
     apart = members.mean(axis=1) - members.mean(axis=(0, 1))
     unshared = sum(_over_images(member, alone.block).value for member in apart) / (k - 1)
     if alone.draws > 1:
-        unshared += sum(_of_the_mean(draws).value for draws in members.mean(axis=2)) / k
+        unshared += sum(variance_of_mean(draws).value for draws in members.mean(axis=2)) / k
     return Answers(chosen, draws=rows, block=alone.block, choice=EQUALS * unshared)
 
 
@@ -342,24 +331,24 @@ def difference(first: PerSeed, second: PerSeed) -> Score:
     if len(pairs) <= block:
         return Score(value, -1.0, 1.0)
     images = _over_images(pairs, block)
-    sources = [_Variance(images.value + 2 * block / len(pairs) ** 2, images.freedom)]
+    sources = [Variance(images.value + 2 * block / len(pairs) ** 2, images.freedom)]
     paired = first.keys() == second.keys()
     for seeds in [sides[0] - sides[1]] if paired else sides:
         if len(seeds) > 1:
-            sources.append(_of_the_mean(seeds.mean(axis=1)))
+            sources.append(variance_of_mean(seeds.mean(axis=1)))
     for side in (first, second):
         if len(side) == 1:
             sources.append(next(iter(side.values())).shared_variance)
-    half = _half_width(*sources)
+    half = half_width(*sources)
     if images.value < ROUNDING**2:
         half = max(half, 1 - lower_bound(-(-len(pairs) // block), 0))
     return Score(value, max(-1.0, value - half), min(1.0, value + half))
 
 
-def _over_images(values: Floats, block: int) -> _Variance:
+def _over_images(values: Floats, block: int) -> Variance:
     """Of a mean over images (N,), of which `block` in a row are a cluster."""
     starts = np.arange(0, len(values), block)
     sums = np.add.reduceat(values - values.mean(), starts)
     clusters = len(starts)
     value = clusters / (clusters - 1) * float((sums**2).sum()) / len(values) ** 2
-    return _Variance(value, clusters - 1)
+    return Variance(value, clusters - 1)

@@ -26,8 +26,7 @@ def pages(board: Board) -> dict[str, str]:
     names = ("LEADERBOARD.md", "PUBLISHED.md", "SPEED.md")
     texts = {name: _render(name.lower(), board=board) for name in names}
     for defense in board.defenses:
-        page = _render("defense.md", board=board, defense=defense)
-        texts[f"defenses/{defense}.md"] = page
+        texts[f"defenses/{defense}.md"] = _render("defense.md", board=board, defense=defense)
     return texts
 
 
@@ -39,15 +38,6 @@ def result(board: Board) -> str:
 def _render(template: str, **values: Any) -> str:
     text = _TEMPLATES.get_template(f"{template}.j2").render(first_line=FIRST_LINE, **values)
     return text.strip() + "\n"
-
-
-def of_some_seeds(row: Row) -> dict[tuple[int, ...], list[str]]:
-    """The attacks and protocols that were not measured on all seeds of the row, by their seeds."""
-    names: dict[tuple[int, ...], list[str]] = {}
-    for name, by_seed in sorted({**row.by_attack, **row.by_protocol}.items()):
-        if by_seed.keys() < set(row.seeds):
-            names.setdefault(tuple(sorted(by_seed)), []).append(name)
-    return names
 
 
 def draw(row: Row) -> dict[str, Any]:
@@ -99,7 +89,6 @@ _TEMPLATES.globals |= {
     "columns": COLUMNS,
     "draw": draw,
     "kinds": KINDS,
-    "of_some_seeds": of_some_seeds,
     "ranked_table": ranked_table,
     "robustbench": baselines.robustbench(),
     "sweep": sweep,

@@ -27,13 +27,9 @@ def page_path(results: Path) -> Path:
 
 def fresh(results: Path) -> bool:
     """Whether the page was written after every record, so that nothing need be rendered."""
-    page = page_path(results)
-    if not page.exists():
-        return False
     # A record that was removed leaves its folder changed.
-    return page.stat().st_mtime > max(
-        p.stat().st_mtime for p in (results, *results.rglob("*.json"))
-    )
+    page, files = page_path(results), (results, *results.rglob("*.json"))
+    return page.exists() and page.stat().st_mtime > max(p.stat().st_mtime for p in files)
 
 
 def publish(results: Path) -> Path:

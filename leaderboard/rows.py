@@ -344,14 +344,11 @@ def populations(records: Iterable[Record]) -> list[Population]:
 
 def _labels(cases: Mapping[str, Case]) -> dict[str, str]:
     """A label for each population, by identity: the name, and what tells namesakes apart."""
-    words = {
-        identity: [
-            *(f"version {case.defense_version}", f"draws {case.draws}"),
-            *(f"probabilities {case.probabilities}", *_words(case.defense_parameters)),
-        ]
-        for identity, case in cases.items()
-    }
-    labels = {}
+    words, labels = {}, {}
+    for identity, case in cases.items():
+        law = {"draws": case.draws, "probabilities": case.probabilities}
+        known = {"version": case.defense_version, **law, **case.defense_parameters}
+        words[identity] = [*_words(known)]
     for identity, case in cases.items():
         named = (case.defense, case.submodels)
         namesakes = [words[i] for i, c in cases.items() if (c.defense, c.submodels) == named]

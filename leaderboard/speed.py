@@ -16,8 +16,8 @@ class Timing(Sealed, frozen=True, kw_only=True):
 
     Attributes:
         budget: says how much was timed; work: what was done, in words; unit: of all figures.
-        suite: the suite's figure; the median of the rounds; "ours" in files.
-        others: figures to compare it with, by what was done instead.
+        suite: the suite's figure, the median of the rounds, "ours" in files; others: those beside
+            it, by what was done instead.
         growth: further figures of the suite's, by how much work there was, such as "n = 5".
         note: how the suite did it.
         measured_at: UTC, ISO 8601.

@@ -33,8 +33,7 @@ def templates(package: str) -> Environment:
 def _aligned(text: str) -> str:
     """A Markdown table with its cells aligned, the header first; nothing without other rows.
 
-    Each row begins and ends with a bar, and may break after any other. What stands in a cell must
-    be inert: a bar of its own would move the others.
+    Rows may break after any bar. Cells must be inert: a bar in one would move the others.
     """
     rows = re.split(r"\|\s*\n\s*\|", text.strip()[1:-1])
     header, *body = ([cell.strip() for cell in row.split("|")] for row in rows)

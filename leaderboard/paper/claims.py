@@ -21,9 +21,9 @@ from ..rows import BySeed, split_transfer
 from .correlation import correlations
 from .evidence import COMPARED, DIVERSITY, Evidence
 from .names import CLAIM_ATTACKS, RADII, SPELLED, SUBMODELS, paper_mra
-from .study import Study
+from .study import Study, outcome
 from .templating import render_macro
-from .transfer import network_shares
+from .transfer import means_apart, network_shares
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 NOT_MEASURED = "not measured"
@@ -106,7 +106,7 @@ def _untrusted(*entries: Entry) -> str:
     """Why no verdict may rest on them."""
     if not all(entry.row.complete for entry in entries):
         return NOT_MEASURED
-    failed = any(gates.outcome(entry.gates) == "failed" for entry in entries)
+    failed = any(outcome(entry.gates) == "failed" for entry in entries)
     return UNTRUSTED.format("failed" if failed else "not all run")
 
 
@@ -217,7 +217,7 @@ def ahead(study: Study, *, attacks: Sequence[str]) -> Verdict | None:
             if way.accuracies is not None
         }
         for attack in pair.claimed:
-            apart[attack] = metrics.means_apart(
+            apart[attack] = means_apart(
                 *(shares[entry.row.defense, attack] for entry in pair.entries)
             )
     both = {a: Score(d.value, *hull(d, apart.get(a, d))) for a, d in pair.claimed.items()}

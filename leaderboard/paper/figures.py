@@ -150,7 +150,7 @@ def draw_diversity(evidence: Evidence, figure: Any) -> None:
 
     arrays = evidence.arrays
     by_place = {(c.defense, c.measure, c.outcome): c for c in correlations(evidence)}
-    outcomes = {"claimed": ("PGD on one", COLORS[2]), "worst": ("worst case", COLORS[3])}
+    outcomes = {"claimed": ("PGD on one", COLORS[3]), "worst": ("worst case", COLORS[5])}
     by_parity = parities(len(arrays["clm claimed"])).items()
     groups = [("ulm", "ULM", "o", np.ones(len(arrays["ulm claimed"]), bool))]
     groups += [
@@ -266,7 +266,7 @@ def draw_trajectory(evidence: Evidence, figure: Any) -> None:
     left, right = panels(figure, 8.4, 3.4, columns=2, sharey=True)
     for panel, kind in ((left, "linked"), (right, "free")):
         for index, values in enumerate(evidence.arrays[kind]):
-            parity, color = ("odd", COLORS[4]) if index % 2 else ("even", COLORS[2])
+            parity, color = ("odd", COLORS[2]) if index % 2 else ("even", COLORS[3])
             label = f"{parity} submodels" if index < 2 else None
             panel.plot(steps, values, color=color, linewidth=1.2, label=label)
         panel.set(title=f"a {'counter-linked' if kind == 'linked' else 'free'} weight")
@@ -297,7 +297,7 @@ def draw_examples(evidence: Evidence, figure: Any) -> None:
         panel.grid(visible=False)
         answer = int(evidence.arrays["answers"][row, column])
         fooled = answer != evidence.arrays["labels"][column]
-        color = COLORS[3] if fooled else COLORS[2]
+        color = COLORS[5] if fooled else COLORS[3]
         panel.spines[:].set(visible=True, color=color, linewidth=2.5)
         panel.set_title(f"{answer} ({100 * right[row, column]:.0f}%)", fontsize=8, pad=3)
         if column == 0:

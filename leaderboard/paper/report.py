@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import drawing, gates
+from .. import drawing
 from ..board import Board, Entry
 from ..pages import FIRST_LINE
 from ..rows import Row, split_transfer
@@ -16,7 +16,7 @@ from .evidence import COMPARED, Evidence
 from .figures import gallery
 from .grids import GRIDS
 from .names import CLAIM_ATTACKS, NAMES, RADII, SUBMODELS, TABLES
-from .study import Study, studies
+from .study import Study, outcome, studies
 from .tables import Comparison, check_paper, compare
 from .templating import render
 
@@ -68,7 +68,7 @@ def _worst(of_table: Comparison) -> list[tuple[Row, str]]:
     """The rows of a table's defenses that have a worst case, and how their gates came out."""
     study, eps = of_table.study, of_table.eps
     entries = _entries(study, eps).values() if study and eps else ()
-    return [(entry.row, gates.outcome(entry.gates)) for entry in entries if entry.row.worst]
+    return [(entry.row, outcome(entry.gates)) for entry in entries if entry.row.worst]
 
 
 def _moved(study: Study) -> dict[str, Any]:

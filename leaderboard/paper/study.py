@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..board import Board, Entry, Ranking, Section
+from ..gates import Gate
 from ..rows import Setting, budget_rank
 from .evidence import Evidence
 from .grids import AT_LARGEST_RADIUS, Grid, Layout
@@ -100,6 +101,13 @@ def studies(
     for section in sorted(board.sections, key=thorough, reverse=True):
         by_dataset.setdefault(section.setting.dataset, Study(section, [*evidence], [*grids]))
     return by_dataset
+
+
+def outcome(gates: Iterable[Gate]) -> str:
+    """All gates in a word: passed, undecided, failed, or not all run."""
+    outcomes = {gate.outcome for gate in gates}
+    words = {"failed": "failed", "not run": "not all run", "undecided": "undecided"}
+    return next((word for known, word in words.items() if known in outcomes), "passed")
 
 
 def _preference(entry: Entry) -> tuple[bool, bool, bool, int, str]:

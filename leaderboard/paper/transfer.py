@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics import Correct, Floats
+from ..metrics import Correct, Floats, Score, half_width, variance_of_mean
 
 
 def transfer(correct: Correct) -> Floats:
@@ -32,3 +32,15 @@ def network_shares(accuracies: npt.NDArray[np.floating[Any]]) -> Floats:
     """
     exact = np.asarray(accuracies, np.float64)
     return np.asarray(exact.mean(axis=1) + exact.mean(axis=0) - exact.mean())
+
+
+def means_apart(
+    first: npt.NDArray[np.floating[Any]], second: npt.NDArray[np.floating[Any]]
+) -> Score:
+    """The difference of two means of independent shares, Welch's; [-1, 1] for a single share."""
+    sides = [np.asarray(side, np.float64) for side in (first, second)]
+    value = float(sides[0].mean() - sides[1].mean())
+    if min(map(len, sides)) == 1:
+        return Score(value, -1.0, 1.0)
+    half = half_width(variance_of_mean(sides[0]) + variance_of_mean(sides[1]))
+    return Score(value, max(-1.0, value - half), min(1.0, value + half))

@@ -13,7 +13,6 @@ from randomized_defense_bench.leaderboard.metrics import (
     best_member,
     difference,
     mean,
-    means_apart,
     on_shared_images,
     persistent,
     score,
@@ -170,16 +169,6 @@ def test_where_the_mean_of_others_would_lie_by_hand():
     assert one.high - one.value == pytest.approx(2**0.5 * half)
     assert another_mean(np.array([0.0, 1.0]), 2) == Score(0.5, 0.0, 1.0)
     assert another_mean(np.array([0.3]), 1) == Score(0.3, 0.0, 1.0)
-
-
-def test_the_difference_of_two_means_by_hand_and_by_welch():
-    first, second = np.array([0.2, 0.3, 0.7, 0.4]), np.array([0.1, 0.15])
-    found = means_apart(first, second)
-    theirs = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
-    expected = (0.275, theirs.low, theirs.high)
-    assert (found.value, found.low, found.high) == pytest.approx(expected)
-    alone = means_apart(first, np.array([0.2]))
-    assert (alone.low, alone.high) == (-1, 1)
 
 
 # Two attacks on two members and three images: s = (1, 1/2, 0) and (1/2, 1, 1/2).

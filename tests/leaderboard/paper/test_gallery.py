@@ -120,7 +120,7 @@ def test_the_transfer_map_is_that_of_the_smallest_eps_and_lowest_seed():
 def test_other_defenses_have_a_look_each_and_names_with_mathematics_are_drawn_as_they_are():
     points = dict.fromkeys((0.0, 0.1, 0.2), (0.5, 0.1))
     names = ("$x^2$", "mine 1", "mine 2")
-    drawn = [Curve(name, "mine", 2, ("pgd",), (0,), points) for name in names]
+    drawn = [Curve(name, 2, ("pgd",), (0,), points) for name in names]
     svg = Figure("x.svg", b"", partial(draw_curves, drawn)).svg()
     assert "lower $x^2$ from 50% to 10% at eps 0" in texts(svg)
     assert len({(*style(name).values(),) for name in (*names, "ulm", "clm")}) == 5

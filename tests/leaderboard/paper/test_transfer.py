@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 from randomized_defense_bench.leaderboard.metrics import another_mean
-from randomized_defense_bench.leaderboard.paper.transfer import network_shares, transfer
+from randomized_defense_bench.leaderboard.paper.transfer import (
+    means_apart,
+    network_shares,
+    transfer,
+)
+from scipy import stats
 
 
 def test_accuracies_by_hand():
@@ -28,3 +33,13 @@ def test_intervals_over_networks_hold_where_answers_vary_more_than_attacks():
         for found in [another_mean(network_shares(table), 4)]
     ]
     assert np.mean(within) == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / 4000) ** 0.5)
+
+
+def test_the_difference_of_two_means_by_hand_and_by_welch():
+    first, second = np.array([0.2, 0.3, 0.7, 0.4]), np.array([0.1, 0.15])
+    found = means_apart(first, second)
+    theirs = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    expected = (0.275, theirs.low, theirs.high)
+    assert (found.value, found.low, found.high) == pytest.approx(expected)
+    alone = means_apart(first, np.array([0.2]))
+    assert (alone.low, alone.high) == (-1, 1)
