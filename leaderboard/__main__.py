@@ -1,4 +1,4 @@
-"""`python -m leaderboard`: rebuild all pages from the records, or check that they are up to date."""
+"""`python -m leaderboard`: rebuild all pages from the records, or check that they are current."""
 
 import argparse
 import sys
