@@ -56,7 +56,7 @@ class Scene:
         self.figures = self.numbers.figures
         self.eps = min(threat_model.eps for threat_model in session.radii(dataset))
         self.prepared = {defense: session.prepare(dataset, defense) for defense in COMPARED}
-        self.populations = {name: one.population for name, one in self.prepared.items()}
+        self.populations = {name: prepared.population for name, prepared in self.prepared.items()}
         subject = session.subject(self.prepared[COMPARED[0]])
         self.images = subject.images[: self.figures.images]
         self.labels = subject.labels[: self.figures.images]
@@ -72,7 +72,7 @@ class Scene:
         options, sessions = self.session.options, [self.session]
         for further in range(1, self.figures.conformity):
             sessions.append(Session(replace(options, seed=options.seed + further)))
-        return {one.options.seed: (one, one.prepare(self.dataset, "clm")) for one in sessions}
+        return {s.options.seed: (s, s.prepare(self.dataset, "clm")) for s in sessions}
 
     def answers(self, population: Population, images: Tensor) -> Tensor:
         """The class that each submodel gives: (N, C, H, W) -> (n, N)."""
@@ -197,7 +197,7 @@ def conformity(scene: Scene) -> Values:
 
     def accuracies(attack: str, eps: float) -> list[Array]:
         at = ThreatModel("Linf", eps)
-        measured = (one.measure(clm, attack, at)[0] for one, clm in scene.conforming.values())
+        measured = (s.measure(clm, attack, at)[0] for s, clm in scene.conforming.values())
         return [record.correct.mean(axis=-1) for record in measured]
 
     clean, claimed = accuracies("none", 0.0), accuracies(CLAIMED, scene.eps)
@@ -242,7 +242,7 @@ def diversity(scene: Scene) -> Values:
             pair = Population([population.submodels[a], population.submodels[b]])
             _, informed = scene.perturb(pair, INFORMED, eps, count=images)
             through = [carried[source][[a, b]] for source in (a, b)]
-            worst = metrics.worst_case([Answers(one) for one in (informed, *through)])
+            worst = metrics.worst_case([Answers(correct) for correct in (informed, *through)])
             transfer = np.mean([carried[a, b], carried[b, a]])
             outcomes.append((transfer, np.mean(through), worst.s.mean()))
         by_outcome = zip(OUTCOMES, zip(*outcomes, strict=True), strict=True)
@@ -330,14 +330,14 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, int, in
     scene, chosen, options = Scene(session, dataset), KINDS[kind], session.options
     looked_at = dict(scene.prepared)
     if kind == "conformity":
-        looked_at |= {f"clm, seed {k}": one for k, (_, one) in scene.conforming.items()}
+        looked_at |= {f"clm, seed {k}": clm for k, (_, clm) in scene.conforming.items()}
     measured = Evidence(
         **about(session, dataset, kind, looked_at),
         parameters={
             **{name: getattr(scene.figures, name) for name in chosen.numbers},
             **({"eps": scene.eps} if chosen.at_eps else {}),
-            "submodels": {name: len(one.population) for name, one in scene.prepared.items()},
-            "defenses": {name: one.parameters for name, one in scene.prepared.items()},
+            "submodels": {name: len(made.population) for name, made in scene.prepared.items()},
+            "defenses": {name: made.parameters for name, made in scene.prepared.items()},
             "attacks": {
                 name: {"version": ATTACKS[name].version, **scene.parameters(name)}
                 for name in chosen.attacks
@@ -346,7 +346,7 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, int, in
         arrays={},
         environment={**environment(options.device), "computation": str(scene.plan)},
     )
-    if not options.rerun and not any(one.trained for one in looked_at.values()):
+    if not options.rerun and not any(made.trained for made in looked_at.values()):
         kept = read_or_set_aside(measured.path(options.results), Evidence.read)
         if kept and kept.populations == measured.populations:
             return kept, 0, 1

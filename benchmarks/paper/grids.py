@@ -82,8 +82,8 @@ def _trained(
     elif kind == "epochs":
         for prepared in beside.values():
             after = session.after_epochs(prepared)
-            for epoch, one in enumerate(after, start=1):
-                yield one, {"name": f"after epoch {epoch}", "standard": epoch == len(after)}
+            for epoch, prepared in enumerate(after, start=1):
+                yield prepared, {"name": f"after epoch {epoch}", "standard": epoch == len(after)}
     else:
         yield from ((prepared, {}) for prepared in beside.values())
 
@@ -112,8 +112,10 @@ def _measured(
     images = session.experiment(prepared.dataset.name).figures.images
     case = replace(case, images=min(case.images, images))
     folder = grids.folder_of(session.options.results)
-    found = session.measure_case(prepared, case, attack=attack, folder=folder, headline=False)
-    return (Cell(record=found[0].case.key, **how), *found)
+    record, kept = session.measure_case(
+        prepared, case, attack=attack, folder=folder, headline=False
+    )
+    return Cell(record=record.case.key, **how), record, kept
 
 
 def as_published(variant: Variant) -> Attack:
@@ -127,14 +129,19 @@ def as_published(variant: Variant) -> Attack:
     tool = getattr(torchattacks, variant.tool)
 
     def run(
-        model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel, **own: Any
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        threat_model: ThreatModel,
+        **chosen: Any,
     ) -> Tensor:
         if variant.tool == "AutoAttack":
             # Left to itself it takes the time of day.
-            own["seed"] = int(torch.randint(2**31, ()))
-        elif "steps" in own:
-            own.setdefault("alpha", threat_model.eps / own["steps"])
-        attack = tool(model, eps=threat_model.eps, **own)
+            chosen["seed"] = int(torch.randint(2**31, ()))
+        elif "steps" in chosen:
+            chosen.setdefault("alpha", threat_model.eps / chosen["steps"])
+        attack = tool(model, eps=threat_model.eps, **chosen)
         attack.set_device(images.device)
         perturbed: Tensor = attack(images.contiguous(), labels).detach()
         return torch.where(perturbed.isfinite(), perturbed, images)

@@ -279,9 +279,9 @@ def orthogonality_protects(evidence: Evidence) -> Verdict | None:
         _all_of(
             (HOLDS if (c.rho or 0) > 0 else FAILS) if c.significant else UNDECIDED
             for c in by_saliency
-            if c.outcome == outcome
+            if c.outcome == seen
         )
-        for outcome in ("transfer", "worst")
+        for seen in ("transfer", "worst")
     )
     return Verdict(transfer, worst, {"evidence": evidence, "correlations": by_saliency})
 

@@ -66,15 +66,15 @@ class Correlation:
 @lru_cache(maxsize=8)
 def correlations(evidence: Evidence) -> tuple[Correlation, ...]:
     """Every measure of diversity with every outcome, within each population."""
-    found = []
+    correlated = []
     for defense in COMPARED:
         for number, measure in enumerate(DIVERSITY):
             x = evidence.arrays[f"{defense} measures"][number]
             for outcome in OUTCOMES:
                 y = evidence.arrays[f"{defense} {outcome}"]
                 rho, p = mantel(x, y, within_parities=defense == "clm")
-                found.append(Correlation(defense, measure, outcome, rho, p))
-    return tuple(found)
+                correlated.append(Correlation(defense, measure, outcome, rho, p))
+    return tuple(correlated)
 
 
 def mantel(
@@ -116,8 +116,8 @@ def _ranks(
         if group.any():
             # As scipy.stats does, which takes half a second to import.
             _, places, counts = np.unique(values[group], return_inverse=True, return_counts=True)
-            own = (np.cumsum(counts) - (counts - 1) / 2)[places]
-            ranks[group] = (own - own.mean()) / (len(own) + 1)
+            of_group = (np.cumsum(counts) - (counts - 1) / 2)[places]
+            ranks[group] = (of_group - of_group.mean()) / (len(of_group) + 1)
     length = float(np.linalg.norm(ranks))
     # Two pairs always correlate.
     return ranks / length if length > 0 and len(values) > 2 else None

@@ -146,8 +146,6 @@ def draw_transfer(tables: TransferTables, figure: Any) -> None:
 
 def draw_diversity(evidence: Evidence, figure: Any) -> None:
     """Each measure of diversity of a pair against its robust accuracy under both attackers."""
-    from matplotlib.lines import Line2D
-
     arrays = evidence.arrays
     by_place = {(c.defense, c.measure, c.outcome): c for c in correlations(evidence)}
     outcomes = {"claimed": ("PGD on one", COLORS[3]), "worst": ("worst case", COLORS[5])}
@@ -170,22 +168,17 @@ def draw_diversity(evidence: Evidence, figure: Any) -> None:
         panel.set_title("\n".join(above), fontsize=9)
         panel.set_xlabel(measure.replace(" (", "\n("), fontsize=9)
     row[0].set_ylabel("MRA of the pair (%)")
-    significant = {
-        o: sum(c.significant for c in by_place.values() if c.outcome == o) for o in outcomes
-    }
+    significant = [c.outcome for c in by_place.values() if c.significant]
     figure.suptitle(
-        f"Of {len(DIVERSITY) * len(COMPARED)} correlations of diversity, "
-        f"{significant['claimed']} are significant under PGD on one network, "
-        f"{significant['worst']} in the worst case"
+        f"Significant of {len(DIVERSITY) * len(COMPARED)} correlations of diversity with MRA: "
+        f"{significant.count('claimed')} under PGD on one, {significant.count('worst')} in the "
+        "worst case"
     )
-    handles = [
-        Line2D([], [], color=color, linewidth=4, label=words) for words, color in outcomes.values()
-    ]
-    handles += [
-        Line2D([], [], marker=marker, label=label, linestyle="", color=FOREGROUND)
-        for _, label, marker, _ in groups
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    for words, color in outcomes.values():
+        row[0].plot([], color=color, linewidth=4, label=words)
+    for _, label, marker, _ in groups:
+        row[0].plot([], marker, color=FOREGROUND, label=label)
+    figure.legend(loc="outside lower center", ncols=len(outcomes) + len(groups))
 
 
 def draw_saliency(evidence: Evidence, figure: Any) -> None:
@@ -256,8 +249,8 @@ def draw_weights(evidence: Evidence, figure: Any) -> None:
         panel.hist(values, edges, weights=weights, histtype="step", **look)
     panel.set(xlabel="weight in the first layer", ylabel="share of weights (%)")
     panel.legend(loc="upper right")
-    spread = (f"{values.std():.3f} in {NAMES[name]}" for name, values in arrays.items())
-    panel.set_title(f"Standard deviation: {', '.join(spread)}")
+    ulm, clm = (values.std() for values in arrays.values())
+    panel.set_title(f"CLM's weights spread {clm / ulm:.1f} times as wide as ULM's")
 
 
 def draw_trajectory(evidence: Evidence, figure: Any) -> None:
@@ -289,7 +282,9 @@ def draw_examples(evidence: Evidence, figure: Any) -> None:
     kept = (evidence.arrays["answers"] == evidence.arrays["labels"]).sum(axis=1)
     radii = [format_radius(evidence.dataset, float(eps)) for eps in evidence.arrays["eps"]]
     words = ", ".join(f"{n} at eps {eps}" for n, eps in zip(kept, radii, strict=True))
-    figure.suptitle(f"Of {columns} images most networks answer correctly {words}", fontsize=11)
+    figure.suptitle(
+        f"Images that most networks answer correctly, of {columns}: {words}", fontsize=11
+    )
     for panel, (row, column) in zip(grid, np.ndindex(rows, columns), strict=True):
         pixels = images[row, column].transpose(1, 2, 0)
         panel.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")

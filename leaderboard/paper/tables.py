@@ -96,12 +96,12 @@ class Comparison:
 
 def compare(tables: Mapping[str, Any], studies: Mapping[str, Study]) -> list[Comparison]:
     """Every number of the paper's Tables 1 to 5, in their order."""
-    return [Comparison(*one, studies.get(one[1])) for one in _published(tables)]
+    return [Comparison(*number, studies.get(number[1])) for number in _published(tables)]
 
 
 def _published(tables: Mapping[str, Any]) -> Iterator[tuple[str, str, float, str, str, float]]:
     """Table, dataset, eps, attack, defense and MRA of each number."""
-    for number, table in sorted(tables.items()):
+    for name, table in sorted(tables.items()):
         if "rows" in table:
             eps = float(Fraction(str(table["eps"])))
             places = [(table["dataset"], eps, a, table["rows"].get(a, {})) for a in PAPER_ATTACKS]
@@ -109,11 +109,11 @@ def _published(tables: Mapping[str, Any]) -> Iterator[tuple[str, str, float, str
             places = [(name, 0.0, "none", table[name]) for name in table if name != "attack"]
         for dataset, eps, attack, row in places:
             for defense, percent in row.items():
-                yield number, dataset, eps, attack, defense, percent / 100
+                yield name, dataset, eps, attack, defense, percent / 100
 
 
 class PaperCheck(NamedTuple):
-    """Whether published MRA under a strong attack is no higher than under a weak one.
+    """Whether published MRA under a strong attack is no higher than under a weak number.
 
     Attributes:
         excess: MRA under the strong attack minus that under the weak one; any above 0 fails.
@@ -131,14 +131,20 @@ class PaperCheck(NamedTuple):
 
 def check_paper(compared: Sequence[Comparison]) -> list[PaperCheck]:
     """The checks on each column of the paper's tables."""
-    by_place = {(one.table, one.defense, one.attack): one for one in compared}
+    by_place = {(number.table, number.defense, number.attack): number for number in compared}
     quantile, checks = float(ndtri((1 + CONFIDENCE) / 2)), []
-    for table, defense in dict.fromkeys((one.table, one.defense) for one in compared if one.eps):
+    for table, defense in dict.fromkeys(
+        (number.table, number.defense) for number in compared if number.eps
+    ):
         for attacks, name in CHECKS.items():
             strong, weak = pair = [by_place[table, defense, attack] for attack in attacks]
             excess = strong.paper - weak.paper
-            error = math.sqrt(sum(one.paper * (1 - one.paper) for one in pair) / PAPER_IMAGES)
-            by_seed = [one.row.by_attack.get(one.attack, {}) if one.row else {} for one in pair]
+            error = math.sqrt(
+                sum(number.paper * (1 - number.paper) for number in pair) / PAPER_IMAGES
+            )
+            by_seed = [
+                number.row.by_attack.get(number.attack, {}) if number.row else {} for number in pair
+            ]
             judged = strong.study and not strong.study.obstacle
             measured = gates.excess(*by_seed) if judged else None
             by_chance = abs(excess) < quantile * error

@@ -18,7 +18,7 @@ def shown(records, defense="ulm"):
 
 def figures(text):
     """The columns of the first row of a defense's page."""
-    return {line["figure"]: line["value"] for line in table(text, "figure", "meaning")}
+    return {line["figure"]: line["value"] for line in table(text, "figure", "value")}
 
 
 def measured_by_hand():

@@ -57,7 +57,7 @@ def test_one_clm_conforms_to_nothing():
         ("conformity", ["clean images", "CLM, by training seed", "accuracy of each submodel (%)"]),
         ("examples", ["eps 0.3", "7 (0%)", "1 (50%)"]),
         ("masks", ["3 of 9 weights are linked"]),
-        ("weights", ["weight in the first layer", "share of weights (%)", "in ULM"]),
+        ("weights", ["weight in the first layer", "share of weights (%)", "3.0 times as wide"]),
         ("trajectory", ["training step", "even submodels", "odd submodels", "a free weight"]),
         ("saliency", ["cosine of saliency maps", "ULM: mean 0.30", "CLM: mean 0.15"]),
     ],
