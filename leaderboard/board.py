@@ -24,8 +24,7 @@ class Verdict:
     Attributes:
         word: *holds up* where the surviving gain is above half of the claimed one, *partly* where
             it is above 0, *collapses* where it may be 0 and is below half, each by its whole
-            interval; *no gain* where none is claimed; else, and where a row is not to be trusted,
-            *undecided*.
+            interval; *no gain* where none is claimed; else, and for untrusted rows, *undecided*.
         control: the same network without the randomness.
         claimed, surviving: accuracy minus the control's, paired, under the authors' attacks and in
             the worst case.

@@ -8,8 +8,6 @@ from . import gates
 from .board import Entry, Ranking
 from .formats import escape, format_percent, format_points, format_score, markdown_table, plus_minus
 
-Cell = Callable[[Entry], str]
-
 
 @dataclass(frozen=True)
 class Column:
@@ -23,8 +21,8 @@ class Column:
 
     header: str
     meaning: str
-    cell: Cell
-    short: Cell | None = None
+    cell: Callable[[Entry], str]
+    short: Callable[[Entry], str] | None = None
 
 
 def _link(entry: Entry) -> str:

@@ -75,7 +75,7 @@ def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, Figure]]:
         more = import_module(f"{__package__}.{wing}.report").report(board, results)
         texts, figures = texts | more[0], figures + more[1]
     folder = results.parent
-    by_path = {folder / name: text for name, text in texts.items()}
+    by_path = {folder / name: text + "\n" for name, text in texts.items()}
     if results.resolve() == RESULTS.resolve() and README.exists():
         by_path[README] = with_result(README.read_text("utf-8"), pages.result(board))
     return by_path, {folder / "figures" / figure.file: figure for figure in figures}

@@ -34,9 +34,9 @@ class Setting:
 
 
 BySeed = Mapping[int, Record]
+Key = TypeVar("Key")
 # A label, and the population's records, the newest last.
 Population = tuple[str, Sequence[Record]]
-Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, eq=False)

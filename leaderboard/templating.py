@@ -1,6 +1,7 @@
 """Prose and tables, in Jinja templates; numbers are computed elsewhere and printed by filters."""
 
 import re
+from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
@@ -28,6 +29,12 @@ def templates(package: str) -> Environment:
         "table": _aligned,
     }
     return environment
+
+
+def render(environment: Environment, template: str, **values: Any) -> str:
+    """A template's text, without white space around it and with one empty line at most."""
+    text = environment.get_template(f"{template}.j2").render(values)
+    return re.sub(r"\n{3,}", "\n\n", text.strip())
 
 
 def _aligned(text: str) -> str:

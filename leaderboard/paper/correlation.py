@@ -87,11 +87,11 @@ def mantel(
         within_parities: see `Correlation`.
     """
     submodels = submodels_of(len(x))
-    alike, exchangeable = [np.ones(len(x), bool)], [np.arange(submodels)]
+    groups, exchangeable = [np.ones(len(x), bool)], [np.arange(submodels)]
     if within_parities:
-        alike = list(parities(len(x)).values())
+        groups = list(parities(len(x)).values())
         exchangeable = [np.arange(parity, submodels, 2) for parity in (0, 1)]
-    ranks_x, ranks_y = (_ranks(values, alike) for values in (x, y))
+    ranks_x, ranks_y = (_ranks(values, groups) for values in (x, y))
     if ranks_x is None or ranks_y is None:
         return None, None
     first, second = pairs(submodels)

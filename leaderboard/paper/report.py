@@ -48,7 +48,7 @@ def render_report(studies: Studies) -> dict[str, str]:
         "worst": _worst,
     }
     names = ("PAPER.md", "PAPER-DETAILS.md", "PAPER-MOVES.md")
-    return {name: render(name.lower(), **values) + "\n" for name in names}
+    return {name: render(name.lower(), **values) for name in names}
 
 
 def _effects_of_ten(study: Study, defense: str) -> list[tuple[float, float]]:

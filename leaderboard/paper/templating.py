@@ -3,12 +3,12 @@
 import re
 from typing import Any
 
-from ..templating import templates
+from .. import templating
 from . import names
 from .correlation import correlations, parities
 from .evidence import OUTCOMES
 
-_TEMPLATES = templates(__package__)
+_TEMPLATES = templating.templates(__package__)
 _TEMPLATES.globals |= {
     "OUTCOMES": OUTCOMES,
     "by_parity": parities,
@@ -23,9 +23,8 @@ _TEMPLATES.filters |= {
 
 
 def render(template: str, **values: Any) -> str:
-    """A template's text, without white space around it and with one empty line at most."""
-    text = _TEMPLATES.get_template(f"{template}.j2").render(values).strip()
-    return re.sub(r"\n{3,}", "\n\n", text)
+    """A template's text; see `leaderboard.templating.render`."""
+    return templating.render(_TEMPLATES, template, **values)
 
 
 def render_macro(template: str, macro: str, *values: Any, **more: Any) -> str:

@@ -253,7 +253,8 @@ def test_the_run_goes_on_with_the_others_and_the_exit_code_tells(tmp_path):
     assert "attack 'leaves' left the" in printed
     measured = records.read_all(tmp_path / "results")
     assert {(r.case.defense, r.case.attack) for r in measured} == {("single", "none")}
-    assert "Not attacked yet at a ranked radius: single." in (tmp_path / "LEADERBOARD.md").read_text()
+    page = (tmp_path / "LEADERBOARD.md").read_text()
+    assert "Not attacked yet at a ranked radius: single." in page
 
 
 def test_markup_that_came_in_with_a_record_stays_text():
