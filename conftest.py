@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from randomized_defense_bench.leaderboard.files import obstacle
+from randomized_defense_bench.benchmarks.paths import obstacle
 
 ROOT = Path(__file__).parent
 # For a run that does not read pyproject.toml, which names it earlier.
@@ -122,11 +122,9 @@ def explain_empty_selection(expression: str, norm: str = "Linf") -> str:
     """One line for a `-k` expression that matches no case."""
     from randomized_defense_bench.attacks import ATTACKS
     from randomized_defense_bench.benchmarks.datasets import DATASETS
-    from randomized_defense_bench.benchmarks.paper.evidence import KINDS
     from randomized_defense_bench.defenses import DEFENSES
-    from randomized_defense_bench.leaderboard.paper.grids import GRIDS
 
-    known = [*DATASETS, *DEFENSES, *ATTACKS, *KINDS, *GRIDS]
+    known = [*DATASETS, *DEFENSES, *ATTACKS]
     words = [w for w in re.findall(r"[\w-]+", expression) if w not in ("and", "or", "not")]
     hints = []
     for word in words:

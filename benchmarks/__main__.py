@@ -20,7 +20,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from randomized_defense_bench.benchmarks import judging
 from randomized_defense_bench.benchmarks.housekeeping import entries, prune
 from randomized_defense_bench.benchmarks.paths import cache_folder
-from randomized_defense_bench.leaderboard.files import folder_named
+
+from randomized_defense_bench.files import folder_named
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -41,7 +41,7 @@ class Variant:
         tool: torchattacks' class, on one drawn submodel in float32.
         parameters: its keyword arguments beside eps; without an `alpha`, steps are of eps / steps.
         images_per_draw: consecutive images that share a drawn submodel.
-        ours: whether the suite runs the attack so.
+        standard: whether the suite runs the attack so.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Variant:
     tool: str
     parameters: Parameters
     images_per_draw: int = 1
-    ours: bool = False
+    standard: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,13 +327,13 @@ def variants(step_size: float) -> tuple[Variant, ...]:
     by_batch = "the same, one draw for every 100 images, as in the released code"
     smaller = run("pgd", "steps of 2/255", {**pgd, "alpha": 2 / 255})
     return (
-        run("pgd", "40 steps, a random start, one draw an image", pgd, ours=True),
+        run("pgd", "40 steps, a random start, one draw an image", pgd, standard=True),
         run("pgd", by_batch, pgd, images_per_draw=100),
         run("pgd", "without a random start", {**pgd, "random_start": False}),
         *([smaller] if step_size != 2 / 255 else []),
         run("pgd", "100 steps", {**pgd, "steps": 100}),
         run("mifgsm", "10 steps of 2/255, the tool's own setting", own),
-        run("mifgsm", "10 steps of eps / 10", {"steps": 10}, ours=True),
+        run("mifgsm", "10 steps of eps / 10", {"steps": 10}, standard=True),
         run("mifgsm", "5 steps of eps / 5", {"steps": 5}),
         run("mifgsm", "20 steps of eps / 20", {"steps": 20}),
         run("autoattack", "10 steps for each part, the tool's own setting", {}),

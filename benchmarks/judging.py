@@ -14,12 +14,12 @@ from pathlib import Path
 from torch import nn
 
 from ..defenses import Population, load_network
-from ..leaderboard.files import obstacle
 from ..leaderboard.publish import publish
 from .datasets import DATASETS, experiment, load
 from .environment import resolve_device
 from .evaluation import numbers_for, subject_of
 from .options import add_options, positive, radius
+from .paths import obstacle
 from .session import ranked_at
 from .verdict import judge_subject
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ..leaderboard.files import folder_named
+from ..files import folder_named
 from .paths import cache_folder
 
 

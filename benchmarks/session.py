@@ -10,12 +10,12 @@ import torch
 
 from ..attacks import ATTACKS, Attack, ThreatModel
 from ..leaderboard import records
-from ..leaderboard.files import read_or_set_aside
 from ..leaderboard.records import Case, Norm, Protocol, Record
 from .case import build_case
 from .environment import environment
 from .experiment import Experiment
 from .measure import measure
+from .paths import read_or_set_aside
 from .populations import Options, Populations, Prepared
 
 # What bits depend on beside a record's own seeds and the way it was computed.

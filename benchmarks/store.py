@@ -29,7 +29,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..defenses import Population
-from ..leaderboard.files import obstacle, read_sealed, set_aside, write_atomically, write_sealed
+from ..files import read_sealed, write_atomically, write_sealed
+from .paths import obstacle, set_aside
 
 CARD_VERSION = 1
 

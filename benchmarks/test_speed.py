@@ -77,10 +77,10 @@ def report(
     with terminal():
         for one in made:
             one.write(session.options.results)
-            benchmark.extra_info[one.name] = one.ours
-            print(f"\n{one.work}: {one.ours:.4g} {one.unit}")
+            benchmark.extra_info[one.name] = one.suite
+            print(f"\n{one.work}: {one.suite:.4g} {one.unit}")
             for other, figure in one.others.items():
-                ratio = f", ratio {one.ours / figure:.2f}" if figure else ""
+                ratio = f", ratio {one.suite / figure:.2f}" if figure else ""
                 print(f"  {other}: {figure:.4g}{ratio}")
             for size, figure in one.growth.items():
                 print(f"  {size}: {figure:.4g}")
@@ -133,7 +133,7 @@ def test_crafting(session: Session, network: str, sizes: SpeedTest, report: Repo
     surrogates = torch.arange(len(images)) % len(population)
     plan = fastest_plan(population, images)
     numbers: dict[str, Any] = {"steps": sizes.steps, "step_size": RADIUS / 4}
-    ours = attack_job("pgd", population, images, labels, low_precision=True, **numbers)
+    suite = attack_job("pgd", population, images, labels, low_precision=True, **numbers)
 
     def torchattacks_pgd(batch_size: int) -> None:
         for i, submodel in enumerate(ordinary.submodels):
@@ -148,13 +148,13 @@ def test_crafting(session: Session, network: str, sizes: SpeedTest, report: Repo
         most=len(images) // len(population),
         device=device,
     )
-    rates = _rates({"ours": ours, **theirs}, sizes.steps * len(images), sizes.rounds, device)
+    rates = _rates({"suite": suite, **theirs}, sizes.steps * len(images), sizes.rounds, device)
     operations = timing.gradient_operations(ordinary.submodels[0], images[0])
     report(
         name=f"crafting-{network}",
         work=f"PGD-{sizes.steps} on one of {len(population)} {network}, {len(images):,} images",
         unit="gradients/s",
-        ours=rates.pop("ours"),
+        suite=rates.pop("suite"),
         others={**rates, **_limits(operations, {plan.dtype, "float32"}, device)},
         note=f"batch norm folded, channels last, {plan.dtype}",
     )
@@ -169,7 +169,7 @@ def test_population_crafting(session: Session, sizes: SpeedTest, report: Report)
     images, labels = images[:100], labels[:100]
     average = AveragedEnsemble(copy.deepcopy(population)).eval()
     plan = fastest_plan(population, images)
-    ours = attack_job(
+    suite = attack_job(
         "pgd-mean-probability", population, images, labels, steps=sizes.steps, restarts=1
     )
 
@@ -184,7 +184,7 @@ def test_population_crafting(session: Session, sizes: SpeedTest, report: Report)
         for batch in _batches(images, labels, batch_size):
             attack(model, *batch, epsilons=RADIUS)
 
-    jobs: dict[str, Job] = {"ours": ours}
+    jobs: dict[str, Job] = {"suite": suite}
     for tool, run in (
         (f"torchattacks {torchattacks.__version__}", torchattacks_pgd),
         (f"foolbox {foolbox.__version__}", foolbox_pgd),
@@ -197,7 +197,7 @@ def test_population_crafting(session: Session, sizes: SpeedTest, report: Report)
         name="crafting-population",
         work=f"PGD-{sizes.steps} on all {len(population)} lenet5 at once, {len(images):,} images",
         unit="gradients/s",
-        ours=rates.pop("ours"),
+        suite=rates.pop("suite"),
         others={**rates, **_limits(operations, {"float32"}, device)},
         note=f"{'stacked' if plan.stacked else 'one by one'}, {plan.chunk} images at a time",
     )
@@ -249,11 +249,11 @@ def test_training(session: Session, network: str, sizes: SpeedTest, report: Repo
                 optimizer.step()
 
     jobs: dict[str, Job] = {
-        "ours": lambda: train(population, task, recipe),
+        "suite": lambda: train(population, task, recipe),
         "a plain PyTorch loop in float32": loop,
     }
     rates = _rates(jobs, n * count, sizes.rounds, device)
-    ours = rates.pop("ours")
+    suite = rates.pop("suite")
     operations = timing.training_operations(build(channels).to(device), images[:16])
     if network == "lenet5" and device.type == "cpu":
         rates["the authors' released script, timed once on two cores"] = RELEASED_SCRIPT
@@ -261,7 +261,7 @@ def test_training(session: Session, network: str, sizes: SpeedTest, report: Repo
         name=f"training-{network}",
         work=f"Training {n} {network}, batches of {recipe.batch_size}",
         unit="images/s",
-        ours=ours,
+        suite=suite,
         others={**rates, **_limits(operations, {recipe.dtype}, device)},
         note=f"{'stacked' if plan.stacked else 'one by one'}, {recipe.dtype}",
     )
@@ -295,7 +295,7 @@ def test_growth(session: Session, grown: str, sizes: SpeedTest, report: Report) 
         name=f"growth-{grown}",
         work=f"Attack on all submodels at once, {others}",
         unit="seconds",
-        ours=list(taken.values())[-1],
+        suite=list(taken.values())[-1],
         growth=taken,
     )
     (smallest, low), *_, (largest, high) = zip(points, taken.values(), strict=True)
@@ -315,7 +315,7 @@ def test_memory(session: Session, sizes: SpeedTest, report: Report) -> None:
         name="memory",
         work=f"Peak memory of an attack on all of {n} lenet5 at once",
         unit="GiB",
-        ours=growth[f"images = {sizes.memory_images[-1]:,}"],
+        suite=growth[f"images = {sizes.memory_images[-1]:,}"],
         growth=growth,
     )
     # An n of 20 and 10,000 images fit everywhere.
@@ -347,7 +347,7 @@ def test_low_precision_loses_nothing(session: Session, report: Report) -> None:
         name="low-precision",
         work="What PGD-40 at 0.1 leaves of ulm on digits, crafted in bfloat16",
         unit="MRA",
-        ours=float(rough.s.mean()),
+        suite=float(rough.s.mean()),
         others={f"in float32, standard error {standard_error:.3f}": float(exact.s.mean())},
         note="scored in float32 in either case",
     )

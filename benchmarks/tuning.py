@@ -24,7 +24,7 @@ from ..attacks.seeding import generator
 from ..defenses import Population
 from ..defenses.stacking import ARITHMETIC, stackable
 from ..defenses.surrogate import Plan, Surrogate
-from ..leaderboard.files import write_atomically
+from ..files import write_atomically
 from .paths import cache_folder
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from ..attacks import ATTACKS, ThreatModel
 from ..defenses import Population
-from ..leaderboard import gates, metrics, ranking, records, rows
-from ..leaderboard.files import write_atomically
+from ..files import write_atomically
+from ..leaderboard import gates, metrics, records, rows
 from ..leaderboard.formats import format_eps, format_score
 from ..leaderboard.gates import Gate
 from ..leaderboard.records import Case, Protocol, Record
@@ -61,7 +61,7 @@ class Verdict:
                 f"{case.norm}, eps = {format_eps(case.eps, row.facts.eps_unit)}, {case.budget} "
                 "budget, in percent with 95% intervals:",
                 *(f"  {name:12}{format_score(score)}" for name, score in figures.items()),
-                f"gates: {ranking.counted(self.gates)}",
+                f"gates: {gates.counted(self.gates)}",
                 *(f"  {gate.outcome}: {gate.name} ({gate.figure})" for gate in pending),
             ]
         )

@@ -1,44 +1,38 @@
-"""`python -m leaderboard`: rebuild the page from the records, or check that it is up to date.
-
-The report on the paper and what the README says of the result are rebuilt and checked with it.
-"""
+"""`python -m leaderboard`: rebuild all pages from the records, or check that they are current."""
 
 import argparse
 import sys
 
-from randomized_defense_bench.leaderboard.files import folder_named
 from randomized_defense_bench.leaderboard.publish import RESULTS, publish, stale
 from randomized_defense_bench.leaderboard.records import RecordError
+
+from randomized_defense_bench.files import folder_named
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 when done or up to date, 1 when stale, 2 for a folder or record that is unusable."""
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
-    parser.add_argument(
-        "--results",
-        type=folder_named,
-        default=RESULTS,
-        help="folder of records; the page is written beside it (default: %(default)s)",
-    )
-    check = "write nothing; fail when the page or a figure is not what the records say"
+    folder = "folder of records; the pages are written beside it (default: %(default)s)"
+    parser.add_argument("--results", type=folder_named, default=RESULTS, help=folder)
+    check = "write nothing; fail when a page or a figure is not what the records say"
     parser.add_argument("--check", action="store_true", help=check)
     options = parser.parse_args(arguments)
     if not options.results.is_dir():
         print(f"no folder {options.results}: run pytest benchmarks/ first, or name another")
         return 2
     try:
-        if options.check:
-            wrong = stale(options.results)
-            for path in wrong:
-                print(f"stale: {path}; run python -m {__package__} to rebuild it")
-            if not wrong:
-                print(f"up to date: what {options.results} says")
-            return 1 if wrong else 0
-        print(publish(options.results))
+        if not options.check:
+            print(publish(options.results))
+            return 0
+        outdated = stale(options.results)
+        for path in outdated:
+            print(f"stale: {path}; run python -m {__package__} to rebuild it")
+        if not outdated:
+            print(f"up to date: what {options.results} says")
+        return 1 if outdated else 0
     except (RecordError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

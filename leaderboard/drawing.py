@@ -2,32 +2,26 @@
 
 import hashlib
 import io
+import math
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-# MRA in [0, 1] by eps, the label and the colour.
-Line = tuple[Mapping[float, float], str, str]
+# A label, accuracy in [0, 1] by eps, and the line's `style`.
+Line = tuple[str, Mapping[float, float], Mapping[str, str]]
 
-# Okabe and Ito's colours, legible to the colour-blind and on both backgrounds.
-COLORS = ("#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2", "#999999")
-# Each of the paper's defenses has its own everywhere.
-DEFENSE_COLORS = {
-    "ulm": "#e69f00",
-    "clm": "#0072b2",
-    "ulm-adv": "#cc79a7",
-    "clm-adv": "#009e73",
-    "single": "#999999",
-    "single-adv": "#d55e00",
-}
-OTHER_COLORS = ("#56b4e9", "#9467bd", "#8c6d31", "#b5bd61")
+# Okabe and Ito's colours but black, and ochre: told apart by the colour-blind and on both themes.
+COLORS = ("#e69f00", "#0079c2", "#cc79a7", "#009e73", "#999999", "#d55e00", "#56b4e9", "#b59f3b")
+MARKERS = "o^svXDp*"
+# These have the colour and marker of their place; others have those that their name gives.
+DEFENSES = ("ulm", "clm", "ulm-adv", "clm-adv", "single", "single-adv", "noise", "resize-pad")
 FOREGROUND = "#808080"
-# Tells a figure of ours from others' files.
+# Tells a figure of this suite from other files.
 MARK = "randomized-defense-bench"
 STYLE = Path(__file__).with_name("figures.mplstyle")
 
@@ -86,28 +80,38 @@ def _import_matplotlib() -> None:
 def panels(
     figure: Any, width: float, height: float, rows: int = 1, columns: int = 1, **shared: Any
 ) -> list[Any]:
-    """Axes to draw on, row by row.
-
-    Args:
-        width, height: of the figure, in inches.
-        shared: which axes are, for matplotlib's `subplots`.
-    """
+    """Axes to draw on, row by row; the size is in inches, `shared` is for `subplots`."""
     figure.set_size_inches(width, height)
     return list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
 
 
-def plot_mra(panel: Any, title: str, lines: Iterable[Line], **style: Any) -> None:
-    """MRA against eps."""
-    for points, label, color in lines:
-        values = [100 * mra for mra in points.values()]
-        # Matplotlib finds no mathematics in it.
-        label = label.replace("$", r"\$")
-        panel.plot([*points], values, color=color, marker="o", label=label, **style)
-    panel.set(title=title, xlabel="eps (pixels in [0, 1])", ylim=(-3, 103))
-    panel.tick_params(labelbottom=True)
+def style(defense: str) -> dict[str, str]:
+    """Its colour and marker, the same everywhere."""
+    place = zlib.crc32(defense.encode()) % (len(COLORS) * len(MARKERS))
+    if defense in DEFENSES:
+        place = DEFENSES.index(defense) * (len(COLORS) + 1)
+    return {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place // len(COLORS)]}
 
 
-def colors(labels: Iterable[str]) -> list[str]:
-    """A colour for each row's label."""
-    others = cycle(OTHER_COLORS)
-    return [DEFENSE_COLORS.get(label) or next(others) for label in labels]
+def plot_accuracy(panel: Any, title: str, lines: Iterable[Line]) -> None:
+    """Accuracy against eps, a label at the end of each line."""
+    ends = []
+    for label, points, look in lines:
+        values = [100 * accuracy for accuracy in points.values()]
+        panel.plot([*points], values, markersize=4, linewidth=1.6, **look)
+        ends.append((values[-1], label, look["color"]))
+    panel.set(title=plain(title), xlabel="eps (pixels in [0, 1])", ylim=(-3, 103))
+    label_ends(panel, ends)
+
+
+def label_ends(panel: Any, ends: Iterable[tuple[float, str, str]]) -> None:
+    """Label lines by the values in percent where they end, 5 apart; each with its colour."""
+    place, at = -math.inf, panel.get_yaxis_transform()
+    for value, label, color in sorted(ends):
+        place = max(value, place + 5)
+        panel.text(1.02, place, plain(label), color=color, transform=at, va="center", fontsize=9)
+
+
+def plain(text: str) -> str:
+    """Text in which matplotlib finds no mathematics."""
+    return text.replace("$", r"\$")

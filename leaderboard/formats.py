@@ -1,13 +1,15 @@
 """How numbers, settings and tables are printed, in Markdown that shows what it is given."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from tabulate import tabulate
+import tabulate
 
 from .metrics import Score
 from .rows import Setting
+
+# Columns need not be wider than what stands in them.
+tabulate.MIN_PADDING = 0
 
 
 def escape(text: str) -> str:
@@ -19,7 +21,7 @@ def escape(text: str) -> str:
 
 def markdown_table(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A GitHub table, or nothing without rows; numbers are printed as given."""
-    text: str = tabulate(body, headers, tablefmt="github", disable_numparse=True)
+    text: str = tabulate.tabulate(body, headers, tablefmt="github", disable_numparse=True)
     return f"{text}\n" if body else ""
 
 
@@ -32,42 +34,37 @@ def describe(setting: Setting) -> str:
 
 def format_score(score: Score | None) -> str:
     """`12.3 (10.4–14.2)` in percent, or an en dash."""
+    return "–" if score is None else "{:.1f} ({:.1f}–{:.1f})".format(*_percent(score))
+
+
+def plus_minus(score: Score | None) -> str:
+    """`12.3±1.9` in percent, the larger side of the interval, or an en dash."""
     if score is None:
         return "–"
-    return f"{100 * score.value:.1f} ({100 * score.low:.1f}–{100 * score.high:.1f})"
-
-
-def format_points(value: float | None) -> str:
-    """`+12.3` points, or an en dash."""
-    return "–" if value is None else f"{100 * value:+.1f}"
+    value, low, high = _percent(score)
+    return f"{value:.1f}±{max(high - value, value - low):.1f}"
 
 
 def format_difference(score: Score | None) -> str:
     """`+12.3 (+10.4 to +14.2)` points, or an en dash."""
-    if score is None:
-        return "–"
-    return f"{100 * score.value:+.1f} ({100 * score.low:+.1f} to {100 * score.high:+.1f})"
+    return "–" if score is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*_percent(score))
 
 
-def format_percent(value: float | None) -> str:
+def format_points(value: Score | float | None) -> str:
+    """`+12.3` points, or an en dash."""
+    return "–" if value is None else f"{_percent(value)[0]:+.1f}"
+
+
+def format_percent(value: Score | float | None) -> str:
     """`12.3`, or an en dash."""
-    return "–" if value is None else f"{100 * value:.1f}"
+    return "–" if value is None else f"{_percent(value)[0]:.1f}"
+
+
+def _percent(value: Score | float) -> tuple[float, ...]:
+    parts = (value.value, value.low, value.high) if isinstance(value, Score) else (value,)
+    return tuple(100 * part for part in parts)
 
 
 def format_eps(eps: float, unit: float = 1.0) -> str:
     """`8/255` where radii are written in 1/255, as the field does for colour images; else `0.3`."""
     return f"{eps:.3g}" if unit == 1 else f"{eps / unit:.3g}/{1 / unit:.0f}"
-
-
-def format_parameters(parameters: Mapping[str, Any]) -> str:
-    """`alpha 0.1, recipe (optimizer adam, ...)`."""
-    parts = [
-        f"{name} ({format_parameters(value)})" if isinstance(value, Mapping) else f"{name} {value}"
-        for name, value in parameters.items()
-    ]
-    return ", ".join(parts)
-
-
-def format_figure(value: float) -> str:
-    """Three digits, more where the number has them before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

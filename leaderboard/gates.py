@@ -1,6 +1,7 @@
 """Gates: what a row's own figures must look like before its rank is believed."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,26 +10,15 @@ from typing import Literal
 from . import metrics
 from .metrics import Answers, Score
 from .records import Record
-from .rows import (
-    BySeed,
-    Row,
-    answers,
-    mean_score,
-    own_and_others,
-    worst_case_by_seed,
-)
+from .rows import BySeed, Row, answers, mean_score, split_transfer, worst_case_by_seed
 
 # More images than anybody attacks.
 MOST_IMAGES = 1_000_000
-# A gate must be able to see a difference of so much, or it is undecided.
-VISIBLE = 0.02
-# The share of images on which another attack may beat the cascade.
-BEATEN = 0.001
-# Share of images without any gradient, or left unperturbed, above which an attack was masked.
-MASKED = 0.05
+# A difference that a gate must be able to see; the share of images on which another attack may beat
+# the cascade; and without any gradient, or left unperturbed, above which an attack was masked.
+VISIBLE, BEATEN, MASKED = 0.02, 0.001, 0.05
 
 Outcome = Literal["passed", "failed", "undecided", "not run", "not applicable"]
-# An outcome and its figure; gates return None where what they need was not measured.
 Finding = tuple[Outcome, str]
 
 
@@ -53,14 +43,11 @@ class Gate:
 
 
 def check(row: Row) -> list[Gate]:
-    """All gates of a row, each over all its seeds."""
+    """All gates of a row, each over all its seeds; one finds None where too little was measured."""
     controls = [attack for attack in [*row.attacks("queries"), "noise"] if attack in row.by_attack]
-    of_the_claim = [
-        r.unperturbed
-        for r in row.records
-        if r.case.protocol == "draw" and r.case.attack in r.facts.claim
-    ]
-    gradients = [r.zero_gradients for r in row.records if r.case.attack == "none"]
+    drawn = [r for r in row.records if r.case.protocol == "draw"]
+    claims = [r.unperturbed for r in drawn if r.case.attack in r.facts.claim]
+    gradients = [r.zero_gradients for r in drawn if r.case.attack == "none"]
     findings = {
         "gradients on all draws no weaker than on one": _no_weaker(row, row.facts.claim),
         "gradients no weaker than queries and noise": _no_weaker(row, controls),
@@ -69,16 +56,16 @@ def check(row: Row) -> list[Gate]:
         "at or below chance at the largest eps": _at_chance(row),
         "own-member attack no weaker than transfer": _own_member(row),
         "doubling steps changes less than one standard error": _doubled(row),
-        "few images unperturbed": _few(of_the_claim),
+        "few images unperturbed": _few(claims),
         "few images without gradient": _few(gradients),
         "same seed, same images": _repeats(row),
     }
     odd = [r.findings for r in row.records if r.findings is not None]
     # Records from before there was a preflight do without.
     if odd:
-        figure = "; ".join(dict.fromkeys(finding for one in odd for finding in one)) or "nothing"
+        figure = "; ".join(dict.fromkeys(word for words in odd for word in words)) or "nothing"
         findings["nothing odd before the attacks"] = ("failed" if any(odd) else "passed"), figure
-    return [Gate(name, *(found or ("not run", "not run"))) for name, found in findings.items()]
+    return [Gate(n, *(finding or ("not run", "not run"))) for n, finding in findings.items()]
 
 
 def passed(gates: Sequence[Gate]) -> bool:
@@ -86,16 +73,11 @@ def passed(gates: Sequence[Gate]) -> bool:
     return not any(gate.outcome in ("failed", "not run") for gate in gates)
 
 
-def outcome(gates: Sequence[Gate]) -> str:
-    """All gates in a word: passed, undecided, failed, or not all run."""
-    outcomes = {gate.outcome for gate in gates}
-    words = {"failed": "failed", "not run": "not all run", "undecided": "undecided"}
-    return next((word for known, word in words.items() if known in outcomes), "passed")
-
-
-def trusted(row: Row) -> bool:
-    """Whether a verdict may rest on a row: all that a rank needs was run, and no gate failed."""
-    return row.complete and passed(check(row))
+def counted(gates: Iterable[Gate]) -> str:
+    """How many gates had which outcome: `9 passed, 1 failed`."""
+    counts = Counter[str](gate.outcome for gate in gates)
+    shown = (word for word in ("passed", "undecided", "failed", "not run") if counts[word])
+    return ", ".join(f"{counts[word]} {word}" for word in shown)
 
 
 def judged(excess: Score, images: int, *, limit: float = VISIBLE) -> tuple[Outcome, str]:
@@ -136,7 +118,7 @@ def _no_weaker(row: Row, weak: Sequence[str]) -> Finding | None:
         for attack in weak
         if (excess := metrics.shared_difference(strong, answers(row.by_attack[attack])))
     }
-    attack, result, note = _worst_of(excesses, min(one.images for one in strong.values()))
+    attack, result, note = _worst_of(excesses, min(answers.images for answers in strong.values()))
     return result, f"{100 * excesses[attack].value:+.1f} against {attack}{note}"
 
 
@@ -149,7 +131,7 @@ def excess(first: Mapping[int, Record], second: Mapping[int, Record]) -> Score |
 
 def _cascade_unbeaten(row: Row) -> Finding | None:
     """No attack beats the cascade on more than `BEATEN` of the images."""
-    cascade, found = answers(row.cascade), []
+    cascade, beaten = answers(row.cascade), []
     for attack in row.attacks():
         other = answers(row.by_attack[attack])
         common = sorted(cascade.keys() & other.keys())
@@ -157,8 +139,8 @@ def _cascade_unbeaten(row: Row) -> Finding | None:
             pairs = [metrics.on_shared_images([cascade[s], other[s]]) for s in common]
             share, result, note = _beaten(pairs)
             severity = ("passed", "undecided", "failed").index(result)
-            found.append((severity, share, (result, f"{100 * share:.1f}{note}, {attack}")))
-    return max(found, key=lambda one: one[:2])[-1] if found else None
+            beaten.append((severity, share, (result, f"{100 * share:.1f}{note}, {attack}")))
+    return max(beaten, key=lambda by_attack: by_attack[:2])[-1] if beaten else None
 
 
 def _beaten(pairs: Sequence[Sequence[Answers]]) -> tuple[float, Outcome, str]:
@@ -167,12 +149,11 @@ def _beaten(pairs: Sequence[Sequence[Answers]]) -> tuple[float, Outcome, str]:
         # On single images draws decide; on all of them, what choosing the attack would lower.
         both = {seed: metrics.worst_case(pair) for seed, pair in enumerate(pairs)}
         gained = metrics.difference({seed: pair[0] for seed, pair in enumerate(pairs)}, both)
-        outcome, note = judged(
-            Score(gained.value, gained.low - BEATEN, gained.high), pairs[0][0].images
-        )
+        beyond = Score(gained.value, gained.low - BEATEN, gained.high)
+        outcome, note = judged(beyond, pairs[0][0].images)
         return gained.value, outcome, f" points{note}"
-    beaten = sum(float((other.s < own.s - metrics.ROUNDING).sum()) for own, other in pairs)
-    images = sum(own.images for own, _ in pairs)
+    beaten = sum(float((other.s < cascade.s - metrics.ROUNDING).sum()) for cascade, other in pairs)
+    images = sum(cascade.images for cascade, _ in pairs)
     share, enough = beaten / images, images >= 1 / BEATEN
     if metrics.lower_bound(beaten, images - beaten) > BEATEN or (enough and share > BEATEN):
         return share, "failed", "% of images"
@@ -204,9 +185,7 @@ def _at_chance(row: Row) -> Finding | None:
     if len(curve.keys() - {0.0}) < 3 or accuracy is None:
         return None
     case = next(iter(curve[max(curve)].values())).case
-    chance = 1 / case.classes
-    above = Score(accuracy.value - chance, accuracy.low - chance, accuracy.high - chance)
-    result, note = judged(above, case.images)
+    result, note = judged(accuracy - 1 / case.classes, case.images)
     return result, f"{100 * accuracy.value:.1f} at {max(curve):.3g}{note}"
 
 
@@ -214,12 +193,13 @@ def _own_member(row: Row) -> Finding | None:
     """Attacking a member by itself succeeds at least as often as through another one."""
     if row.submodels == 1:
         return "not applicable", "one member"
-    own, others = own_and_others(row.by_protocol.get("transfer", {}))
-    if not own:
+    sides = on_itself, on_others = split_transfer(row.by_protocol.get("transfer", {}))
+    if not on_itself:
         return None
-    shown = [100 * metrics.score([*side.values()]).value for side in (own, others)]
-    result, note = judged(metrics.difference(own, others), next(iter(own.values())).images)
-    return result, f"own {shown[0]:.1f}, through others {shown[1]:.1f}{note}"
+    own, through_others = (100 * metrics.score([*side.values()]).value for side in sides)
+    images = next(iter(on_itself.values())).images
+    result, note = judged(metrics.difference(on_itself, on_others), images)
+    return result, f"own {own:.1f}, through others {through_others:.1f}{note}"
 
 
 def _doubled(row: Row) -> Finding | None:
@@ -237,10 +217,10 @@ def _doubled(row: Row) -> Finding | None:
 
 def _few(shares: Iterable[float | None]) -> Finding | None:
     """A share stored with the records is small."""
-    largest = max((share for share in shares if share is not None), default=None)
-    if largest is None:
+    known = [share for share in shares if share is not None]
+    if not known:
         return None
-    return ("passed" if largest <= MASKED else "failed"), f"{100 * largest:.1f}%"
+    return ("passed" if max(known) <= MASKED else "failed"), f"{100 * max(known):.1f}%"
 
 
 def _repeats(row: Row) -> Finding | None:

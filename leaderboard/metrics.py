@@ -5,8 +5,8 @@ Members answer the same image and are correlated, so intervals come from the spr
 images, never from n * N independent trials. Draws of a random member may be shared by many images,
 so that their means are a sample, too; and so are training seeds. What is sampled independently adds
 its variance. Few draws or seeds say little about their own spread: each source of variance has
-Student's quantile for its own degrees of freedom (Banerjee, 1960), since those of a sum come out
-too many whenever two or three seeds happen to agree.
+Student's quantile for its own degrees of freedom (Banerjee, 1960), since a sum's come out too many
+whenever two or three seeds happen to agree.
 """
 
 from __future__ import annotations
@@ -39,39 +39,43 @@ class Score:
     low: float
     high: float
 
+    def __sub__(self, fixed: float) -> Score:
+        return Score(self.value - fixed, self.low - fixed, self.high - fixed)
+
 
 @dataclass(frozen=True)
-class _Variance:
+class Variance:
     """An estimated variance of a mean."""
 
     value: float
     freedom: float
 
-    def __add__(self, other: _Variance) -> _Variance:
+    def __add__(self, other: Variance) -> Variance:
         """Of like sources, with the degrees of freedom of Satterthwaite (1946)."""
         total = self.value + other.value
         if total == 0:
             return self
         share = self.value / total
         inverse = share**2 / self.freedom + (1 - share) ** 2 / other.freedom
-        return _Variance(total, 1 / inverse if inverse else math.inf)
+        return Variance(total, 1 / inverse if inverse else math.inf)
 
 
-def _half_width(*sources: _Variance) -> float:
+def half_width(*sources: Variance) -> float:
     """Half of the confidence interval of a mean that varies for several reasons (Banerjee)."""
     quantiles = stdtrit([source.freedom for source in sources], (1 + CONFIDENCE) / 2)
     return math.sqrt(sum(q**2 * s.value for q, s in zip(quantiles, sources, strict=True)))
 
 
-def _of_the_mean(values: Floats) -> _Variance:
-    return _Variance(float(values.var(ddof=1)) / len(values), len(values) - 1)
+def variance_of_mean(values: Floats) -> Variance:
+    """Of independent values."""
+    return Variance(float(values.var(ddof=1)) / len(values), len(values) - 1)
 
 
 def mean(values: npt.NDArray[np.floating[Any]]) -> Score:
     """The mean of independent values with its interval; endless for a single value."""
     exact = np.asarray(values, np.float64)
     value = float(exact.mean())
-    half = _half_width(_of_the_mean(exact)) if len(exact) > 1 else math.inf
+    half = half_width(variance_of_mean(exact)) if len(exact) > 1 else math.inf
     return Score(value, value - half, value + half)
 
 
@@ -80,39 +84,14 @@ def another_mean(shares: npt.NDArray[np.floating[Any]], count: int) -> Score:
 
     Student's prediction interval, within [0, 1], and all of it for a single share.
     """
-    own = mean(shares)
-    half = math.sqrt(1 + len(shares) / count) * (own.high - own.value)
-    return Score(own.value, max(0.0, own.value - half), min(1.0, own.value + half))
+    known = mean(shares)
+    half = math.sqrt(1 + len(shares) / count) * (known.high - known.value)
+    return Score(known.value, max(0.0, known.value - half), min(1.0, known.value + half))
 
 
 def hull(first: Score, second: Score) -> tuple[float, float]:
     """The least interval that holds both."""
     return min(first.low, second.low), max(first.high, second.high)
-
-
-def network_shares(left: npt.NDArray[np.floating[Any]]) -> Floats:
-    """(n,), what each network adds to MRA, as the one attacked and as one that answers.
-
-    Their mean is MRA, and their spread that of both roles: a network's answers to images made for
-    others are alike in all rows of `left`, so the spread of its rows alone would lack them.
-
-    Args:
-        left: (n, n), the share of images that network j answers correctly when i is attacked.
-    """
-    exact = np.asarray(left, np.float64)
-    return np.asarray(exact.mean(axis=1) + exact.mean(axis=0) - exact.mean())
-
-
-def means_apart(
-    first: npt.NDArray[np.floating[Any]], second: npt.NDArray[np.floating[Any]]
-) -> Score:
-    """The difference of two means of independent shares, Welch's; [-1, 1] for a single share."""
-    sides = [np.asarray(side, np.float64) for side in (first, second)]
-    value = float(sides[0].mean() - sides[1].mean())
-    if min(map(len, sides)) == 1:
-        return Score(value, -1.0, 1.0)
-    half = _half_width(_of_the_mean(sides[0]) + _of_the_mean(sides[1]))
-    return Score(value, max(-1.0, value - half), min(1.0, value + half))
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,14 +146,14 @@ class Answers:
         return replace(self, correct=self.correct[..., :images], selecting=chosen)
 
     @cached_property
-    def shared_variance(self) -> _Variance:
+    def shared_variance(self) -> Variance:
         """Of the mean, for what all images share: the draws, and the choice of a member."""
-        total = _Variance(self.choice, math.inf)
+        total = Variance(self.choice, math.inf)
         if self.draws > 1:
             by_member = self.correct.mean(axis=1, dtype=np.float64).reshape(-1, self.draws)
             for member, weight in zip(by_member, self.weights[:: self.draws], strict=True):
-                variance = _of_the_mean(member)
-                total += _Variance((weight * self.draws) ** 2 * variance.value, variance.freedom)
+                variance = variance_of_mean(member)
+                total += Variance((weight * self.draws) ** 2 * variance.value, variance.freedom)
         return total
 
 
@@ -205,9 +184,9 @@ def score(per_seed: Sequence[Answers]) -> Score:
     value = float(np.clip(s.mean(), 0, 1))
     if s.shape[1] <= block:
         return Score(value, 0.0, 1.0)
-    seeds = _of_the_mean(s.mean(axis=1)) if len(s) > 1 else per_seed[0].shared_variance
+    seeds = variance_of_mean(s.mean(axis=1)) if len(s) > 1 else per_seed[0].shared_variance
     images = _over_images(s.mean(axis=0), block)
-    half = _half_width(images, seeds)
+    half = half_width(images, seeds)
     clusters = -(-s.shape[1] // block)
     # Where all images are alike their spread says nothing.
     if images.value < ROUNDING**2:
@@ -227,8 +206,8 @@ def lower_bound(right: float, wrong: float) -> float:
 
 def on_shared_images(answers: Sequence[Answers]) -> list[Answers]:
     """All cut to the first images that all were measured on; their order is always the same."""
-    shared = min((one.images for one in answers), default=0)
-    return [one.first(shared) for one in answers]
+    shared = min((each.images for each in answers), default=0)
+    return [each.first(shared) for each in answers]
 
 
 def strongest_attack(by_attack: Sequence[Answers]) -> npt.NDArray[np.intp]:
@@ -293,40 +272,10 @@ def best_member(alone: Answers) -> Answers:
         best = members[:, others, half != here].mean(axis=(1, 2)).argmax()
         chosen[:, half == here] = members[best][draws, half == here]
     apart = members.mean(axis=1) - members.mean(axis=(0, 1))
-    unshared = sum(_over_images(one, alone.block).value for one in apart) / (k - 1)
+    unshared = sum(_over_images(member, alone.block).value for member in apart) / (k - 1)
     if alone.draws > 1:
-        unshared += sum(_of_the_mean(one).value for one in members.mean(axis=2)) / k
+        unshared += sum(variance_of_mean(draws).value for draws in members.mean(axis=2)) / k
     return Answers(chosen, draws=rows, block=alone.block, choice=EQUALS * unshared)
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """How attacks carry over: T[a, b] is the accuracy of b on images crafted on a, (n, n)."""
-
-    accuracies: Floats
-
-    @property
-    def own(self) -> float:
-        """D, the mean of the diagonal: every member attacked by itself."""
-        return float(self.accuracies.diagonal().mean())
-
-    @property
-    def others(self) -> float:
-        """O, the mean off the diagonal: attacked through another member; NaN for n = 1."""
-        apart = self.accuracies[~np.eye(len(self.accuracies), dtype=bool)]
-        return float(apart.mean()) if apart.size else math.nan
-
-    @property
-    def expected_mra(self) -> float:
-        """E[MRA] = D / n + (1 - 1 / n) O: how much of MRA is mere n."""
-        n = len(self.accuracies)
-        return self.own / n + (1 - 1 / n) * self.others if n > 1 else self.own
-
-
-def transfer(correct: Correct) -> Transfer:
-    """From correct[a, b, j], crafted on a and scored on the draws of b: (n, n * draws, N)."""
-    n = len(correct)
-    return Transfer(correct.reshape(n, n, -1).mean(axis=2, dtype=np.float64))
 
 
 def persistent(answers: Answers, tries: float) -> float | None:
@@ -376,30 +325,30 @@ def difference(first: PerSeed, second: PerSeed) -> Score:
     listed = [*first.values(), *second.values()]
     if not first or not second or len({answers.images for answers in listed}) != 1:
         raise ValueError("a paired comparison needs the same images on both sides")
-    ours, theirs = (np.stack([side[seed].s for seed in sorted(side)]) for side in (first, second))
-    pairs = ours.mean(axis=0) - theirs.mean(axis=0)
+    sides = [np.stack([side[seed].s for seed in sorted(side)]) for side in (first, second)]
+    pairs = sides[0].mean(axis=0) - sides[1].mean(axis=0)
     value, block = float(pairs.mean()), max(answers.block for answers in listed)
     if len(pairs) <= block:
         return Score(value, -1.0, 1.0)
     images = _over_images(pairs, block)
-    sources = [_Variance(images.value + 2 * block / len(pairs) ** 2, images.freedom)]
+    sources = [Variance(images.value + 2 * block / len(pairs) ** 2, images.freedom)]
     paired = first.keys() == second.keys()
-    for seeds in [ours - theirs] if paired else [ours, theirs]:
+    for seeds in [sides[0] - sides[1]] if paired else sides:
         if len(seeds) > 1:
-            sources.append(_of_the_mean(seeds.mean(axis=1)))
+            sources.append(variance_of_mean(seeds.mean(axis=1)))
     for side in (first, second):
         if len(side) == 1:
             sources.append(next(iter(side.values())).shared_variance)
-    half = _half_width(*sources)
+    half = half_width(*sources)
     if images.value < ROUNDING**2:
         half = max(half, 1 - lower_bound(-(-len(pairs) // block), 0))
     return Score(value, max(-1.0, value - half), min(1.0, value + half))
 
 
-def _over_images(values: Floats, block: int) -> _Variance:
+def _over_images(values: Floats, block: int) -> Variance:
     """Of a mean over images (N,), of which `block` in a row are a cluster."""
     starts = np.arange(0, len(values), block)
     sums = np.add.reduceat(values - values.mean(), starts)
     clusters = len(starts)
     value = clusters / (clusters - 1) * float((sums**2).sum()) / len(values) ** 2
-    return _Variance(value, clusters - 1)
+    return Variance(value, clusters - 1)

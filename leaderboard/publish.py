@@ -1,25 +1,22 @@
-"""Where the page lies on disk: beside the records, rebuilt from them or checked against them."""
+"""Where the pages lie on disk: beside the records, rebuilt from them or checked against them."""
 
 import re
-from itertools import chain
+from importlib import import_module
 from pathlib import Path
 
 from filelock import FileLock
 
-from . import baselines, records
-from .curves import figures
+from ..files import write_atomically
+from . import pages, records
+from .board import Board
 from .drawing import MARK, Figure
-from .files import write_atomically
-from .paper import grids
-from .paper.evidence import Evidence
-from .paper.figures import gallery
-from .paper.report import render_paper, result
-from .paper.studies import studies
-from .render import FIRST_LINE, render
+from .pages import FIRST_LINE
 from .speed import Timing
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
+# Case studies: packages whose module `report` makes pages and figures of their own of the board.
+WINGS = ("paper",)
 _README_BLOCK = re.compile(r"(?<=<!-- result -->\n).*?(?=<!-- end of result -->)", re.S)
 
 
@@ -30,33 +27,28 @@ def page_path(results: Path) -> Path:
 
 def fresh(results: Path) -> bool:
     """Whether the page was written after every record, so that nothing need be rendered."""
-    page = page_path(results)
-    if not page.exists():
-        return False
     # A record that was removed leaves its folder changed.
-    return page.stat().st_mtime > max(
-        p.stat().st_mtime for p in (results, *results.rglob("*.json"))
-    )
+    page, files = page_path(results), (results, *results.rglob("*.json"))
+    return page.exists() and page.stat().st_mtime > max(p.stat().st_mtime for p in files)
 
 
 def publish(results: Path) -> Path:
-    """Write the page, the report on the paper, the README's part, and figures of changed data.
+    """Write all pages, the README's part, and figures of changed data; remove what is outdated.
 
     Returns:
-        The page's path.
+        The leaderboard's path.
 
     Raises:
         RecordError: a record that cannot be used; nothing is written then.
-        ValueError: a file that is not ours has the page's or the report's name; likewise.
+        ValueError: another file has a page's name; likewise.
     """
     with FileLock(results.with_name(f".{results.name}.lock")):
         texts, figures = _expected(results)
         for path in texts.keys() - {README}:
             if path.exists() and not _text(path).startswith(FIRST_LINE):
                 raise ValueError(f"{path} is not a page of this suite: move it, or --results")
-        for old in (results.parent / "figures").glob("*.svg"):
-            if old not in figures and f"<dc:title>{MARK}" in _text(old):
-                old.unlink(missing_ok=True)
+        for path in _outdated(results, {*texts, *figures}):
+            path.unlink(missing_ok=True)
         for path, figure in figures.items():
             if not figure.is_in(path):
                 write_atomically(path, figure.svg().encode())
@@ -68,26 +60,36 @@ def publish(results: Path) -> Path:
 def stale(results: Path) -> list[Path]:
     """The files that are not what the records say; a figure that is of other data."""
     texts, figures = _expected(results)
-    wrong = [p for p, text in texts.items() if _text(p) != text]
-    return wrong + [path for path, figure in figures.items() if not figure.is_in(path)]
+    return [
+        *(path for path, text in texts.items() if _text(path) != text),
+        *(path for path, figure in figures.items() if not figure.is_in(path)),
+        *_outdated(results, {*texts, *figures}),
+    ]
 
 
 def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, Figure]]:
     """The texts and the figures that the records ask for, by path."""
-    measured, published = records.read_all(results), baselines.load()
-    found = studies(measured, Evidence.read_all(results), grids.read_all(results))
-    texts = {
-        page_path(results): render(measured, Timing.read_all(results), published),
-        results.parent / "PAPER.md": render_paper(found),
-    }
+    board = Board(records.read_all(results), Timing.read_all(results))
+    texts, figures = pages.pages(board), board.figures
+    for wing in WINGS:
+        more = import_module(f"{__package__}.{wing}.report").report(board, results)
+        texts, figures = texts | more[0], figures + more[1]
+    folder = results.parent
+    by_path = {folder / name: text + "\n" for name, text in texts.items()}
     if results.resolve() == RESULTS.resolve() and README.exists():
-        texts[README] = with_result(README.read_text("utf-8"), result(found))
-    drawn = chain(figures(measured), *map(gallery, found.values()))
-    return texts, {results.parent / "figures" / figure.file: figure for figure in drawn}
+        by_path[README] = with_result(README.read_text("utf-8"), pages.result(board))
+    return by_path, {folder / "figures" / figure.file: figure for figure in figures}
+
+
+def _outdated(results: Path, wanted: set[Path]) -> list[Path]:
+    """Defenses' pages and figures of this suite that nothing asks for any more."""
+    marks = {"defenses/*.md": FIRST_LINE, "figures/*.svg": f"<dc:title>{MARK}"}
+    there = ((p, mark) for where, mark in marks.items() for p in results.parent.glob(where))
+    return [path for path, mark in there if path not in wanted and mark in _text(path)]
 
 
 def with_result(readme: str, text: str) -> str:
-    """The README with what was found between its markers."""
+    """The README with what was measured between its markers."""
     return _README_BLOCK.sub(lambda _: f"\n{text}\n\n", readme)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
+from ..arrays import Array, Count, pack, unpack
+from ..files import UNUSABLE, Name, read_each, read_sealed, write_sealed
+from ..files import RecordError as RecordError
 from . import metrics
-from .arrays import Array, Count, pack, unpack
-from .files import UNUSABLE, Name, read_each, read_sealed, write_sealed
-from .files import RecordError as RecordError
 
 SCHEMA_VERSION = 2
 
@@ -156,7 +157,7 @@ class Record:
     environment: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def answers(self) -> metrics.Answers:
         """`correct` as scores take it; of "transfer" all pairs alike."""
         case = self.case
@@ -175,9 +176,15 @@ class Record:
 
 
 def write(record: Record, folder: Path) -> Path:
-    """Write a record under its key, in place of an older one, and return the file's path."""
-    path = folder / f"{record.case.key}.json"
-    write_sealed(path, _encode(record))
+    """Write a record under its key, in place of an older one, and return the file's path.
+
+    The file's `mra` and `interval` are shown to people.
+    """
+    path, score, content = folder / f"{record.case.key}.json", record.score, asdict(record)
+    shares = None if record.selecting is None else record.selecting.tolist()
+    shown = {"mra": score.value, "interval": [score.low, score.high], "selecting": shares}
+    packed = {"schema_version": SCHEMA_VERSION, **shown, "correct": pack(record.correct, bits=True)}
+    write_sealed(path, {**content.pop("extra"), **content, **packed})
     return path
 
 
@@ -202,26 +209,10 @@ def read_all(folder: Path) -> list[Record]:
     return read_each(sorted(folder.glob("*.json")), read)
 
 
-def _encode(record: Record) -> dict[str, Any]:
-    """A file's content; `mra` and `interval` are shown to people."""
-    content, score = asdict(record), record.score
-    return {
-        **content.pop("extra"),
-        **content,
-        "schema_version": SCHEMA_VERSION,
-        "mra": score.value,
-        "interval": [score.low, score.high],
-        "selecting": None if record.selecting is None else record.selecting.tolist(),
-        "correct": pack(record.correct, bits=True),
-    }
-
-
 def decode(data: dict[str, Any]) -> Record:
     """The record that a file's content is; raises one of `UNUSABLE` where it is none."""
-    if data["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(
-            f"schema version {data['schema_version']}, this version reads {SCHEMA_VERSION}"
-        )
+    if (version := data["schema_version"]) != SCHEMA_VERSION:
+        raise ValueError(f"schema version {version}, this version reads {SCHEMA_VERSION}")
     if unknown := data["case"].keys() - {f.name for f in fields(Case)}:
         raise ValueError(f"a case has no {', '.join(sorted(unknown))}")
     known = {*(f.name for f in fields(Record)), "schema_version", "mra", "interval"}

@@ -35,6 +35,8 @@ class Setting:
 
 BySeed = Mapping[int, Record]
 Key = TypeVar("Key")
+# A label, and the population's records, the newest last.
+Population = tuple[str, Sequence[Record]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +57,15 @@ class Row:
     @cached_property
     def by_attack(self) -> dict[str, BySeed]:
         """Records of the deployed population at eps, by attack and seed; "none" is clean."""
-        drawn = (r for r in self._here if r.case.protocol == "draw")
-        return dict(sorted(_newest(drawn, lambda c: c.attack).items()))
+        drawn = (r for r in self.measured if r.case.protocol == "draw")
+        at_eps = (r for r in drawn if r.case.eps == self.eps or r.case.attack == "none")
+        return dict(sorted(_newest(at_eps, lambda c: c.attack).items()))
 
     @cached_property
     def by_protocol(self) -> dict[str, BySeed]:
         """Records of the other protocols at eps, each under its one attack, by seed."""
-        return _newest((r for r in self._here if r.case.protocol != "draw"), lambda c: c.protocol)
-
-    @property
-    def _here(self) -> Iterator[Record]:
-        """At eps; clean images belong to every radius."""
-        return (r for r in self.measured if r.case.eps == self.eps or r.case.attack == "none")
+        others = (r for r in self.measured if r.case.protocol != "draw")
+        return _newest((r for r in others if r.case.eps == self.eps), lambda c: c.protocol)
 
     @property
     def records(self) -> list[Record]:
@@ -114,14 +113,19 @@ class Row:
         return next((self.by_attack[attack] for attack in self.attacks("cascade")), {})
 
     @cached_property
-    def claimed(self) -> Score | None:
-        """Accuracy under the strongest of the attacks by which the defense's authors measure it.
+    def claimed_by_seed(self) -> dict[int, Answers]:
+        """Each seed's answers under the strongest of the attacks of the defense's authors.
 
         Chosen by the selecting draws, as in the worst case, and reported by the others.
         """
         run = (self.by_attack.get(attack, {}) for attack in self.facts.claim)
-        tried = [[*answers(by_seed).values()] for by_seed in run if by_seed]
-        return score(min(tried, key=_selected)) if tried else None
+        tried = [answers(by_seed) for by_seed in run if by_seed]
+        return min(tried, key=_selected, default={})
+
+    @cached_property
+    def claimed(self) -> Score | None:
+        """Accuracy under the strongest of the attacks of the defense's authors."""
+        return score([*self.claimed_by_seed.values()]) if self.claimed_by_seed else None
 
     @cached_property
     def worst_by_seed(self) -> dict[int, Answers]:
@@ -143,34 +147,34 @@ class Row:
         """Claimed minus worst-case accuracy, on the seeds and images of the latter."""
         seeds = self.worst_by_seed.keys()
         tried = [
-            [by_seed[seed].answers.first(self.worst_images) for seed in seeds]
+            {seed: by_seed[seed].answers.first(self.worst_images) for seed in seeds}
             for attack in self.facts.claim
             if seeds and seeds <= (by_seed := self.by_attack.get(attack, {})).keys()
         ]
         if not tried or not self.worst:
             return None
-        return score(min(tried, key=_selected)).value - self.worst.value
+        return score([*min(tried, key=_selected).values()]).value - self.worst.value
 
     @property
     def worst_images(self) -> int:
         """On how many images the worst case was measured."""
-        return next((one.images for one in self.worst_by_seed.values()), 0)
+        return next((answers.images for answers in self.worst_by_seed.values()), 0)
+
+    @cached_property
+    def best_by_seed(self) -> dict[int, Answers]:
+        """(1, N) by seed: the answers of the most robust member, attacked by itself."""
+        alone = answers(self.by_protocol.get("alone", {}))
+        return {seed: metrics.best_member(members) for seed, members in alone.items()}
 
     @property
-    def best_own(self) -> Score | None:
-        """The best member's own accuracy when deployed and attacked alone, cross-fitted."""
-        best = self._best_members()
-        return score([*best.values()]) if best else None
+    def best_member(self) -> Score | None:
+        """The best member's accuracy when deployed and attacked alone, cross-fitted."""
+        return score([*self.best_by_seed.values()]) if self.best_by_seed else None
 
     @property
     def gain(self) -> Score | None:
-        """Accuracy under the cascade minus the best member's own, on the seeds of both."""
-        return metrics.shared_difference(answers(self.cascade), self._best_members())
-
-    def _best_members(self) -> dict[int, Answers]:
-        """(1, N) by seed: the answers of the most robust member, attacked by itself."""
-        alone = answers(self.by_protocol.get("alone", {}))
-        return {seed: metrics.best_member(own) for seed, own in alone.items()}
+        """Accuracy under the cascade minus the best member's, on the seeds of both."""
+        return metrics.shared_difference(answers(self.cascade), self.best_by_seed)
 
     @property
     def complete(self) -> bool:
@@ -198,9 +202,9 @@ class Row:
         return sum(map(seconds_a_seed, (*self.by_attack.values(), *self.by_protocol.values())))
 
 
-def _selected(tried: Sequence[Answers]) -> float:
+def _selected(tried: Mapping[int, Answers]) -> float:
     """What an attack is chosen by: mean accuracy on the selecting draws."""
-    return float(np.mean([one.selected.mean() for one in tried]))
+    return float(np.mean([answers.selected.mean() for answers in tried.values()]))
 
 
 def answers(by_seed: BySeed) -> dict[int, Answers]:
@@ -213,17 +217,15 @@ def mean_score(by_seed: BySeed) -> Score | None:
     return score([*answers(by_seed).values()]) if by_seed else None
 
 
-def own_and_others(by_seed: BySeed) -> tuple[dict[int, Answers], dict[int, Answers]]:
+def split_transfer(by_seed: BySeed) -> tuple[dict[int, Answers], dict[int, Answers]]:
     """Of a transfer: answers to images crafted on the same member, and on another."""
-    own, others = {}, {}
+    sides: tuple[dict[int, Answers], dict[int, Answers]] = {}, {}
     for seed, record in by_seed.items():
         n, images = record.case.submodels, record.case.images
         pairs, same = record.correct.reshape(n, n, -1, images), np.eye(n, dtype=bool)
-        own[seed], others[seed] = (
-            replace(record.answers, correct=pairs[some].reshape(-1, images))
-            for some in (same, ~same)
-        )
-    return own, others
+        for side, chosen in zip(sides, (same, ~same), strict=True):
+            side[seed] = replace(record.answers, correct=pairs[chosen].reshape(-1, images))
+    return sides
 
 
 def seconds_a_seed(by_seed: BySeed) -> float:
@@ -239,7 +241,7 @@ def worst_case_by_seed(by_attack: Mapping[str, BySeed]) -> dict[int, Answers]:
     """
     seeds = sorted({seed for by_seed in by_attack.values() for seed in by_seed})
     tried = [answers(by_seed) for by_seed in by_attack.values() if by_seed.keys() >= {*seeds}]
-    images = min((one.images for by_seed in tried for one in by_seed.values()), default=0)
+    images = min((a.images for by_seed in tried for a in by_seed.values()), default=0)
     return {
         seed: metrics.worst_case([by_seed[seed].first(images) for by_seed in tried])
         for seed in seeds
@@ -262,12 +264,6 @@ def budget_rank(budget: str) -> int:
     return BUDGETS.index(budget) if budget in BUDGETS else -1
 
 
-def headline_radii(records: Iterable[Record]) -> list[tuple[str, float]]:
-    """The (norm, eps) at which defenses are ranked."""
-    attacked = (r.case for r in records if r.headline and r.case.attack != "none")
-    return sorted({(case.norm, case.eps) for case in attacked})
-
-
 def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
     """A setting's attacked rows at one norm and eps: complete first, by falling worst case.
 
@@ -276,20 +272,23 @@ def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
     differ only in the attack's parameters the newer one. Only seeds that have all that a rank needs
     count; while there is none, those with the most attacks.
     """
-    populations = _populations(records)
-    labels = _labels(populations)
-    found = []
-    for identity, of_it in populations.items():
+    return rows_of(populations(records), norm, eps)
+
+
+def rows_of(populations: Iterable[Population], norm: str, eps: float) -> list[Row]:
+    """The same from a setting's populations."""
+    attacked = []
+    for label, measured in populations:
         # Clean images are the same in every norm.
-        fitting = [r for r in of_it if r.case.norm == norm or r.case.attack == "none"]
-        case = of_it[0].case
-        row = Row(labels[identity], case.defense, case.submodels, eps, fitting)
+        fitting = [r for r in measured if r.case.norm == norm or r.case.attack == "none"]
+        case = measured[0].case
+        row = Row(label, case.defense, case.submodels, eps, fitting)
         seeds = _counted_seeds(row.by_attack)
         row = replace(row, measured=[r for r in fitting if r.case.seed in seeds])
         if row.by_attack.keys() - {"none"}:
-            found.append(row)
+            attacked.append(row)
     return sorted(
-        found, key=lambda r: (not r.complete, -(r.worst.value if r.worst else 0), r.label)
+        attacked, key=lambda r: (not r.complete, -(r.worst.value if r.worst else 0), r.label)
     )
 
 
@@ -318,8 +317,8 @@ def _required(drawn: Mapping[str, BySeed]) -> list[BySeed]:
     return [drawn.get(attack, {}) for attack in sorted({"none", *claim, *cascades})]
 
 
-def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Records by all that tells populations apart, the newest last, without superseded ones."""
+def populations(records: Iterable[Record]) -> list[Population]:
+    """Records by all that tells populations apart, without superseded ones."""
     weights, versions = {}, {}
     grouped: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda r: r.measured_at):
@@ -332,33 +331,32 @@ def _populations(records: Iterable[Record]) -> dict[str, list[Record]]:
         grouped.setdefault(identity, []).append(record)
         weights[identity, case.seed] = record.population_sha256, case.defense_version
         versions[identity, case.seed, case.attack] = case.attack_version
-    return {
-        identity: [
-            r
-            for r in of_it
-            if (r.population_sha256, r.case.defense_version) == weights[identity, r.case.seed]
-            and r.case.attack_version == versions[identity, r.case.seed, r.case.attack]
-        ]
-        for identity, of_it in sorted(grouped.items())
-    }
+    labels = _labels({identity: measured[0].case for identity, measured in grouped.items()})
+
+    def current(identity: str, record: Record) -> bool:
+        seed, attack = record.case.seed, record.case.attack
+        population = record.population_sha256, record.case.defense_version
+        newest = weights[identity, seed], versions[identity, seed, attack]
+        return (population, record.case.attack_version) == newest
+
+    return [
+        (labels[identity], [record for record in measured if current(identity, record)])
+        for identity, measured in sorted(grouped.items())
+    ]
 
 
-def _labels(populations: Mapping[str, Sequence[Record]]) -> dict[str, str]:
+def _labels(cases: Mapping[str, Case]) -> dict[str, str]:
     """A label for each population, by identity: the name, and what tells namesakes apart."""
-    cases = {identity: of_it[0].case for identity, of_it in populations.items()}
-    words = {
-        identity: [
-            *(f"version {case.defense_version}", f"draws {case.draws}"),
-            *(f"probabilities {case.probabilities}", *_words(case.defense_parameters)),
-        ]
-        for identity, case in cases.items()
-    }
-    labels = {}
+    words, labels = {}, {}
+    for identity, case in cases.items():
+        law = {"draws": case.draws, "probabilities": case.probabilities}
+        known = {"version": case.defense_version, **law, **case.defense_parameters}
+        words[identity] = [*_words(known)]
     for identity, case in cases.items():
         named = (case.defense, case.submodels)
-        alike = [words[i] for i, c in cases.items() if (c.defense, c.submodels) == named]
-        own = [word for word in words[identity] if not all(word in one for one in alike)]
-        labels[identity] = f"{case.defense} ({', '.join(own)})" if own else case.defense
+        namesakes = [words[i] for i, c in cases.items() if (c.defense, c.submodels) == named]
+        apart = [w for w in words[identity] if not all(w in others for others in namesakes)]
+        labels[identity] = f"{case.defense} ({', '.join(apart)})" if apart else case.defense
     return labels
 
 

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import msgspec
 
-from .files import Name, Sealed
+from ..files import Name, Sealed
 
-# Files hold no infinity and nothing that is no number.
 Figure = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -16,10 +15,9 @@ class Timing(Sealed, frozen=True, kw_only=True):
     """One piece of work, timed in turn with others' ways to do it.
 
     Attributes:
-        budget: the budget's name, which says how much was timed.
-        work: what was done, in words; unit: of all figures.
-        ours: the suite's figure; the median of the rounds.
-        others: figures to compare it with, by what was done instead.
+        budget: says how much was timed; work: what was done, in words; unit: of all figures.
+        suite: the suite's figure, the median of the rounds, "ours" in files; others: those beside
+            it, by what was done instead.
         growth: further figures of the suite's, by how much work there was, such as "n = 5".
         note: how the suite did it.
         measured_at: UTC, ISO 8601.
@@ -29,7 +27,7 @@ class Timing(Sealed, frozen=True, kw_only=True):
     budget: Name
     work: str
     unit: str
-    ours: Figure
+    suite: Figure = msgspec.field(name="ours")
     others: Mapping[str, Figure] = {}
     growth: Mapping[str, Figure] = {}
     note: str = ""

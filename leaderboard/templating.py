@@ -1,16 +1,17 @@
 """Prose and tables, in Jinja templates; numbers are computed elsewhere and printed by filters."""
 
 import re
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from . import formats
 
 
 def templates(package: str) -> Environment:
-    """A package's templates, with the formats of numbers as filters."""
+    """A package's templates, then this one's, with the formats of numbers as filters."""
     environment = Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(name) for name in (package, __package__)]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -22,7 +23,6 @@ def templates(package: str) -> Environment:
         "eps": formats.format_eps,
         "inert": formats.escape,
         "paragraph": lambda text: " ".join(text.split()),
-        "parameters": formats.format_parameters,
         "percent": formats.format_percent,
         "points": formats.format_points,
         "score": formats.format_score,
@@ -31,11 +31,16 @@ def templates(package: str) -> Environment:
     return environment
 
 
+def render(environment: Environment, template: str, **values: Any) -> str:
+    """A template's text, without white space around it and with one empty line at most."""
+    text = environment.get_template(f"{template}.j2").render(values)
+    return re.sub(r"\n{3,}", "\n\n", text.strip())
+
+
 def _aligned(text: str) -> str:
     """A Markdown table with its cells aligned, the header first; nothing without other rows.
 
-    Each row begins and ends with a bar, and may break after any other. What stands in a cell must
-    be inert: a bar of its own would move the others.
+    Rows may break after any bar. Cells must be inert: a bar in one would move the others.
     """
     rows = re.split(r"\|\s*\n\s*\|", text.strip()[1:-1])
     header, *body = ([cell.strip() for cell in row.split("|")] for row in rows)

@@ -107,5 +107,5 @@ def test_judge_s_figures_are_those_of_the_records_and_of_the_page(equals, make, 
     assert row.claimed == verdict.claimed
     assert main(["--results", str(tmp_path / "records")]) == 0
     page = (tmp_path / "LEADERBOARD.md").read_text()
-    assert "| chance" in page
-    assert f"**{100 * verdict.worst.value:.1f}" in page
+    assert "| [chance]" in page
+    assert f"{100 * verdict.worst.value:.1f}±" in page

@@ -1,6 +1,7 @@
 """Imports run one way: attacks <- defenses <- benchmarks -> leaderboard."""
 
 import ast
+import re
 import subprocess
 import sys
 from importlib.util import resolve_name
@@ -19,8 +20,8 @@ MAY_IMPORT = {
 }
 
 
-def imported(path):
-    """The packages it imports: those of the suite by their folders, others by their names."""
+def modules(path):
+    """The full names of all that a file imports."""
     package = ".".join((NAME, *path.relative_to(ROOT).parent.parts))
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
@@ -29,9 +30,14 @@ def imported(path):
         elif isinstance(node, ast.ImportFrom):
             module = resolve_name("." * node.level + (node.module or ""), package)
             names = [f"{module}.{alias.name}" for alias in node.names]
-        for first, *rest in (name.split(".") for name in names):
-            assert first not in OURS, f"{path} imports {first}, which may be anybody's"
-            yield rest[0] if first == NAME and rest else first
+        yield from names
+
+
+def imported(path):
+    """The packages it imports: those of the suite by their folders, others by their names."""
+    for first, *rest in (name.split(".") for name in modules(path)):
+        assert first not in OURS, f"{path} imports {first}, which may be anybody's"
+        yield rest[0] if first == NAME and rest else first
 
 
 @pytest.mark.parametrize("package", sorted(OURS))
@@ -43,6 +49,24 @@ def test_imports_run_one_way(package):
         if package == "leaderboard":
             forbidden = forbidden | {"torch", "torchvision", "torchattacks"}
         assert not forbidden & set(imported(path)), path
+
+
+def test_nothing_imports_the_wing_of_one_paper():
+    files = [path for package in OURS for path in (ROOT / package).rglob("*.py")]
+    for path in (ROOT / "conftest.py", *files):
+        if path.parent.name != "paper":
+            assert not [name for name in modules(path) if ".paper" in name], path
+
+
+def test_the_board_stays_small():
+    files = (ROOT / "leaderboard").glob("*.py")
+    assert sum(len(path.read_text().splitlines()) for path in files) <= 2200
+
+
+def test_templates_speak_english():
+    for path in (ROOT / "leaderboard").rglob("*.j2"):
+        prose = path.read_text().lower()
+        assert not re.search(r"what is left of|\bthat of\b|\bours\b", prose), path
 
 
 def test_no_case_file_is_named_after_a_dataset_or_an_attack():

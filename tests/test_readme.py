@@ -1,4 +1,4 @@
-"""What the README shows works."""
+"""What the README and the documents show works, and is short enough to be read."""
 
 import os
 import re
@@ -10,7 +10,8 @@ import pytest
 import torch
 from randomized_defense_bench.benchmarks.__main__ import main
 from randomized_defense_bench.defenses.architectures import lenet5
-from randomized_defense_bench.leaderboard import ranking, records, rows
+from randomized_defense_bench.leaderboard import columns, records
+from randomized_defense_bench.leaderboard.board import Board
 from safetensors.torch import save_file
 from torch import nn
 
@@ -19,8 +20,11 @@ import randomized_defense_bench
 ROOT = Path(__file__).parents[1]
 # Where the suite is imported from: the repository, or an environment that it is installed in.
 HOME = Path(randomized_defense_bench.__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+BOARD = ROOT / "leaderboard"
+FRONT = ("leaderboard/LEADERBOARD.md", "leaderboard/PAPER.md")
 # Those that are a file each, by package and name; an import line is `__init__`.
 FILES = {
     tuple(match[1].split("/")): block
@@ -44,7 +48,7 @@ def test_examples_score_a_list_of_modules(block, capsys):
 
 def test_the_command_judges_networks_from_files(tmp_path, monkeypatch, capsys):
     (command,) = re.findall(
-        r"^python -m randomized_defense_bench.benchmarks (judge .*)$", README, re.M
+        r"^python -m randomized_defense_bench.benchmarks (judge .*)$", TEXT, re.M
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -107,8 +111,8 @@ def test_what_the_readme_adds_is_measured_in_a_package_of_one_s_own(environment,
     assert (found["contrast"].submodels, found["contrast"].draws) == (1, 4)
     assert (found["mine"].submodels, found["mine"].draws) == (2, 1)
     page = (tmp_path / "LEADERBOARD.md").read_text()
-    assert "| contrast" in page
-    assert "| mine" in page
+    assert "| [contrast]" in page
+    assert "| [mine]" in page
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path[-1] == "__init__"])
@@ -120,30 +124,46 @@ def test_an_import_line_is_like_those_that_are_there(path):
     assert like.search(there)
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(--[a-z-]+)", README))))
-def test_options_the_readme_names_exist(name):
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(--[a-z-]+)", TEXT))))
+def test_options_the_documents_name_exist(name):
     sources = ("benchmarks/options.py", "benchmarks/judging.py")
     text = "".join((ROOT / source).read_text() for source in sources)
-    known = {"--check", "--help", *re.findall(r'"(--[a-z-]+)"', text)}
+    known = {"--check", "--help", "--rootdir", *re.findall(r'"(--[a-z-]+)"', text)}
     assert name in known
 
 
-def test_files_the_readme_links_exist():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize(
+    "path", [*DOCUMENTS, *BOARD.glob("*.md"), *BOARD.glob("defenses/*.md")], ids=lambda p: p.name
+)
+def test_what_a_page_links_exists(path):
+    links = re.findall(r"(?:\]\(|^\[[\w-]+\]: )(?!http)([^)#\s]+)", path.read_text(), re.M)
+    assert [link for link in links if not (path.parent / link).exists()] == []
 
 
-def test_a_column_is_one_object(monkeypatch):
-    (block,) = [block for block in BLOCKS if "Column(" in block]
-    column = eval(block.partition("\n")[2].strip(), vars(ranking))
-    monkeypatch.setattr(ranking, "COLUMNS", (*ranking.COLUMNS, column))
-    paths = (ROOT / "leaderboard" / "results").glob("digits-single-*-quick-s0-*.json")
-    measured = [records.read(path) for path in paths]
-    (row, *_) = rows.rows(measured, "Linf", 0.25)
-    header, _, first = ranking.ranking([(row, [])]).splitlines()
-    cells = dict(
-        zip(*([c.strip() for c in line.split("|")] for line in (header, first)), strict=True)
+def words(name):
+    """How many words a reader meets: no rules of tables, comments, and targets of links."""
+    text = re.sub(
+        r"<!--.*?-->|\]\([^)]*\)|^\[.*\]: .*$", " ", (ROOT / name).read_text(), flags=re.M
     )
-    assert cells["draws"] == "1"
-    assert f"- *draws*: {column.meaning}." in ranking.legend()
+    return len([word for word in text.split() if re.search(r"\w", word)])
+
+
+def test_the_front_pages_are_read_in_minutes():
+    pages = {name: words(name) for name in ("README.md", *FRONT)}
+    assert pages["README.md"] <= 1200, pages
+    assert sum(pages.values()) <= 3000, pages
+
+
+def test_a_row_of_the_ranking_fits_a_screen():
+    lines = (BOARD / "LEADERBOARD.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert rows
+    assert [row for row in rows if len(row) > 100] == []
+
+
+def test_a_column_is_one_object():
+    (block,) = [block for block in BLOCKS if "Column(" in block]
+    column = eval(block.partition("\n")[2].strip(), vars(columns))
+    paths = (ROOT / "leaderboard" / "results").glob("digits-single-*-quick-s0-*.json")
+    (entry, *_) = Board([records.read(path) for path in paths]).entries
+    assert column.cell(entry) == "1"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...leaderboard.files import write_atomically
+from ...files import write_atomically
 from .images import decode
 from .parquet import read_parquet
 from .registry import DATASETS, DatasetError, DatasetMissingError, Raw

@@ -16,6 +16,7 @@ from msgspec import structs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...arrays import Array
 from ...attacks import ATTACKS, ThreatModel
 from ...attacks.freezing import frozen
 from ...attacks.seeding import derive_seed
@@ -23,14 +24,13 @@ from ...defenses import Population
 from ...defenses.counter_linking import draw_mask, first_weight
 from ...defenses.surrogate import Plan
 from ...leaderboard import metrics
-from ...leaderboard.arrays import Array
-from ...leaderboard.files import read_or_set_aside
 from ...leaderboard.metrics import Answers, Correct
 from ...leaderboard.paper.evidence import COMPARED, OUTCOMES, QUANTILES, Evidence, pairs
 from ...leaderboard.paper.names import CASCADE
 from ...leaderboard.records import Protocol
 from ..environment import environment
 from ..evaluation import evaluate
+from ..paths import read_or_set_aside
 from ..populations import Prepared
 from ..session import Session
 
@@ -56,7 +56,7 @@ class Scene:
         self.figures = self.numbers.figures
         self.eps = min(threat_model.eps for threat_model in session.radii(dataset))
         self.prepared = {defense: session.prepare(dataset, defense) for defense in COMPARED}
-        self.populations = {name: one.population for name, one in self.prepared.items()}
+        self.populations = {name: prepared.population for name, prepared in self.prepared.items()}
         subject = session.subject(self.prepared[COMPARED[0]])
         self.images = subject.images[: self.figures.images]
         self.labels = subject.labels[: self.figures.images]
@@ -72,7 +72,7 @@ class Scene:
         options, sessions = self.session.options, [self.session]
         for further in range(1, self.figures.conformity):
             sessions.append(Session(replace(options, seed=options.seed + further)))
-        return {one.options.seed: (one, one.prepare(self.dataset, "clm")) for one in sessions}
+        return {s.options.seed: (s, s.prepare(self.dataset, "clm")) for s in sessions}
 
     def answers(self, population: Population, images: Tensor) -> Tensor:
         """The class that each submodel gives: (N, C, H, W) -> (n, N)."""
@@ -101,7 +101,7 @@ class Scene:
         protocol: Protocol = "draw",
     ) -> tuple[Tensor, Correct]:
         """The images, or the first `count`, perturbed, and which submodels answer them right."""
-        found = evaluate(
+        evaluated = evaluate(
             population,
             self.images[:count],
             self.labels[:count],
@@ -113,7 +113,7 @@ class Scene:
             protocol=protocol,
             plan=self.plan,
         )
-        return found.images, found.correct
+        return evaluated.images, evaluated.correct
 
 
 def masks(scene: Scene) -> Values:
@@ -197,7 +197,7 @@ def conformity(scene: Scene) -> Values:
 
     def accuracies(attack: str, eps: float) -> list[Array]:
         at = ThreatModel("Linf", eps)
-        measured = (one.measure(clm, attack, at)[0] for one, clm in scene.conforming.values())
+        measured = (s.measure(clm, attack, at)[0] for s, clm in scene.conforming.values())
         return [record.correct.mean(axis=-1) for record in measured]
 
     clean, claimed = accuracies("none", 0.0), accuracies(CLAIMED, scene.eps)
@@ -226,7 +226,7 @@ def examples(scene: Scene) -> Values:
 
 
 def diversity(scene: Scene) -> Values:
-    """Pairs of submodels as populations of two: how they differ, and what attacks leave of them.
+    """Pairs of submodels as populations of two: how they differ, and how robust they are.
 
     *Transfer* is the accuracy of one under the paper's PGD on the other, mean of both ways;
     *claimed* MRA under that PGD; *worst* the worst case over it and PGD on the clipped margin of
@@ -237,16 +237,16 @@ def diversity(scene: Scene) -> Values:
     for name, whole in scene.populations.items():
         population = Population(whole.submodels[: scene.figures.pair_submodels])
         _, carried = scene.perturb(population, CLAIMED, eps, protocol="transfer", count=images)
-        left = []
+        outcomes = []
         for a, b in zip(*pairs(len(population)), strict=True):
             pair = Population([population.submodels[a], population.submodels[b]])
             _, informed = scene.perturb(pair, INFORMED, eps, count=images)
             through = [carried[source][[a, b]] for source in (a, b)]
-            worst = metrics.worst_case([Answers(one) for one in (informed, *through)])
+            worst = metrics.worst_case([Answers(correct) for correct in (informed, *through)])
             transfer = np.mean([carried[a, b], carried[b, a]])
-            left.append((transfer, np.mean(through), worst.s.mean()))
-        outcomes = zip(OUTCOMES, zip(*left, strict=True), strict=True)
-        values |= {f"{name} {outcome}": accuracies for outcome, accuracies in outcomes}
+            outcomes.append((transfer, np.mean(through), worst.s.mean()))
+        by_outcome = zip(OUTCOMES, zip(*outcomes, strict=True), strict=True)
+        values |= {f"{name} {outcome}": accuracies for outcome, accuracies in by_outcome}
         values[f"{name} measures"] = _differences(scene, population)
     return values
 
@@ -318,8 +318,8 @@ KINDS = {
 }
 
 
-def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
-    """Measure one kind of evidence; return it, and whether it was on disk already.
+def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, int, int]:
+    """Measure one kind of evidence; return it, how many were measured, and how many kept.
 
     As with records, what was measured on these very weights is re-used, unless this run trained
     them or was asked to measure again.
@@ -330,14 +330,14 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
     scene, chosen, options = Scene(session, dataset), KINDS[kind], session.options
     looked_at = dict(scene.prepared)
     if kind == "conformity":
-        looked_at |= {f"clm, seed {k}": one for k, (_, one) in scene.conforming.items()}
-    found = Evidence(
+        looked_at |= {f"clm, seed {k}": clm for k, (_, clm) in scene.conforming.items()}
+    measured = Evidence(
         **about(session, dataset, kind, looked_at),
         parameters={
             **{name: getattr(scene.figures, name) for name in chosen.numbers},
             **({"eps": scene.eps} if chosen.at_eps else {}),
-            "submodels": {name: len(one.population) for name, one in scene.prepared.items()},
-            "defenses": {name: one.parameters for name, one in scene.prepared.items()},
+            "submodels": {name: len(made.population) for name, made in scene.prepared.items()},
+            "defenses": {name: made.parameters for name, made in scene.prepared.items()},
             "attacks": {
                 name: {"version": ATTACKS[name].version, **scene.parameters(name)}
                 for name in chosen.attacks
@@ -346,14 +346,14 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, bool]:
         arrays={},
         environment={**environment(options.device), "computation": str(scene.plan)},
     )
-    if not options.rerun and not any(one.trained for one in looked_at.values()):
-        kept = read_or_set_aside(found.path(options.results), Evidence.read)
-        if kept and kept.populations == found.populations:
-            return kept, True
+    if not options.rerun and not any(made.trained for made in looked_at.values()):
+        kept = read_or_set_aside(measured.path(options.results), Evidence.read)
+        if kept and kept.populations == measured.populations:
+            return kept, 0, 1
     arrays = {name: _array(values) for name, values in chosen.measure(scene).items()}
-    found = structs.replace(found, arrays=arrays)
-    found.write(options.results)
-    return found, False
+    measured = structs.replace(measured, arrays=arrays)
+    measured.write(options.results)
+    return measured, 1, 0
 
 
 def about(

@@ -71,15 +71,19 @@ def _trained(
     figures = session.experiment(dataset).figures
     if kind in ("retraining", "retraining-adv"):
         for variation in figures.retrainings if kind == "retraining" else figures.continued:
-            ours = replace(variation, name="") == Variation(defense=variation.defense)
-            prefix = "" if ours or kind == "retraining-adv" else "retrained, "
-            words = {"name": prefix + variation.name, "ours": ours, "more": how_long(variation)}
+            standard = replace(variation, name="") == Variation(defense=variation.defense)
+            prefix = "" if standard or kind == "retraining-adv" else "retrained, "
+            words = {
+                "name": prefix + variation.name,
+                "standard": standard,
+                "more": how_long(variation),
+            }
             yield session.prepare_varied(dataset, variation), words
     elif kind == "epochs":
         for prepared in beside.values():
             after = session.after_epochs(prepared)
-            for epoch, one in enumerate(after, start=1):
-                yield one, {"name": f"after epoch {epoch}", "ours": epoch == len(after)}
+            for epoch, prepared in enumerate(after, start=1):
+                yield prepared, {"name": f"after epoch {epoch}", "standard": epoch == len(after)}
     else:
         yield from ((prepared, {}) for prepared in beside.values())
 
@@ -96,7 +100,7 @@ def _measured(
         how: dict[str, Any] = {"attack": column}
         attack, case = None, session.case(prepared, column, at, protocol)
     else:
-        how = {"attack": column.attack, "run": column.name, "ours": column.ours}
+        how = {"attack": column.attack, "run": column.name, "standard": column.standard}
         attack = as_published(column)
         case = replace(
             session.case(prepared, column.attack, at),
@@ -108,8 +112,10 @@ def _measured(
     images = session.experiment(prepared.dataset.name).figures.images
     case = replace(case, images=min(case.images, images))
     folder = grids.folder_of(session.options.results)
-    found = session.measure_case(prepared, case, attack=attack, folder=folder, headline=False)
-    return (Cell(record=found[0].case.key, **how), *found)
+    record, kept = session.measure_case(
+        prepared, case, attack=attack, folder=folder, headline=False
+    )
+    return Cell(record=record.case.key, **how), record, kept
 
 
 def as_published(variant: Variant) -> Attack:
@@ -123,14 +129,19 @@ def as_published(variant: Variant) -> Attack:
     tool = getattr(torchattacks, variant.tool)
 
     def run(
-        model: nn.Module, images: Tensor, labels: Tensor, *, threat_model: ThreatModel, **own: Any
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        threat_model: ThreatModel,
+        **chosen: Any,
     ) -> Tensor:
         if variant.tool == "AutoAttack":
             # Left to itself it takes the time of day.
-            own["seed"] = int(torch.randint(2**31, ()))
-        elif "steps" in own:
-            own.setdefault("alpha", threat_model.eps / own["steps"])
-        attack = tool(model, eps=threat_model.eps, **own)
+            chosen["seed"] = int(torch.randint(2**31, ()))
+        elif "steps" in chosen:
+            chosen.setdefault("alpha", threat_model.eps / chosen["steps"])
+        attack = tool(model, eps=threat_model.eps, **chosen)
         attack.set_device(images.device)
         perturbed: Tensor = attack(images.contiguous(), labels).detach()
         return torch.where(perturbed.isfinite(), perturbed, images)

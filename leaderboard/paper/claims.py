@@ -1,7 +1,6 @@
-"""The paper's claims, one by one, judged by what was measured.
+"""The judges of the paper's claims, which are in `claims.toml`, an object each.
 
-`claims.toml` has them in words, each with its judge here and the limits that it gets; what a judge
-measured is put in words by `templates/measured.md.j2`.
+What a judge measured is put in words by the macro of its name in `templates/measured.md.j2`.
 """
 
 import tomllib
@@ -15,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import gates, metrics
+from .. import baselines, gates, metrics
+from ..board import Entry
 from ..metrics import Score, hull
-from ..rows import BySeed, Row, own_and_others
+from ..rows import BySeed, split_transfer
+from .correlation import correlations
 from .evidence import COMPARED, DIVERSITY, Evidence
-from .findings import correlations
-from .names import CLAIM_ATTACKS, PUBLISHED, RADII, SUBMODELS
-from .studies import Study
+from .names import CLAIM_ATTACKS, RADII, SPELLED, SUBMODELS, paper_mra
+from .study import Study, outcome
 from .templating import render_macro
+from .transfer import means_apart, network_shares
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 NOT_MEASURED = "not measured"
@@ -38,7 +39,7 @@ class Verdict:
     Attributes:
         claimed, worst: against the paper's attacks and in the worst case: one of the words above,
             or why it is not judged.
-        measured: what was, for the judge's macro in `templates/measured.md.j2`.
+        measured: what was, for the judge's macro.
         trainings: how many training seeds `claimed` rests on; with one, intervals say nothing of
             another training.
         figures: what was measured, in words.
@@ -53,13 +54,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper; `claims.toml` says what its fields are."""
+    """One claim of the paper on one dataset; `claims.toml` says what its fields are."""
 
     text: str
     where: str
     means: str
     dataset: str
-    support: Sequence[str]
+    see: Sequence[str]
     judge: str
     evidence: str = ""
     limits: Mapping[str, Any] = field(default_factory=dict)
@@ -80,9 +81,12 @@ class Claim:
 
 def judge_claims(studies: Mapping[str, Study]) -> list[tuple[Claim, Verdict | None]]:
     """Every claim with its verdict."""
-    listed = tomllib.loads((files(__package__) / "claims.toml").read_text("utf-8"))["claim"]
-    claims = [Claim(**one) for one in listed]
-    claims = [replace(claim, means=claim.means.format(**claim.limits)) for claim in claims]
+    claims = []
+    for fields in tomllib.loads((files(__package__) / "claims.toml").read_text("utf-8"))["claim"]:
+        means = fields.pop("means").format(**fields.get("limits", {}))
+        for dataset in fields.pop("datasets"):
+            text = fields["text"].format(dataset=SPELLED[dataset])
+            claims.append(Claim(**{**fields, "text": text}, means=means, dataset=dataset))
     return [(claim, claim.verdict(studies.get(claim.dataset))) for claim in claims]
 
 
@@ -98,55 +102,51 @@ def _all_of(verdicts: Iterable[str]) -> str:
     return next((word for word in (FAILS, UNDECIDED) if word in listed), HOLDS)
 
 
-def worst_difference(first: Row, second: Row) -> Score | None:
-    """Worst-case MRA of the first minus the second; None unless a verdict may rest on both."""
-    if not (gates.trusted(first) and gates.trusted(second)):
-        return None
-    return metrics.shared_difference(first.worst_by_seed, second.worst_by_seed)
-
-
-def _untrusted(*rows: Row) -> str:
-    """Why no verdict may rest on the rows."""
-    if not all(row.complete for row in rows):
+def _untrusted(*entries: Entry) -> str:
+    """Why no verdict may rest on them."""
+    if not all(entry.row.complete for entry in entries):
         return NOT_MEASURED
-    failed = any(gates.outcome(gates.check(row)) == "failed" for row in rows)
+    failed = any(outcome(entry.gates) == "failed" for entry in entries)
     return UNTRUSTED.format("failed" if failed else "not all run")
 
 
 class _Pair:
-    """Two defenses at one of the paper's radii, and MRA of the first minus that of the second."""
+    """Two defenses at one of the paper's radii, and MRA of the first minus the second."""
 
     def __init__(self, study: Study, first: str, second: str, radius: int = 0) -> None:
         eps = RADII[study.setting.dataset][radius]
-        self.rows = [row for name in (first, second) if (row := study.row(name, eps))]
+        self.entries = [entry for name in (first, second) if (entry := study.entry(name, eps))]
 
     def difference(self, attack: str) -> Score | None:
         """Under an attack; None unless it was run on both."""
-        by_seed = [row.by_attack.get(attack, {}) for row in self.rows]
+        by_seed = [entry.row.by_attack.get(attack, {}) for entry in self.entries]
         return gates.excess(*by_seed) if len(by_seed) == 2 else None
 
     @cached_property
     def claimed(self) -> dict[str, Score]:
         """Under each of the attacks of a claim; empty unless all were run on both."""
-        found = {attack: d for attack in CLAIM_ATTACKS if (d := self.difference(attack))}
-        return found if len(found) == len(CLAIM_ATTACKS) else {}
+        by_attack = {attack: d for attack in CLAIM_ATTACKS if (d := self.difference(attack))}
+        return by_attack if len(by_attack) == len(CLAIM_ATTACKS) else {}
 
     @cached_property
     def worst(self) -> Score | None:
-        """In the worst case, if a verdict may rest on it."""
-        return worst_difference(*self.rows)
+        """In the worst case; None unless a verdict may rest on both."""
+        first, second = self.entries
+        if not (first.trusted and second.trusted):
+            return None
+        return metrics.shared_difference(first.row.worst_by_seed, second.row.worst_by_seed)
 
     @property
     def trainings(self) -> int:
         """How many training seeds both have."""
-        return len(set.intersection(*({*row.seeds} for row in self.rows)))
+        return len(set.intersection(*({*entry.row.seeds} for entry in self.entries)))
 
     def verdict(self, low: float, high: float = inf, **measured: Any) -> Verdict | None:
         """Whether the difference lies between limits, in points, for either attacker."""
         if not self.claimed:
             return None
         limits = low / 100, high / 100
-        worst = decide(self.worst, *limits) if self.worst else _untrusted(*self.rows)
+        worst = decide(self.worst, *limits) if self.worst else _untrusted(*self.entries)
         claimed = _all_of(decide(difference, *limits) for difference in self.claimed.values())
         return Verdict(claimed, worst, {"pair": self, **measured}, self.trainings)
 
@@ -155,7 +155,7 @@ def gain(study: Study, *, above: float) -> Verdict | None:
     """CLM minus ULM is above so many points."""
     dataset, eps = study.setting.dataset, RADII[study.setting.dataset][0]
     clm, ulm = (
-        [PUBLISHED.paper_mra(dataset, name, attack, eps) or 0.0 for attack in CLAIM_ATTACKS]
+        [paper_mra(dataset, name, attack, eps) or 0.0 for attack in CLAIM_ATTACKS]
         for name in ("clm", "ulm")
     )
     published = [round(a - b, 4) for a, b in zip(clm, ulm, strict=True)]
@@ -182,14 +182,15 @@ def conformity(evidence: Evidence, *, clms: int, within: float) -> Verdict | Non
 def state_of_the_art(study: Study) -> Verdict | None:
     """CLM-Adv is at least as robust as the best single network that is published."""
     eps = RADII["mnist"][0]
-    row = study.row("clm-adv", eps)
-    if not row or not row.complete or row.claimed is None or row.worst is None:
+    entry = study.entry("clm-adv", eps)
+    row = entry.row if entry else None
+    if not entry or not row or not row.complete or row.claimed is None or row.worst is None:
         return None
-    listed = (one for one in PUBLISHED.published["rows"] if one["dataset"] == "mnist")
-    best = max(listed, key=lambda one: float(one["robust"]))
+    listed = (figure for figure in baselines.figures() if figure["dataset"] == "mnist")
+    best = max(listed, key=lambda figure: float(figure["robust"]))
     least = best["robust"] / 100
-    worst = decide(row.worst, least) if gates.trusted(row) else _untrusted(row)
-    paper = PUBLISHED.paper_mra("mnist", "clm-adv", "autoattack", eps)
+    worst = decide(row.worst, least) if entry.trusted else _untrusted(entry)
+    paper = paper_mra("mnist", "clm-adv", "autoattack", eps)
     measured = {"row": row, "paper_mra": paper, "best": best}
     return Verdict(decide(row.claimed, least), worst, measured, len(row.seeds))
 
@@ -211,12 +212,14 @@ def ahead(study: Study, *, attacks: Sequence[str]) -> Verdict | None:
     apart: dict[str, Score] = {}
     if networks and abs(networks.layout.eps - RADII[study.setting.dataset][1]) < 1e-6:
         shares = {
-            (way.defense, way.attack): metrics.network_shares(way.accuracies)
+            (way.defense, way.attack): network_shares(way.accuracies)
             for way in sum(networks.rows, ())
             if way.accuracies is not None
         }
         for attack in pair.claimed:
-            apart[attack] = metrics.means_apart(*(shares[row.defense, attack] for row in pair.rows))
+            apart[attack] = means_apart(
+                *(shares[entry.row.defense, attack] for entry in pair.entries)
+            )
     both = {a: Score(d.value, *hull(d, apart.get(a, d))) for a, d in pair.claimed.items()}
     verdict = _all_of(
         decide(d, 0) if attack in attacks else decide(d, high=0) for attack, d in both.items()
@@ -227,15 +230,16 @@ def ahead(study: Study, *, attacks: Sequence[str]) -> Verdict | None:
 
 def expectation(study: Study) -> Verdict | None:
     """CLM is more robust under PGD that draws networks than under each attack on one."""
-    row = study.row("clm", RADII["mnist"][0])
+    entry = study.entry("clm", RADII["mnist"][0])
+    row = entry.row if entry else None
     eot = row.score("pgd-eot") if row else None
     others = [score.value for a in CLAIM_ATTACKS if row and (score := row.score(a))]
-    if not row or not eot or len(others) < len(CLAIM_ATTACKS):
+    if not entry or not row or not eot or len(others) < len(CLAIM_ATTACKS):
         return None
     drawn = row.by_attack["pgd-eot"]
     excess = (gates.excess(drawn, row.by_attack[attack]) for attack in CLAIM_ATTACKS)
-    verdict = _all_of(decide(one, 0) if one else UNDECIDED for one in excess)
-    worst = verdict if gates.trusted(row) else _untrusted(row)
+    verdict = _all_of(decide(score, 0) if score else UNDECIDED for score in excess)
+    worst = verdict if entry.trusted else _untrusted(entry)
     return Verdict(NO_MATTER, worst, {"eot": eot, "others": others}, len(row.seeds))
 
 
@@ -268,29 +272,29 @@ def orthogonal(evidence: Evidence) -> Verdict | None:
 
 def orthogonality_protects(evidence: Evidence) -> Verdict | None:
     """1 - cosine correlates with what a pair answers correctly under attack."""
-    found = [one for one in correlations(evidence) if one.measure == DIVERSITY[0]]
-    if any(one.rho is None for one in found if one.outcome == "transfer"):
+    by_saliency = [c for c in correlations(evidence) if c.measure == DIVERSITY[0]]
+    if any(c.rho is None for c in by_saliency if c.outcome == "transfer"):
         return None
     transfer, worst = (
         _all_of(
-            (HOLDS if (one.rho or 0) > 0 else FAILS) if one.significant else UNDECIDED
-            for one in found
-            if one.outcome == outcome
+            (HOLDS if (c.rho or 0) > 0 else FAILS) if c.significant else UNDECIDED
+            for c in by_saliency
+            if c.outcome == seen
         )
-        for outcome in ("transfer", "worst")
+        for seen in ("transfer", "worst")
     )
-    return Verdict(transfer, worst, {"evidence": evidence, "found": found})
+    return Verdict(transfer, worst, {"evidence": evidence, "correlations": by_saliency})
 
 
 def _transfers(study: Study, enough: Callable[[int], bool]) -> dict[str, BySeed]:
     """The transfer records of ULM and CLM of enough submodels; empty unless both are there."""
-    rows = (study.row(name, RADII["mnist"][0]) for name in COMPARED)
-    found = {
+    entries = (study.entry(name, RADII["mnist"][0]) for name in COMPARED)
+    transfers = {
         row.defense: row.by_protocol["transfer"]
-        for row in rows
-        if row and enough(row.submodels) and row.by_protocol.get("transfer")
+        for row in (entry.row for entry in entries if entry)
+        if enough(row.submodels) and row.by_protocol.get("transfer")
     }
-    return found if len(found) == len(COMPARED) else {}
+    return transfers if len(transfers) == len(COMPARED) else {}
 
 
 def _at_most(
@@ -306,21 +310,22 @@ def _at_most(
 def attacked_one_fails(study: Study, *, below: float) -> Verdict | None:
     """Robust accuracy is below so many percent where the attacked submodel answers."""
     transfers = _transfers(study, lambda n: n > 1)
-    own, others = {}, {}
+    on_itself, on_others = {}, {}
     for name, by_seed in transfers.items():
-        sides = own_and_others(by_seed)
-        own[name], others[name] = (metrics.score(list(side.values())) for side in sides)
-    return _at_most(below / 100, own, transfers, own=own, others=others)
+        sides = split_transfer(by_seed)
+        on_itself[name], on_others[name] = (metrics.score([*side.values()]) for side in sides)
+    measured = {"on_itself": on_itself, "on_others": on_others}
+    return _at_most(below / 100, on_itself, transfers, **measured)
 
 
 def size_is_nothing(study: Study, *, most: float) -> Verdict | None:
-    """E[MRA] = own / n + (1 - 1 / n) others, which n can raise to others; see `Transfer`."""
+    """By how much n can raise MRA = own / n + (1 - 1 / n) others, which tends to others."""
     transfers = _transfers(study, lambda n: n == SUBMODELS)
     now, gains = {}, {}
     for name, by_seed in transfers.items():
-        gap = metrics.difference(*reversed(own_and_others(by_seed)))
+        gap = metrics.difference(*reversed(split_transfer(by_seed)))
         gains[name] = Score(*(part / SUBMODELS for part in (gap.value, gap.low, gap.high)))
-        expected = [metrics.transfer(record.correct).expected_mra for record in by_seed.values()]
+        expected = [record.answers.s.mean() for record in by_seed.values()]
         now[name] = float(np.mean(expected))
     return _at_most(most / 100, gains, transfers, now=now, gains=gains)
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Array
-from ..files import Name, Sealed
+from ...arrays import Array
+from ...files import Name, Sealed
 
 # The defenses that the paper's figures compare.
 COMPARED = ("ulm", "clm")

@@ -13,13 +13,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Count
+from ...files import Name
 from .. import metrics, records
-from ..arrays import Count
-from ..files import Name
 from ..metrics import Answers, Score
 from ..records import Record, Share
 from .evidence import ADVERSARIAL, COMPARED, Measured
-from .names import CASCADE, PUBLISHED, near
+from .names import CASCADE, near, paper_mra
+from .transfer import network_shares, transfer
 
 # The suite's populations that each grid stands beside.
 GRIDS = {
@@ -46,7 +47,7 @@ class Cell(_Part, frozen=True, kw_only=True):
     Attributes:
         attack: of the paper's tables; the cascade stands for the worst case over the row.
         run: how it was run, in words.
-        ours: whether the suite runs it so.
+        standard: whether the suite runs it so; "ours" in files.
         record: the key of its record.
         right: for each image, how many members answer it correctly.
         accuracies: (n, n), of member j on images crafted on member i.
@@ -54,7 +55,7 @@ class Cell(_Part, frozen=True, kw_only=True):
 
     attack: Name
     run: str = ""
-    ours: bool = True
+    standard: bool = msgspec.field(default=True, name="ours")
     record: str = ""
     right: bytes = b""
     accuracies: tuple[tuple[Share, ...], ...] = ()
@@ -65,14 +66,14 @@ class Training(_Part, frozen=True, kw_only=True):
 
     Attributes:
         name: how it was trained, in words.
-        ours: whether it is the suite's own population.
+        standard: whether it is the suite's population; "ours" in files.
         more: for how long it was trained on, in words.
         population_sha256: of its weights, where there are records.
     """
 
     defense: Name
     name: str = ""
-    ours: bool = True
+    standard: bool = msgspec.field(default=True, name="ours")
     more: str = ""
     submodels: Count
     population_sha256: str = ""
@@ -168,23 +169,23 @@ def read_all(results: Path) -> list[Grid]:
 
 def scored(layout: Layout, by_key: Mapping[str, Record]) -> Grid:
     """A grid with its scores, from its records by key, or from shares."""
-    return Grid(layout, tuple(_row(layout, one, by_key) for one in layout.trainings))
+    return Grid(layout, tuple(_row(layout, training, by_key) for training in layout.trainings))
 
 
 def _row(layout: Layout, training: Training, by_key: Mapping[str, Record]) -> tuple[Way, ...]:
     attacked = [
         by_key[cell.record].answers
         for cell in training.cells
-        if cell.record and cell.ours and cell.attack != "none"
+        if cell.record and cell.standard and cell.attack != "none"
     ]
     ways = []
     for cell in training.cells:
         record = by_key.get(cell.record)
         accuracies = np.asarray(cell.accuracies) if cell.accuracies else None
         if record and record.case.protocol == "transfer":
-            accuracies = metrics.transfer(record.correct).accuracies
+            accuracies = transfer(record.correct)
         if accuracies is not None:
-            score = metrics.another_mean(metrics.network_shares(accuracies), len(accuracies))
+            score = metrics.another_mean(network_shares(accuracies), len(accuracies))
         elif record and cell.attack == CASCADE:
             score = metrics.score([metrics.worst_case(attacked)])
         elif record:
@@ -193,7 +194,7 @@ def _row(layout: Layout, training: Training, by_key: Mapping[str, Record]) -> tu
             s = np.frombuffer(cell.right, np.uint8) / training.submodels
             score = metrics.score([Answers(s[np.newaxis])])
         which = training.defense, cell.attack, layout.eps if cell.attack != "none" else 0.0
-        paper = PUBLISHED.paper_mra(layout.dataset, *which)
+        paper = paper_mra(layout.dataset, *which)
         close = near(cell.attack, score.value, paper)
         ways.append(Way(training, cell, *which, score, paper, close, accuracies))
     return tuple(ways)

@@ -3,12 +3,12 @@
 import re
 from typing import Any
 
-from ..templating import templates
+from .. import templating
 from . import names
+from .correlation import correlations, parities
 from .evidence import OUTCOMES
-from .findings import correlations, parities
 
-_TEMPLATES = templates(__package__)
+_TEMPLATES = templating.templates(__package__)
 _TEMPLATES.globals |= {
     "OUTCOMES": OUTCOMES,
     "by_parity": parities,
@@ -23,8 +23,8 @@ _TEMPLATES.filters |= {
 
 
 def render(template: str, **values: Any) -> str:
-    """A template's text, without white space around it."""
-    return _TEMPLATES.get_template(f"{template}.j2").render(values).strip()
+    """A template's text; see `leaderboard.templating.render`."""
+    return templating.render(_TEMPLATES, template, **values)
 
 
 def render_macro(template: str, macro: str, *values: Any, **more: Any) -> str:

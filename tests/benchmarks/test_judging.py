@@ -77,7 +77,7 @@ def test_a_verdict_is_printed_and_its_records_stand_with_those_of_the_dataset(ju
     assert gates.startswith("gates: ")
     assert sum(" undecided: " in line or " failed: " in line for line in others) >= 1
     assert others[-1] == "records: mine/results; page: mine/LEADERBOARD.md"
-    assert "| mine " in (tmp_path / "mine" / "LEADERBOARD.md").read_text()
+    assert "| [mine]" in (tmp_path / "mine" / "LEADERBOARD.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_model_is_a_row_beside_its_published_figures(zoo_network, tmp_path):
     measured = records.read_all(tmp_path / "results")
     assert {r.case.defense for r in measured} == {"robustbench-wong2020fast"}
     assert {r.case.submodels for r in measured} == {1}
-    page = (tmp_path / "LEADERBOARD.md").read_text()
+    page = (tmp_path / "PUBLISHED.md").read_text()
     assert f"| [{MODEL}](https://arxiv.org/abs/2001.03994) | 83.34 " in re.sub(" +", " ", page)
 
 

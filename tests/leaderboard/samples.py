@@ -5,10 +5,11 @@ import json
 from dataclasses import fields, replace
 
 import numpy as np
-from randomized_defense_bench.leaderboard.files import write_sealed
 from randomized_defense_bench.leaderboard.paper.evidence import Evidence
 from randomized_defense_bench.leaderboard.paper.grids import Cell, Layout, Training, scored
 from randomized_defense_bench.leaderboard.records import Case, Facts, Record
+
+from randomized_defense_bench.files import write_sealed
 
 CELL = Case(
     dataset="mnist",
@@ -235,20 +236,22 @@ def evidence(kind, *, seed=0, **changes):
     return Evidence(**{**parts, **changes})
 
 
-def training(defense, shares, *, name="", ours=None, more=""):
+def training(defense, shares, *, name="", standard=None, more=""):
     """A population of 100 of whose members as many answer each image right as `shares` says.
 
     Args:
         shares: by attack, or by attack and what is different about its run.
-        ours: whether it is the suite's; None: if it has no name.
+        standard: whether it is the suite's; None: if it has no name.
     """
     named = ((key if isinstance(key, tuple) else (key, ""), s) for key, s in shares.items())
     cells = tuple(
-        Cell(attack=attack, run=run, ours=not run, right=bytes([round(100 * share)] * 10))
+        Cell(attack=attack, run=run, standard=not run, right=bytes([round(100 * share)] * 10))
         for (attack, run), share in named
     )
-    ours = not name if ours is None else ours
-    return Training(defense=defense, name=name, ours=ours, more=more, submodels=100, cells=cells)
+    standard = not name if standard is None else standard
+    return Training(
+        defense=defense, name=name, standard=standard, more=more, submodels=100, cells=cells
+    )
 
 
 def told_apart(defense, by_attack):

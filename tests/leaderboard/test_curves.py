@@ -1,6 +1,17 @@
 import numpy as np
-from randomized_defense_bench.leaderboard.curves import curves, sweeps
+from randomized_defense_bench.leaderboard.board import Board
+from randomized_defense_bench.leaderboard.curves import sweep
 from samples import record
+
+
+def curves(measured):
+    (section,) = Board(measured).sections
+    return section.curves
+
+
+def sweeps(measured):
+    (section,) = Board(measured).sections
+    return [sweep(row) for row in section.swept["Linf"]]
 
 
 def swept(attack, rights, **cell):
@@ -17,7 +28,7 @@ def test_every_point_is_under_the_same_attacks_and_the_worst_is_image_by_image()
     assert curve.attacks == ("fgsm", "pgd", "pgd-clipped-margin")
     # Of two submodels the second is right on one image less.
     expected = [(0.0, 39 / 40, 39 / 40), (0.1, 31 / 40, 21 / 40), (0.2, 19 / 40, 5 / 40)]
-    found = [(point.eps, point.claimed, point.worst) for point in curve.points]
+    found = [(eps, *pair) for eps, pair in curve.points.items()]
     np.testing.assert_allclose(found, expected)
 
 
@@ -37,8 +48,7 @@ def test_seeds_with_fewer_attacks_do_not_raise_the_worst_case():
     more = swept("pgd", [(0.1, 19)], seed=1)
     (curve,) = curves([*clean, *pgd, *known, *more])
     assert curve.seeds == (0,)
-    assert curve.points[1].worst == 21 / 40
-    assert curve.points[1].claimed == 35 / 40
+    assert curve.points[0.1] == (35 / 40, 21 / 40)
 
 
 def test_a_sweep_starts_at_the_clean_score_and_needs_three_radii():
@@ -46,15 +56,15 @@ def test_a_sweep_starts_at_the_clean_score_and_needs_three_radii():
     pgd = swept("pgd", [(0.1, 18), (0.2, 10), (0.3, 4)])
     found = sweeps([clean, *pgd, *swept("arc", [(0.1, 11), (0.2, 3)])])
     # Of two submodels the second is right on one image less.
-    assert found == {("ulm (n=2)", "pgd"): {0.0: 39 / 40, 0.1: 35 / 40, 0.2: 19 / 40, 0.3: 7 / 40}}
+    assert found == [{"pgd": {0.0: 39 / 40, 0.1: 35 / 40, 0.2: 19 / 40, 0.3: 7 / 40}}]
 
 
 def test_a_sweep_is_of_the_same_seeds_at_every_radius():
     clean = [record(20, attack="none", seed=seed) for seed in (0, 1)]
     pgd = swept("pgd", [(0.1, 18), (0.2, 10), (0.3, 4)])
     more = swept("pgd", [(0.2, 20)], seed=1)
-    (points,) = sweeps([*clean, *pgd, *more]).values()
-    assert points[0.2] == 19 / 40
+    (by_attack,) = sweeps([*clean, *pgd, *more])
+    assert by_attack["pgd"][0.2] == 19 / 40
 
 
 def test_a_population_with_more_attacks_is_drawn_under_those_of_all():

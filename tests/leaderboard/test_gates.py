@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from randomized_defense_bench.leaderboard import gates
 from randomized_defense_bench.leaderboard.metrics import Score
+from randomized_defense_bench.leaderboard.paper.study import outcome
 from randomized_defense_bench.leaderboard.rows import rows
 from samples import gated, record
 
@@ -69,7 +70,7 @@ def test_what_was_not_run_is_said_and_does_not_pass():
     found = checked([record(10)])
     assert found["monotone in eps"].outcome == "not run"
     assert not gates.passed([*found.values()])
-    assert gates.outcome([*found.values()]) == "not all run"
+    assert outcome([*found.values()]) == "not all run"
 
 
 def test_one_network_needs_no_transfer():
@@ -99,7 +100,7 @@ def test_a_thousandth_of_images_cannot_be_told_on_fewer_than_a_thousand():
     assert few.outcome == "undecided"
     assert "1,000 images would tell" in few.figure
     assert gates.passed([few])
-    assert gates.outcome([few]) == "undecided"
+    assert outcome([few]) == "undecided"
 
 
 def test_a_plug_in_that_beats_the_cascade_counts_for_the_worst_case_and_fails_the_gate():

@@ -13,14 +13,11 @@ from randomized_defense_bench.leaderboard.metrics import (
     best_member,
     difference,
     mean,
-    means_apart,
-    network_shares,
     on_shared_images,
     persistent,
     score,
     shared_difference,
     standard_error,
-    transfer,
     worst_case,
 )
 from scipy import stats
@@ -174,34 +171,6 @@ def test_where_the_mean_of_others_would_lie_by_hand():
     assert another_mean(np.array([0.3]), 1) == Score(0.3, 0.0, 1.0)
 
 
-def test_what_a_network_adds_attacked_and_answering_by_hand():
-    """Rows 0.3 and 0.7, columns 0.4 and 0.6, mean 1/2."""
-    shares = network_shares(np.array([[0.2, 0.4], [0.6, 0.8]]))
-    assert shares == pytest.approx([0.3 + 0.4 - 0.5, 0.7 + 0.6 - 0.5])
-
-
-def test_intervals_over_networks_hold_where_answers_vary_more_than_attacks():
-    rng = np.random.default_rng(0)
-    attacked, answering = rng.normal(0, 0.01, (4000, 2, 4)), rng.normal(0, 0.02, (4000, 2, 4))
-    left = 0.5 + attacked[..., :, np.newaxis] + answering[..., np.newaxis, :]
-    within = [
-        found.low <= others.mean() <= found.high
-        for own, others in left
-        for found in [another_mean(network_shares(own), 4)]
-    ]
-    assert np.mean(within) == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / 4000) ** 0.5)
-
-
-def test_the_difference_of_two_means_by_hand_and_by_welch():
-    first, second = np.array([0.2, 0.3, 0.7, 0.4]), np.array([0.1, 0.15])
-    found = means_apart(first, second)
-    theirs = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
-    expected = (0.275, theirs.low, theirs.high)
-    assert (found.value, found.low, found.high) == pytest.approx(expected)
-    alone = means_apart(first, np.array([0.2]))
-    assert (alone.low, alone.high) == (-1, 1)
-
-
 # Two attacks on two members and three images: s = (1, 1/2, 0) and (1/2, 1, 1/2).
 FIRST = Answers(np.array([[1, 1, 0], [1, 0, 0]], dtype=bool))
 SECOND = Answers(np.array([[0, 1, 1], [1, 1, 0]], dtype=bool))
@@ -322,20 +291,6 @@ def test_a_best_member_that_is_random_is_chosen_by_half_of_its_draws():
     assert (best.draws, best.s.tolist()) == (2, [0] * 6)
     alone = Answers(lucky[:4], draws=4)
     assert best_member(alone).s.tolist() == alone.s.tolist()
-
-
-def test_transfer_and_the_decomposition_by_hand():
-    """T = ((0, 1/2), (1, 1/4)): D = 1/8, O = 3/4, E[MRA] = (1/2) (1/8) + (1/2) (3/4) = 7/16."""
-    correct = np.zeros((2, 2, 4), dtype=bool)
-    correct[0, 1, :2] = correct[1, 0] = correct[1, 1, :1] = True
-    result = transfer(correct)
-    assert result.accuracies.tolist() == [[0.0, 0.5], [1.0, 0.25]]
-    assert (result.own, result.others, result.expected_mra) == (0.125, 0.75, 0.4375)
-    # Two draws of each member, which answer alike.
-    assert transfer(correct.repeat(2, axis=1)).accuracies.tolist() == result.accuracies.tolist()
-    single = transfer(np.array([[[True, False]]]))
-    assert single.expected_mra == single.own == 0.5
-    assert np.isnan(single.others)
 
 
 def test_a_persistent_attacker_by_hand():

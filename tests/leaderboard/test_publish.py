@@ -7,7 +7,11 @@ from samples import record, row
 
 @pytest.fixture
 def results(tmp_path):
-    swept = [record(9, eps=eps, headline=False) for eps in (0.1, 0.2)]
+    swept = [
+        record(9, attack=attack, eps=eps, headline=False)
+        for attack in ("pgd", "arc")
+        for eps in (0.1, 0.2)
+    ]
     for measured in [*row("ulm", 3), *swept]:
         records.write(measured, tmp_path / "results")
     return tmp_path / "results"
@@ -57,13 +61,17 @@ def test_what_the_readme_says_is_replaced_between_its_markers():
     assert with_result(text, "It holds.") == text
 
 
-def test_a_figure_that_nothing_asks_for_any_more_is_removed_and_a_user_s_own_stays(results):
+def test_what_nothing_asks_for_any_more_is_removed_and_a_user_s_own_stays(results):
     publish(results)
     (figure,) = (results.parent / "figures").iterdir()
-    mine = figure.with_name("mine.svg")
-    mine.write_text("")
-    for path in results.glob("*-linf-0.1-*.json"):
+    page = results.parent / "defenses" / "ulm.md"
+    kept = [figure.with_name("mine.svg"), page.with_name("mine.md")]
+    for path in kept:
+        path.write_text("")
+    for path in results.glob("*.json"):
         path.unlink()
+    assert {figure, page} <= {*stale(results)}
     publish(results)
     assert not figure.exists()
-    assert mine.exists()
+    assert not page.exists()
+    assert all(path.exists() for path in kept)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from randomized_defense_bench.leaderboard.rows import own_and_others, rows, settings
+from randomized_defense_bench.leaderboard.rows import rows, settings, split_transfer
 from samples import record, row
 
 
@@ -55,7 +55,7 @@ def test_the_gain_is_over_the_best_member_deployed_alone():
     alone = record(8, defense="ulm", attack="worst-case", protocol="alone")
     (only,) = rows([*row("ulm", 5), alone], "Linf", 0.3)
     # The first of the two networks is chosen on either half.
-    assert only.best_own.value == 8 / 20
+    assert only.best_member.value == 8 / 20
     assert only.gain.value == pytest.approx((5 + 4) / 40 - 8 / 20)
 
 
@@ -143,6 +143,6 @@ def test_a_transfer_between_random_members_tells_own_draws_from_others():
     transfer = record(draws=3, protocol="transfer")
     right = np.ones((2, 2, 3, 20), bool)
     right[0, 0] = False
-    own, others = own_and_others({0: replace(transfer, correct=right.reshape(2, 6, 20))})
-    assert (own[0].s.mean(), others[0].s.mean()) == (0.5, 1.0)
-    assert own[0].draws == 3
+    on_itself, on_others = split_transfer({0: replace(transfer, correct=right.reshape(2, 6, 20))})
+    assert (on_itself[0].s.mean(), on_others[0].s.mean()) == (0.5, 1.0)
+    assert on_itself[0].draws == 3

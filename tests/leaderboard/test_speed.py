@@ -9,7 +9,7 @@ TIMING = Timing(
     budget="quick",
     work="PGD-40",
     unit="gradients/s",
-    ours=20_000.0,
+    suite=20_000.0,
     others={"another tool": 8_000.0},
     growth={"n = 1": 0.1},
     note="stacked",
@@ -24,8 +24,8 @@ def test_each_device_keeps_its_own_and_a_later_one_replaces(tmp_path):
     assert path == tmp_path / "speed" / "crafting-lenet5-quick-nvidia-h200.json"
     assert Timing.read_all(tmp_path) == [TIMING]
     replace(TIMING, environment={**TIMING.environment, "device": "cpu"}).write(tmp_path)
-    replace(TIMING, ours=1.0).write(tmp_path)
-    assert [timing.ours for timing in Timing.read_all(tmp_path)] == [20_000.0, 1.0]
+    replace(TIMING, suite=1.0).write(tmp_path)
+    assert [timing.suite for timing in Timing.read_all(tmp_path)] == [20_000.0, 1.0]
 
 
 @pytest.mark.parametrize(

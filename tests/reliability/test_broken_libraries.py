@@ -17,4 +17,4 @@ def test_the_default_path_needs_none_of_them(tmp_path):
     assert "During handling" not in printed
     measured = {record.case.attack for record in records.read_all(tmp_path / "results")}
     assert measured == {"none", "mifgsm", "pgd-clipped-margin"}
-    assert "| single " in (tmp_path / "LEADERBOARD.md").read_text()
+    assert "| [single]" in (tmp_path / "LEADERBOARD.md").read_text()

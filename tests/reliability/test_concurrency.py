@@ -35,8 +35,8 @@ def test_parallel_workers_share_a_store_and_write_one_page(tmp_path):
         drawn = {(r.case.attack, r.case.eps) for r in mine if r.case.protocol == "draw"}
         assert expected <= drawn
     page = (tmp_path / "LEADERBOARD.md").read_text()
-    assert "| single " in page
-    assert "| ulm " in page
+    assert "| [single]" in page
+    assert "| [ulm]" in page
     assert [e.state for e in entries(tmp_path / "store")] == ["finished"] * 2
 
 

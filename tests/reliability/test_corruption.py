@@ -9,6 +9,7 @@ import pytest
 import torch
 from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks.__main__ import main
+from randomized_defense_bench.benchmarks.paths import set_aside
 from randomized_defense_bench.benchmarks.session import Session
 from randomized_defense_bench.benchmarks.store import (
     FileBlocks,
@@ -19,7 +20,6 @@ from randomized_defense_bench.benchmarks.store import (
 )
 from randomized_defense_bench.defenses import Population
 from randomized_defense_bench.leaderboard import records
-from randomized_defense_bench.leaderboard.files import set_aside
 from randomized_defense_bench.leaderboard.records import RecordError
 from workers import options, populations
 

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 from randomized_defense_bench.benchmarks.housekeeping import entries
 from randomized_defense_bench.benchmarks.session import Session
-from randomized_defense_bench.leaderboard.files import write_atomically
 from workers import CONTEXT, ROOT, command, options, prepare_only
+
+from randomized_defense_bench.files import write_atomically
 
 NOBODY = 65534
 

@@ -44,7 +44,8 @@ def files(folder):
 def test_the_page_is_the_same_to_the_last_byte(tmp_path, name):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 30\naxes.grid: False\n")
     here, there = (tmp_path / folder / "results" for folder in ("here", "there"))
-    swept = [record(9, eps=eps, headline=False, source="größere Ziffern") for eps in (0.1, 0.2)]
+    cell = {"headline": False, "source": "größere Ziffern"}
+    swept = [record(9, attack=a, eps=eps, **cell) for a in ("pgd", "arc") for eps in (0.1, 0.2)]
     for one in [*row("ulm", 3, source="größere Ziffern"), *swept]:
         for results in (here, there):
             records.write(one, results)

@@ -14,13 +14,15 @@ from hypothesis.extra.numpy import arrays
 from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks.evaluation import evaluate
 from randomized_defense_bench.defenses import Population
-from randomized_defense_bench.leaderboard import baselines, records
-from randomized_defense_bench.leaderboard.files import write_sealed
+from randomized_defense_bench.leaderboard import records
+from randomized_defense_bench.leaderboard.board import Board
 from randomized_defense_bench.leaderboard.formats import escape, markdown_table
+from randomized_defense_bench.leaderboard.pages import pages
 from randomized_defense_bench.leaderboard.records import Case, RecordError
-from randomized_defense_bench.leaderboard.render import render
 from samples import same
 from torch import nn
+
+from randomized_defense_bench.files import write_sealed
 
 RECORD = evaluate(
     Population([nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)]),
@@ -72,7 +74,7 @@ def test_a_record_with_one_part_changed_is_refused_or_consistent(tmp_path, data)
     assert found.correct.shape == found.case.shape
     assert found.score.value == content["mra"]
     # What can be read can be shown, and written as it was.
-    assert found.case.dataset in render([found], [], baselines.load())
+    assert found.case.dataset in "".join(pages(Board([found])).values())
     records.write(found, tmp_path)
     assert same(records.read(path), found)
 
@@ -118,7 +120,7 @@ def test_the_page_shows_any_text_in_valid_tables(data):
         )
         for attack in attacks
     ]
-    page = render(shown, [], baselines.load())
+    page = "\n".join(pages(Board(shown)).values())
     width = None
     for line in page.splitlines():
         if not line.startswith("|"):

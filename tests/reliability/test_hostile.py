@@ -25,12 +25,14 @@ from randomized_defense_bench.benchmarks.store import (
 )
 from randomized_defense_bench.defenses import DEFENSES, Population
 from randomized_defense_bench.defenses.registry import register_defense
-from randomized_defense_bench.leaderboard import baselines, records
-from randomized_defense_bench.leaderboard.files import MOST_BYTES
-from randomized_defense_bench.leaderboard.render import render
+from randomized_defense_bench.leaderboard import records
+from randomized_defense_bench.leaderboard.board import Board
+from randomized_defense_bench.leaderboard.pages import pages
 from samples import record
 from torch import nn
 from workers import ROOT, command, options, populations, run
+
+from randomized_defense_bench.files import MOST_BYTES
 
 PACKAGES = ("attacks", "benchmarks", "defenses", "leaderboard", "randomized_defense_bench")
 LINF = ThreatModel("Linf", 0.1)
@@ -251,7 +253,8 @@ def test_the_run_goes_on_with_the_others_and_the_exit_code_tells(tmp_path):
     assert "attack 'leaves' left the" in printed
     measured = records.read_all(tmp_path / "results")
     assert {(r.case.defense, r.case.attack) for r in measured} == {("single", "none")}
-    assert "| single " in (tmp_path / "LEADERBOARD.md").read_text()
+    page = (tmp_path / "LEADERBOARD.md").read_text()
+    assert "Not attacked yet at a ranked radius: single." in page
 
 
 def test_markup_that_came_in_with_a_record_stays_text():
@@ -263,6 +266,6 @@ def test_markup_that_came_in_with_a_record_stays_text():
         )
         for attack in ("none", "fgsm")
     ]
-    page = render(marked, [], baselines.load())
+    page = "\n".join(pages(Board(marked)).values())
     for raw in ("<script", "](javascript", "![i]", "*b*", "_c_", "`z`", "\n# H"):
         assert raw not in page, raw

@@ -35,32 +35,32 @@ def test_a_saliency_map_is_the_gradient_of_the_right_class():
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_each_kind_is_measured_once_and_can_be_read(options, kind):
-    found, _ = gather(Session(options), "digits", kind)
-    again, reused = gather(Session(replace(options, run="second")), "digits", kind)
+    found, *_ = gather(Session(options), "digits", kind)
+    again, _, reused = gather(Session(replace(options, run="second")), "digits", kind)
     assert reused
     assert again.key == found.key
     assert found.arrays.keys() == set(evidence.KINDS[kind])
-    fresh, reused = gather(Session(replace(options, rerun=True, run="second")), "digits", kind)
+    fresh, _, reused = gather(Session(replace(options, rerun=True, run="second")), "digits", kind)
     assert not reused
     for name, array in again.arrays.items():
         np.testing.assert_array_equal(fresh.arrays[name], array, err_msg=name)
 
 
 def test_what_was_measured_on_other_weights_is_measured_again(options):
-    found, _ = gather(Session(options), "digits", "masks")
+    found, *_ = gather(Session(options), "digits", "masks")
     other = structs.replace(found, populations={**found.populations, "clm": "f" * 64})
     other.write(options.results)
-    again, reused = gather(Session(replace(options, run="second")), "digits", "masks")
+    again, _, reused = gather(Session(replace(options, run="second")), "digits", "masks")
     assert not reused
     assert again.populations == found.populations
 
 
 def test_what_is_damaged_is_set_aside_and_measured_again(options):
-    found, _ = gather(Session(options), "digits", "masks")
+    found, *_ = gather(Session(options), "digits", "masks")
     path = found.path(options.results)
     path.write_text("{")
     with pytest.warns(UserWarning, match="Set aside as"):
-        _, reused = gather(Session(replace(options, run="second")), "digits", "masks")
+        *_, reused = gather(Session(replace(options, run="second")), "digits", "masks")
     assert not reused
     assert path.with_name(f"{path.name}.unusable").read_text() == "{"
 
@@ -68,7 +68,7 @@ def test_what_is_damaged_is_set_aside_and_measured_again(options):
 def test_watched_retraining_ends_as_the_stored_population(options):
     session = Session(options)
     stored = session.prepare("digits", "clm").population
-    found, _ = gather(session, "digits", "trajectory")
+    found, *_ = gather(session, "digits", "trajectory")
     mask = masks(Scene(session, "digits"))["mask"].ravel()
     ulm = session.prepare("digits", "ulm").population
     for kind, place in (("linked", mask.argmax()), ("free", (~mask).argmax())):

@@ -53,7 +53,7 @@ def test_a_record_is_re_used_by_another_grid_and_measured_again_when_asked(optio
     measure_grid(Session(options), "digits", "variants")
     once = replace(options, run="second")
     layout, _, _ = measure_grid(Session(once), "digits", "retraining")
-    combined = {cell.record for cell in layout.trainings[0].cells if not cell.ours}
+    combined = {cell.record for cell in layout.trainings[0].cells if not cell.standard}
     (clm,) = (t for t in grid_of(options, "variants").layout.trainings if t.defense == "clm")
     assert combined == {cell.record for cell in clm.cells}
     _, measured, reused = measure_grid(Session(replace(once, rerun=True)), "digits", "variants")
@@ -63,7 +63,7 @@ def test_a_record_is_re_used_by_another_grid_and_measured_again_when_asked(optio
 def test_the_worst_case_is_computed_and_networks_are_told_apart(options):
     measure_grid(Session(options), "digits", "epochs")
     for row in grid_of(options, "epochs").rows:
-        attacked = [way for way in row if way.cell.ours and way.attack != "none"]
+        attacked = [way for way in row if way.cell.standard and way.attack != "none"]
         assert attacked[-1].score.value <= min(way.score.value for way in attacked[:-1])
     measure_grid(Session(options), "digits", "networks")
     way = grid_of(options, "networks").rows[0][0]

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import samples
+from randomized_defense_bench.leaderboard.board import Board
 from randomized_defense_bench.leaderboard.metrics import Score
 from randomized_defense_bench.leaderboard.paper.claims import (
     FAILS,
@@ -15,7 +16,7 @@ from randomized_defense_bench.leaderboard.paper.claims import (
     decide,
     judge_claims,
 )
-from randomized_defense_bench.leaderboard.paper.studies import studies
+from randomized_defense_bench.leaderboard.paper.study import studies
 from samples import CLAIM, grid, record, told_apart
 
 MANY = {"images": 1000, "submodels": 1, "budget": "paper"}
@@ -24,7 +25,7 @@ PAPER = (*CLAIM, "pgd-eot")
 
 def judged(words, records=(), seen=(), grids=()):
     """The verdict on the only claim that has these words."""
-    found = judge_claims(studies(records, seen, grids))
+    found = judge_claims(studies(Board(records), seen, grids))
     (verdict,) = [verdict for claim, verdict in found if words in claim.text]
     return verdict
 
@@ -343,7 +344,7 @@ def test_no_verdict_prints_what_is_no_number():
     one = samples.evidence("weights", budget="paper")
     alone = {name: array[:1] for name, array in one.arrays.items()}
     for evidence in (everything, [*everything, *seen("weights", **alone)]):
-        found = judge_claims(studies(RECORDS, evidence))
+        found = judge_claims(studies(Board(RECORDS), evidence))
         shown = [verdict.figures for _, verdict in found if verdict]
         assert shown
         assert not [figures for figures in shown if re.search(r"nan|inf\b", figures)]

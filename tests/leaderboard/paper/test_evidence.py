@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 import samples
 from msgspec.structs import asdict, replace
-from randomized_defense_bench.leaderboard.arrays import pack
 from randomized_defense_bench.leaderboard.paper.evidence import KINDS, Evidence
 from randomized_defense_bench.leaderboard.records import RecordError
+
+from randomized_defense_bench.arrays import pack
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

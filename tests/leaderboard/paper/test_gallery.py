@@ -7,22 +7,18 @@ import numpy as np
 import pytest
 import samples
 from msgspec import structs
-from randomized_defense_bench.leaderboard.curves import Curve, Point
-from randomized_defense_bench.leaderboard.drawing import FOREGROUND, Figure
+from randomized_defense_bench.leaderboard.board import Board
+from randomized_defense_bench.leaderboard.curves import Curve, draw_curves
+from randomized_defense_bench.leaderboard.drawing import FOREGROUND, Figure, style
 from randomized_defense_bench.leaderboard.paper.evidence import KINDS
-from randomized_defense_bench.leaderboard.paper.figures import draw_curves, gallery, transfer_tables
-from randomized_defense_bench.leaderboard.paper.studies import studies
+from randomized_defense_bench.leaderboard.paper.figures import gallery, transfer_tables
+from randomized_defense_bench.leaderboard.paper.study import studies
 from samples import gated, record
 
 
 def study():
-    measured = [*gated("ulm", 3), *gated("clm", 5)]
-    pgd = [
-        record(right, defense=name, attack="fgsm", eps=eps)
-        for name in ("ulm", "clm")
-        for eps, right in ((0.3, 9), (0.35, 8), (0.5, 4))
-    ]
-    return studies([*measured, *pgd], [samples.evidence(kind) for kind in KINDS])["mnist"]
+    measured = Board([*gated("ulm", 3), *gated("clm", 5)])
+    return studies(measured, [samples.evidence(kind) for kind in KINDS])["mnist"]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +32,7 @@ def texts(svg):
 
 
 def test_all_evidence_has_a_figure(drawn):
-    assert drawn.keys() == {*KINDS, "curves", "transfer"}
+    assert drawn.keys() == {*KINDS, "transfer"}
     for figure, svg in drawn.values():
         assert figure.file == f"{figure.kind}-mnist-quick.svg"
         assert svg.startswith("<?xml")
@@ -48,21 +44,20 @@ def test_one_clm_conforms_to_nothing():
     one = structs.replace(
         several, arrays={name: array[:1] for name, array in several.arrays.items()}
     )
-    shown = gallery(studies(gated("clm", 5), [one])["mnist"])
+    shown = gallery(studies(Board(gated("clm", 5)), [one])["mnist"])
     assert "conformity" not in {figure.kind for figure in shown}
 
 
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("curves", ["on one drawn network", "on all at once", "MRA (%)", "CLM (n=2)", "ULM (n=2)"]),
         ("size", ["networks in the population", "ULM, worst case", "CLM, PGD on one drawn"]),
         ("transfer", ["answered by", "crafted on", "accuracy (%), PGD, eps 0.3"]),
         ("diversity", ["MRA of the pair (%)", "saliency", "PGD on one: ULM –, CLM –"]),
         ("conformity", ["clean images", "CLM, by training seed", "accuracy of each submodel (%)"]),
         ("examples", ["eps 0.3", "7 (0%)", "1 (50%)"]),
-        ("masks", ["counter-linked: 3 of 9"]),
-        ("weights", ["weight in the first layer", "share of weights (%)", "ULM: standard"]),
+        ("masks", ["3 of 9 weights are linked"]),
+        ("weights", ["weight in the first layer", "share of weights (%)", "3.0 times as wide"]),
         ("trajectory", ["training step", "even submodels", "odd submodels", "a free weight"]),
         ("saliency", ["cosine of saliency maps", "ULM: mean 0.30", "CLM: mean 0.15"]),
     ],
@@ -106,7 +101,7 @@ def test_the_transfer_caption_tells_the_parities_apart():
     correct[odd[:, None] > odd] = True
     correct[odd[:, None] < odd, :5] = True
     made = replace(record(1, submodels=4, protocol="transfer"), correct=correct)
-    (figure,) = gallery(studies([made])["mnist"])
+    (figure,) = gallery(studies(Board([made]))["mnist"])
     shares = "0 on the network itself, 0 from even to even, 25 from even to odd"
     assert f"ULM: {shares}, 100 from odd to even, 0 from odd to odd." in figure.caption
 
@@ -122,11 +117,10 @@ def test_the_transfer_map_is_that_of_the_smallest_eps_and_lowest_seed():
     assert transfer_tables([record(5)]) is None
 
 
-def test_other_defenses_have_a_colour_each_and_names_with_mathematics_are_drawn_as_they_are():
-    points = tuple(Point(eps, 0.5, 0.1) for eps in (0.0, 0.1, 0.2))
+def test_other_defenses_have_a_look_each_and_names_with_mathematics_are_drawn_as_they_are():
+    points = dict.fromkeys((0.0, 0.1, 0.2), (0.5, 0.1))
     names = ("$x^2$", "mine 1", "mine 2")
-    drawn = [Curve(name, "mine", 2, ("pgd",), (0,), points) for name in names]
+    drawn = [Curve(name, 2, ("pgd",), (0,), points) for name in names]
     svg = Figure("x.svg", b"", partial(draw_curves, drawn)).svg()
-    assert "$x^2$ (n=2)" in texts(svg)
-    inks = set(re.findall(r"stroke: (#[0-9a-f]{6})", svg.split("</metadata>")[1])) - {FOREGROUND}
-    assert len(inks) == 3
+    assert "lower $x^2$ from 50% to 10% at eps 0" in texts(svg)
+    assert len({(*style(name).values(),) for name in (*names, "ulm", "clm")}) == 5

@@ -4,11 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import samples
-from randomized_defense_bench.leaderboard import baselines
-from randomized_defense_bench.leaderboard.paper.comparison import compare
+from randomized_defense_bench.leaderboard.board import Board
 from randomized_defense_bench.leaderboard.paper.evidence import KINDS
-from randomized_defense_bench.leaderboard.paper.report import FIRST_LINE, render_paper, result
-from randomized_defense_bench.leaderboard.paper.studies import studies
+from randomized_defense_bench.leaderboard.paper.names import TABLES
+from randomized_defense_bench.leaderboard.paper.report import FIRST_LINE, render_report
+from randomized_defense_bench.leaderboard.paper.study import studies
+from randomized_defense_bench.leaderboard.paper.tables import compare
 from samples import CLAIM, gated, grid, masked, record, told_apart, training
 
 
@@ -57,7 +58,7 @@ def retrained(shares):
     """A grid with the suite's CLM and another, each with such shares."""
     return grid(
         "retraining",
-        training("clm", shares, name="as the paper says", ours=True),
+        training("clm", shares, name="as the paper says", standard=True),
         training("clm", shares, name="retrained, in turn"),
     )
 
@@ -84,26 +85,27 @@ def seen_by_hand():
 
 def studied(records=None, evidence=None, grids=None):
     return studies(
-        measured_by_hand() if records is None else records,
+        Board(measured_by_hand() if records is None else records),
         seen_by_hand() if evidence is None else evidence,
         grids_by_hand() if grids is None else grids,
     )
 
 
 def report(records=None, evidence=None, grids=None):
-    return render_paper(studied(records, evidence, grids))
+    """The screen, its details, and what moves the numbers."""
+    pages = render_report(studied(records, evidence, grids))
+    return [pages[f"PAPER{name}.md"] for name in ("", "-DETAILS", "-MOVES")]
 
 
 def verdict(attack, defense, grids):
     """What the report says of one number of the paper's."""
-    table = report(grids=grids).split("### Table 2")[1].split("###")[0]
+    table = report(grids=grids)[1].split("### Table 2")[1].split("###")[0]
     return cells(table, attack, f"{defense} (n=2)")[-1]
 
 
 def moved(*grids):
-    """The section on what moves the paper's numbers, without the spaces that align it."""
-    text = report(grids=grids).split("## What moves its numbers")[1].split("## ")[0]
-    return re.sub(" +", " ", text)
+    """The page on what moves the paper's numbers, without the spaces that align it."""
+    return re.sub(" +", " ", report(grids=grids)[2])
 
 
 def cells(text, *first):
@@ -113,46 +115,50 @@ def cells(text, *first):
     return row[len(first) :]
 
 
-def test_the_tables_show_the_paper_s_number_ours_and_the_difference():
+def test_the_tables_show_the_paper_s_number_the_measured_one_and_the_difference():
     """The first of ten networks is right on 8 of 200 images under FGSM, the others on 7."""
-    text = report()
-    table = text.split("### Table 2")[1].split("###")[0]
-    paper, ours, apart, _ = cells(table, "fgsm", "ULM (n=10)")
+    screen, details, _ = report()
+    (short,) = re.findall(
+        r"\| fgsm +\| ([^|]*?) +\|", screen.split("### Table 2")[1].split("###")[0]
+    )
+    assert short == "27.7 / 3.5 not reproduced"
+    table = details.split("### Table 2")[1].split("###")[0]
+    paper, measured, apart, _ = cells(table, "fgsm", "ULM (n=10)")
     assert (paper, apart) == ("27.68", "-24.1")
-    assert ours.startswith("3.5 (")
+    assert measured.startswith("3.5 (")
     worst = cells(table, "**worst case**", "ULM (n=10)")
     assert worst[0] == worst[2] == "–"
     assert worst[1].startswith("**1.1 (")
     assert worst[3] == "on 200 images; gates undecided"
-    assert cells(text, "mnist", "none", "ULM (n=10)")[-1] == "reproduced"
-    assert "2 reproduced, 18 not reproduced (of them 8 within reach of retraining)" in text
-    assert "48 not comparable (of them 44 not measured)" in text
+    assert cells(details, "mnist", "none", "ULM (n=10)")[-1] == "reproduced"
+    assert "2 reproduced, 18 not reproduced (of them 8 within reach of retraining)" in screen
+    assert "48 not comparable (of them 44 not measured)" in screen
 
 
 def test_the_paper_s_numbers_are_gated_its_open_claims_named_and_all_evidence_is_shown():
-    text = report()
+    screen, text, _ = report()
     assert "24 checks; 7 of them fail" in text
     gate = ("2 (mnist, eps 0.3)", "ulm", "iterated no weaker than single-step")
-    published, excess, ours = cells(text, *gate)
+    published, excess, measured = cells(text, *gate)
     assert (published, excess) == ("pgd 35.94, fgsm 27.68", "+8.3")
-    assert ours.startswith("-1.0 (")
-    missing = text.split("Not measured yet:")[1].split("##")[0]
+    assert measured.startswith("-1.0 (")
+    missing = screen.split("Not measured yet:")[1].split("##")[0]
     assert missing.count("\n- ") == 10
     assert "Five CLMs trained anew keep the range of accuracy on MNIST" in missing
-    assert text.count("](figures/") == len(KINDS) + len(("curves", "transfer"))
+    assert text.count("](figures/") == len(KINDS) + len(("transfer",))
 
 
 def test_the_report_depends_only_on_what_was_measured():
-    assert report().splitlines()[0] == FIRST_LINE
+    assert {page.splitlines()[0] for page in report()} == {FIRST_LINE}
     backwards = report(measured_by_hand()[::-1], seen_by_hand()[::-1], grids_by_hand()[::-1])
     assert backwards == report()
 
 
-def test_without_measurements_every_number_of_the_paper_is_there_and_says_why_ours_is_not():
-    text = report([], [])
-    assert text.count("not comparable (not measured)") == 68
-    assert "0 reproduced, 0 not reproduced, 68 not comparable (of them 68 not measured)" in text
-    assert result({}) == "Nothing has been measured yet."
+def test_without_measurements_every_number_of_the_paper_is_there_and_says_why_no_other_is():
+    screen, details, moves = report([], [])
+    assert details.count("not comparable (not measured)") == 68
+    assert "0 reproduced, 0 not reproduced, 68 not comparable (of them 68 not measured)" in screen
+    assert "Nothing has been measured yet." in moves
 
 
 def variants(ulm, clm, **more):
@@ -178,9 +184,9 @@ def test_what_moves_its_numbers_begins_with_the_seeds():
         for one in measured
         if (one.case.defense, one.case.attack, one.case.eps) == ("clm", "fgsm", 0.3)
     }
-    text = report(measured, grids=[variants(0.3, 0.5)]).split("## What moves its numbers")[1]
+    text = report(measured, grids=[variants(0.3, 0.5)])[2]
     assert f"CLM under `fgsm` {fgsm[0]}, {fgsm[1]}, {fgsm[2]}" in text
-    assert "by seed" not in report()
+    assert "by seed" not in report()[2]
 
 
 @pytest.mark.parametrize(
@@ -232,18 +238,12 @@ def test_the_reach_of_retraining_is_said_of_a_reproduced_number_too():
     found = studied(evidence=[], grids=[of_networks(np.add.outer([0.4, 0.6, 0.8], np.zeros(3)))])
     (one,) = (
         one
-        for one in compare(baselines.load().paper["tables"], found)
+        for one in compare(TABLES, found)
         if (one.table, one.attack, one.defense) == ("2", "fgsm", "ulm-adv")
     )
-    as_the_paper = replace(one, paper=one.ours.value)
+    as_the_paper = replace(one, paper=one.measured.value)
     assert as_the_paper.verdict == "reproduced"
     assert (as_the_paper.reach.low, as_the_paper.reach.high) == (0.0, 1.0)
-
-
-def test_a_dataset_that_the_paper_has_not_may_open_the_readme():
-    cell = {"dataset": "fashion", "budget": "paper", "submodels": 2}
-    measured = [*gated("ulm", 3, **cell), *gated("clm", 3, **cell)]
-    assert "On fashion at eps" in result(studies(measured, ()))
 
 
 def test_what_the_paper_s_n_would_change_follows_from_the_transfer():
@@ -255,114 +255,29 @@ def test_what_the_paper_s_n_would_change_follows_from_the_transfer():
     measured = record(9, attack="pgd", protocol="transfer", **row)
     measured = replace(measured, case=replace(measured.case, images=10), correct=correct)
     attacked = record(9, **row)
-    text = report([attacked, measured], grids=[])
+    text = report([attacked, measured], grids=[])[1]
     expected = ["2", "60,000", "3", "0", "+16.0 at eps 0.3"]
     assert cells(text.split("Table 1: clean")[0], "ULM-Adv") == expected
 
 
-def test_the_result_is_one_table_one_plot_and_a_verdict():
-    text = result(studied())
-    verdict = text.split("\n\n")[0]
-    assert len(re.findall(r"\.(?: |$)", verdict)) == 4
-    assert text.count("![") == 1
-    assert text.count("| defense ") == 1
-    assert verdict in report()
-
-
-def opening(left, spoil=list, n=10):
-    """The verdict on complete rows with so much left in the worst case."""
-    cell = {"budget": "paper", "images": left.get("images", 1000)}
-    measured = []
-    for name in [name for name in left if name != "images"]:
-        measured += gated(name, left[name], submodels=1 if name == "single-adv" else n, **cell)
-    return result(studies(spoil(measured), []))
-
-
-@pytest.mark.parametrize(
-    ("left", "words"),
-    [
-        ({"ulm": 0, "clm": 0}, "drives them to 0.0% and 0.0%."),
-        ({"ulm": 100, "clm": 400}, "a gain remains"),
-        ({"ulm": 400, "clm": 100}, "the gain is gone"),
-        ({"ulm": 300, "clm": 300}, "whether a gain remains is undecided"),
-        ({"ulm": 3, "clm": 5, "images": 20}, "undecided"),
-        (
-            {"ulm-adv": 800, "clm-adv": 780, "single-adv": 30},
-            "from a single network by +76.9 (74.3 to 79.5).",
-        ),
-        (
-            {"ulm-adv": 800, "clm-adv": 780, "single-adv": 810},
-            "from a single network by -1.1 (-1.8 to -0.4).",
-        ),
-    ],
-)
-def test_the_opening_says_what_was_measured(left, words):
-    assert words in opening(left)
-
-
-TRAINED = {"ulm-adv": 800, "clm-adv": 780, "single-adv": 700}
-
-
-def test_a_single_network_whose_row_passed_no_gate_is_an_upper_bound():
-    def without_gradients(measured):
-        return masked(measured, "single-adv")
-
-    def without_doubled(measured):
-        gone = ("single-adv", "doubled")
-        return [r for r in measured if (r.case.defense, r.case.protocol) != gone]
-
-    for spoil in (without_gradients, without_doubled):
-        text = opening(TRAINED, spoil)
-        assert "upper bounds: the single-adv row has not passed all gates, so no ranking" in text
-        assert "In points" not in text
-
-
-def test_what_drawing_is_worth_is_said_where_it_was_measured():
-    """Of 1,000 images 799.25 under the cascade, 780 of the best member, 830 of the average."""
-    cell = {"defense": "ulm-adv", "attack": "worst-case", "budget": "paper", "images": 1000}
-
-    def more(measured):
-        shapes = (("alone", 780, 4), ("average", 830, 4))
-        others = [record(n, protocol=name, submodels=k, **cell) for name, n, k in shapes]
-        return [*measured, *others]
-
-    assert "its own best member" not in opening(TRAINED)
-    text = opening(TRAINED, more, n=4)
-    assert "its own best member by +1.9 (1.0 to 2.8) and from the average of its" in text
-
-
-def test_the_worst_case_waits_for_the_cascade():
-    partial = [r for r in measured_by_hand() if r.case.attack != "worst-case"]
-    text = result(studies(partial, []))
-    assert "drives them" not in text
-    for name in ("ulm", "clm"):
-        _, claimed, worst, gates = cells(text, name, "10")
-        assert claimed.startswith("≤ ")
-        assert worst.startswith("**≤ ")
-        assert gates.endswith("not run")
-
-
 def test_a_row_that_fails_a_gate_is_shown_with_that_and_decides_nothing():
-    found = studied(masked(measured_by_hand(), "clm"))
-    text = render_paper(found)
+    screen, text, _ = report(masked(measured_by_hand(), "clm"))
     for name, fails in (("CLM", True), ("ULM", False)):
         worst = cells(text, "**worst case**", f"{name} (n=10)")
         assert worst[-1].endswith("gates failed") == fails
-    assert "drives them" not in result(found)
+    assert "collapses" not in screen.split("|")[0]
 
 
 def test_a_further_radius_changes_nothing_of_the_paper_s():
     more = record(
         20, defense="ulm", attack="pgd", eps=0.1, images=200, submodels=10, budget="paper"
     )
-    before, after = (
-        result(studies([*measured_by_hand(), *added], seen_by_hand())) for added in ((), (more,))
-    )
+    before, after = (report([*measured_by_hand(), *added], grids=[])[0] for added in ((), (more,)))
     assert before.split("![")[0] == after.split("![")[0]
 
 
 def test_every_claim_links_to_sections_that_exist():
-    text = report()
+    _, text, _ = report()
     headings = re.findall(r"^#+ (.*)$", text, re.M)
     anchors = [re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in headings]
     assert len(anchors) == len(set(anchors))

@@ -1,0 +1,30 @@
+"""Figures that others published, shown as published: each file names its source and date."""
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+@cache
+def robustbench() -> dict[str, Any]:
+    """RobustBench's model files: its commit, and `models`, in percent.
+
+    A model's "robust" accuracy is by an external evaluation where there is one, else AutoAttack's.
+    """
+    content: dict[str, Any] = _read("robustbench")
+    for model in content["models"]:
+        model["robust"] = model["external_accuracy"] or model["autoattack_accuracy"]
+    return content
+
+
+@cache
+def figures() -> list[dict[str, Any]]:
+    """Other papers' figures, each at a dataset, norm and eps."""
+    rows: list[dict[str, Any]] = _read("figures")["rows"]
+    return rows
+
+
+def _read(name: str) -> Any:
+    path = files(__package__) / "published" / f"{name}.json"
+    return json.loads(path.read_text("utf-8"))

@@ -1,0 +1,213 @@
+"""The board: what all pages and figures show of the records, each thing computed once."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import cached_property, partial
+from typing import Any
+
+from . import baselines, gates, metrics
+from .curves import Curve, curves, draw_curves, widest
+from .drawing import Figure
+from .gates import Gate
+from .metrics import Score
+from .records import Record
+from .rows import Row, Setting, populations, rows_of, settings
+from .speed import Timing
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How much of a defense's gain over the same network without the randomness survives.
+
+    Attributes:
+        word: *holds up* where the surviving gain is above half of the claimed one, *partly* where
+            it is above 0, *collapses* where it may be 0 and is below half, each by its whole
+            interval; *no gain* where none is claimed; else, and for untrusted rows, *undecided*.
+        control: the same network without the randomness.
+        claimed, surviving: accuracy minus the control's, paired, under the authors' attacks and in
+            the worst case.
+    """
+
+    word: str
+    control: "Entry"
+    claimed: Score
+    surviving: Score
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A row in its ranking."""
+
+    row: Row
+    ranking: "Ranking"
+
+    @cached_property
+    def gates(self) -> list[Gate]:
+        """Its checks."""
+        return gates.check(self.row)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether a rank or a verdict may rest on it: everything was run, and no gate failed."""
+        return self.row.complete and gates.passed(self.gates)
+
+    @property
+    def rank(self) -> str:
+        """One more than the number of rows that are significantly better; `=` marks a tie."""
+        ranks = self.ranking.ranks
+        tied = [*ranks.values()].count(ranks.get(self, 0)) > 1
+        return f"{ranks[self]}{'=' * tied}" if self in ranks else "–"
+
+    def bounded(self, accuracy: str) -> str:
+        """An accuracy, marked where further attacks may lower it."""
+        return accuracy if self.row.complete or accuracy == "–" else f"≤{accuracy}"
+
+    @property
+    def random(self) -> bool:
+        """Whether anything is random in an answer."""
+        return self.row.submodels * self.row.draws > 1
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """How the population was made."""
+        return dict(self.row.records[0].case.defense_parameters)
+
+    @cached_property
+    def control(self) -> "Entry | None":
+        """The same network without the randomness.
+
+        That is one deterministic network all of whose parameters are the row's, too; of several
+        the one that shares most.
+        """
+        shared = self.parameters.items()
+        fixed = (entry for entry in self.ranking.entries if not entry.random)
+        controls = (entry for entry in fixed if entry.parameters.items() <= shared)
+        return max(controls, key=lambda entry: len(entry.parameters), default=None)
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """None for a network without randomness, and where something was not measured."""
+        if not self.random or self.control is None:
+            return None
+        row, control = self.row, self.control.row
+        claimed = metrics.shared_difference(row.claimed_by_seed, control.claimed_by_seed)
+        surviving = metrics.shared_difference(row.worst_by_seed, control.worst_by_seed)
+        if claimed is None or surviving is None:
+            return None
+        half, word = claimed.value / 2, "undecided"
+        if self.trusted and self.control.trusted:
+            if claimed.low <= 0:
+                word = "no gain"
+            elif surviving.low > 0:
+                word = "holds up" if surviving.low > half else "partly"
+            elif surviving.high < half:
+                word = "collapses"
+        return Verdict(word, self.control, claimed, surviving)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The rows of a setting at one radius."""
+
+    section: "Section"
+    norm: str
+    eps: float
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """Complete rows first, by falling worst case."""
+        return [Entry(row, self) for row in self.section.rows[self.norm, self.eps]]
+
+    @cached_property
+    def ranks(self) -> dict[Entry, int]:
+        """Of the entries that may have one."""
+        ranked = [entry for entry in self.entries if entry.trusted]
+
+        def better(first: Entry, second: Entry) -> bool:
+            sides = first.row.worst_by_seed, second.row.worst_by_seed
+            difference = metrics.shared_difference(*sides)
+            return difference is not None and difference.low > 0
+
+        return {entry: 1 + sum(better(other, entry) for other in ranked) for entry in ranked}
+
+    @property
+    def unit(self) -> float:
+        """What its radius is written in multiples of."""
+        return self.entries[0].row.facts.eps_unit if self.entries else 1.0
+
+    @property
+    def published(self) -> list[dict[str, Any]]:
+        """Other papers' figures at the same dataset, norm and radius."""
+        place = self.section.setting.dataset, self.norm
+        at = [f for f in baselines.figures() if (f["dataset"], f["norm"]) == place]
+        return [figure for figure in at if abs(float(Fraction(figure["eps"])) - self.eps) < 1e-6]
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """What was measured on the same data under the same budget."""
+
+    setting: Setting
+    records: Sequence[Record]
+
+    @cached_property
+    def rankings(self) -> list[Ranking]:
+        """One for each norm and radius that defenses are ranked at."""
+        attacked = (r.case for r in self.records if r.headline and r.case.attack != "none")
+        radii = sorted({(case.norm, case.eps) for case in attacked})
+        return [Ranking(self, norm, eps) for norm, eps in radii]
+
+    @cached_property
+    def rows(self) -> dict[tuple[str, float], list[Row]]:
+        """By norm and radius, also those that nothing is ranked at."""
+        known, cases = populations(self.records), [r.case for r in self.records]
+        radii = sorted({(case.norm, case.eps) for case in cases if case.attack != "none"})
+        return {at: rows_of(known, *at) for at in radii}
+
+    @cached_property
+    def swept(self) -> dict[str, list[Row]]:
+        """By norm one row of each population, the one that most radii were attacked of."""
+        return {
+            norm: widest(row for at, rows in self.rows.items() if at[0] == norm for row in rows)
+            for norm in sorted({norm for norm, _ in self.rows})
+        }
+
+    @cached_property
+    def curves(self) -> list[Curve]:
+        """Each defense against eps in Linf, under its authors' attacks and in the worst case."""
+        return curves(self.swept.get("Linf", []))
+
+    @property
+    def curves_file(self) -> str:
+        """Where its curves are drawn, under `figures/`."""
+        setting = self.setting
+        data = f"{setting.sha256[:8]}-{setting.images}"
+        return f"curves-{setting.dataset}-{setting.budget}-{data}.svg"
+
+
+class Board:
+    """Records in sections, the largest budget first, and timings."""
+
+    def __init__(self, records: Sequence[Record], timings: Sequence[Timing] = ()) -> None:
+        self.timings = timings
+        self.sections = [Section(*item) for item in settings(records).items()]
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """All rows of all rankings."""
+        rankings = [ranking for section in self.sections for ranking in section.rankings]
+        return [entry for ranking in rankings for entry in ranking.entries]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """What the pages show, to be drawn."""
+        drawn = {s.curves_file: s.curves for s in self.sections if s.curves}
+        data = {file: json.dumps([*map(asdict, curves)]).encode() for file, curves in drawn.items()}
+        return [Figure(file, data[file], partial(draw_curves, drawn[file])) for file in drawn]
+
+    @property
+    def defenses(self) -> list[str]:
+        """The names of all ranked defenses."""
+        return sorted({entry.row.defense for entry in self.entries})

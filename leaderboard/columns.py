@@ -1,0 +1,135 @@
+"""The columns of the ranking: to add one, add it to `COLUMNS`."""
+
+import textwrap
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from . import gates
+from .board import Entry, Ranking
+from .formats import escape, format_percent, format_points, format_score, markdown_table, plus_minus
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column, and what it shows of an entry.
+
+    Attributes:
+        meaning: for the legend; empty where the header says it all.
+        cell: on the defense's page.
+        short: in the ranking; None: not shown there.
+    """
+
+    header: str
+    meaning: str
+    cell: Callable[[Entry], str]
+    short: Callable[[Entry], str] | None = None
+
+
+def _link(entry: Entry) -> str:
+    name, label = entry.row.defense, entry.row.label
+    return f"[{name}]{escape(label.removeprefix(name))}"
+
+
+def _random(entry: Entry) -> str:
+    n = entry.row.submodels
+    words = f"one of {n} networks" if n > 1 else entry.row.facts.random
+    return escape(textwrap.shorten(words, 20, placeholder=" …"))
+
+
+def _worst(entry: Entry) -> str:
+    images = entry.row.worst_images
+    fewer = 0 < images < max(r.case.images for e in entry.ranking.entries for r in e.row.records)
+    return entry.bounded(format_score(entry.row.worst)) + f" on {images:,} images" * fewer
+
+
+def _gain(entry: Entry) -> str:
+    gain = entry.row.gain
+    return format_points(gain) + (" †" if gain and gain.low <= 0 else "")
+
+
+COLUMNS = (
+    Column(
+        "rank",
+        "one more than the number of rows that are significantly better, image by image; = marks a "
+        "tie; – means that a required attack or check is missing or failed",
+        *["{0.rank}".format] * 2,
+    ),
+    Column("defense", "", lambda entry: escape(entry.row.label), _link),
+    Column("random", "what is random in an answer", lambda e: escape(e.row.facts.random), _random),
+    Column("n", "how many networks", "{0.row.submodels}".format),
+    Column(
+        *("clean", "accuracy on images as they are"),
+        lambda entry: format_score(entry.row.score("none")),
+        lambda entry: format_percent(entry.row.score("none")),
+    ),
+    Column(
+        "claimed",
+        "robust accuracy under the attacks of the defense's authors, on one draw (for the paper: "
+        "MRA, Eq. 6); the lowest of them",
+        lambda entry: entry.bounded(format_score(entry.row.claimed)),
+        lambda entry: entry.bounded(plus_minus(entry.row.claimed)),
+    ),
+    Column(
+        "worst case",
+        "robust accuracy under an attacker who knows everything but the draw and has, for each "
+        "image, the strongest of all attacks run. Rows are ranked by it; count on this number",
+        _worst,
+        lambda entry: entry.bounded(plus_minus(entry.row.worst)),
+    ),
+    Column(
+        "verdict",
+        "whether the claimed gain over the same network without the randomness survives in the "
+        "worst case: it *holds up* (at least half), *partly*, or *collapses*; *no gain*: none is "
+        "claimed; *undecided*: too few images, or a check failed",
+        *[lambda entry: entry.verdict.word if entry.verdict else "–"] * 2,
+    ),
+    Column(
+        "passes",
+        "forward passes that an answer costs, and of how many networks to train and keep",
+        *[lambda e: f"1 of {e.row.submodels}" if e.row.submodels > 1 else "1"] * 2,
+    ),
+    Column(
+        "illusion",
+        "claimed minus worst case, on the images of the worst case",
+        lambda entry: format_points(entry.row.illusion if entry.row.complete else None),
+    ),
+    Column(
+        "best member",
+        "robust accuracy of the most robust network deployed by itself, chosen on one half of the "
+        "images and scored on the other",
+        lambda entry: format_percent(entry.row.best_member),
+    ),
+    Column(
+        "gain",
+        "robust accuracy of the population minus its best member's under the same cascade: what "
+        "drawing at random buys; † where it is not significant",
+        _gain,
+    ),
+    Column(
+        "averaged",
+        "robust accuracy of the same networks as one ensemble that averages probabilities, which "
+        "costs n passes",
+        lambda entry: format_score(entry.row.protocol_score("average")),
+    ),
+    Column(
+        "gates",
+        "checks that must be run and not fail before a row is ranked; undecided where too few "
+        "images were used to tell",
+        lambda entry: gates.counted(entry.gates),
+    ),
+    Column(
+        *("training (s)", "of one seed, without a population it was initialised from"),
+        "{0.row.training_seconds:.0f}".format,
+    ),
+    Column("attacks (s)", "of one seed", "{0.row.attack_seconds:.0f}".format),
+    Column("seeds", "of training", lambda entry: ", ".join(map(str, entry.row.seeds))),
+)
+
+
+def ranked_table(ranking: Ranking, headers: Collection[str] = ()) -> str:
+    """The ranking: of the columns that have a short form all, or those with these headers."""
+    chosen = {
+        c.header: c.short for c in COLUMNS if c.short and (c.header in headers or not headers)
+    }
+    body = [[short(entry) for short in chosen.values()] for entry in ranking.entries]
+    return markdown_table([*chosen], body)

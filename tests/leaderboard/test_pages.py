@@ -1,0 +1,300 @@
+import re
+from dataclasses import replace
+
+from randomized_defense_bench.leaderboard.board import Board
+from randomized_defense_bench.leaderboard.pages import FIRST_LINE, pages, result
+from randomized_defense_bench.leaderboard.speed import Timing
+from samples import gated, masked, record, row
+
+
+def page(records, name="LEADERBOARD.md", timings=()):
+    return pages(Board(records, timings))[name]
+
+
+def shown(records, defense="ulm"):
+    """A defense's page."""
+    return page(records, f"defenses/{defense}.md")
+
+
+def figures(text):
+    """The columns of the first row of a defense's page."""
+    return {line["figure"]: line["value"] for line in table(text, "figure", "value")}
+
+
+def measured_by_hand():
+    sweep = [
+        record(right, defense=defense, attack="pgd", eps=eps, headline=False)
+        for defense, start in (("ulm", 12), ("clm", 16))
+        for eps, right in ((0.1, start), (0.2, start - 2))
+    ]
+    incomplete = [record(8, defense="mine", attack="pgd", submodels=1)]
+    quick = [*row("ulm", 3), *row("ulm", 5, seed=1), *gated("clm", 7), *incomplete, *sweep]
+    return [*quick, *row("ulm", 6, budget="smoke", dataset="digits")]
+
+
+def timed_by_hand(**changes):
+    fields = {
+        "name": "crafting",
+        "budget": "quick",
+        "work": "PGD-40 on 10 networks",
+        "unit": "gradients/s",
+        "suite": 21_000.0,
+        "others": {"another tool": 7_000.0, "the machine's matrix products": 84_000.0},
+        "growth": {"n = 1": 0.5, "n = 2": 1.0},
+        "note": "stacked",
+        "measured_at": "2026-01-02T03:04:05+00:00",
+        "environment": {"device": "cpu", "processor": "A <b>", "threads": "2", "torch": "2.9"},
+    }
+    return Timing(**{**fields, **changes})
+
+
+def tables(text):
+    """Every Markdown table of a page, each row by column name."""
+    found = re.findall(r"(?:^\|.*\|\n)+", text, re.M)
+    cells = [
+        [[c.strip() for c in li.strip("|").split("|")] for li in t.splitlines()] for t in found
+    ]
+    return [[dict(zip(head, row, strict=True)) for row in body] for head, _, *body in cells]
+
+
+def table(text, *columns):
+    """The first table that has these columns."""
+    return next(rows for rows in tables(text) if rows and {*columns} <= rows[0].keys())
+
+
+def ranked(text):
+    rows = table(text, "rank", "defense")
+    return [(row["rank"], row["defense"].strip("[]")) for row in rows]
+
+
+def test_a_row_says_what_is_known_of_its_defense():
+    """Of 20 images: clean 19 and 18, autoattack 9 and 8, the cascade 7 and 6; all in order."""
+    alone = record(15, defense="ulm", attack="worst-case", protocol="alone")
+    average = record(9, defense="ulm", attack="worst-case", protocol="average")
+    records = [*row("ulm", 7), alone, average]
+    cells = figures(shown(records))
+    values = {column: text.partition(" (")[0] for column, text in cells.items()}
+    assert (values["rank"], values["n"], values["seeds"]) == ("–", "2", "0")
+    assert (values["clean"], values["claimed"], values["illusion"]) == ("92.5", "42.5", "+10.0")
+    # Marked, since the population keeps less than its best member.
+    assert (values["best member"], values["gain"], values["averaged"]) == (
+        "75.0",
+        "-42.5 †",
+        "45.0",
+    )
+    low, high = map(float, re.fullmatch(r"32\.5 \((.*)–(.*)\)", cells["worst case"]).groups())
+    assert values["training (s)"] == "12"
+    (line,) = table(page(records), "rank", "defense")
+    assert line["worst case"] == f"32.5±{max(high - 32.5, 32.5 - low):.1f}"
+    assert (line["random"], line["passes"]) == ("one of 2 networks", "1 of 2")
+
+
+def test_the_page_says_it_is_generated_and_depends_only_on_the_records():
+    records = measured_by_hand()
+    texts = pages(Board(records))
+    assert {text.splitlines()[0] for text in texts.values()} == {FIRST_LINE}
+    assert texts == pages(Board(list(reversed(records))))
+
+
+def test_an_empty_page_says_what_to_do():
+    assert "pytest benchmarks/ -k digits" in page([])
+
+
+def test_budgets_are_never_in_one_table():
+    text = page([*row("ulm", 3), *row("clm", 9, budget="smoke")])
+    quick, smoke = (part for part in text.split("\n## mnist, ")[1:])
+    assert quick.startswith("quick budget")
+    assert ranked(quick) == [("–", "ulm")]
+    assert smoke.startswith("smoke budget")
+    assert ranked(smoke) == [("–", "clm")]
+
+
+def test_rows_share_a_rank_unless_a_paired_test_tells_them_apart():
+    many = {"images": 100, "submodels": 1}
+    text = page([*gated("a", 50, **many), *gated("b", 49, **many), *gated("c", 20, **many)])
+    assert ranked(text) == [("1=", "a"), ("1=", "b"), ("3", "c")]
+
+
+def test_a_row_that_fails_a_gate_loses_its_rank_and_the_page_says_why():
+    """A sabotaged cascade: it leaves more than other attacks."""
+    size = {"images": 1000, "submodels": 1}
+    sabotaged = [
+        record(500, defense="a", attack="worst-case", **size)
+        if (r.case.attack, r.case.protocol) == ("worst-case", "draw")
+        else r
+        for r in gated("a", 3, **size)
+    ]
+    text = page([*sabotaged, *gated("b", 5, **size)])
+    assert {*ranked(text)} == {("1", "b"), ("–", "a")}
+    assert "The worst cases of a are upper bounds" in text
+    details = shown([*sabotaged, *gated("b", 5, **size)], "a")
+    assert "a fails “no attack beats the cascade”" in details
+    outcomes = {gate["gate"]: gate["outcome"] for gate in table(details, "gate")}
+    assert outcomes["no attack beats the cascade"] == "**failed**"
+
+
+def test_a_record_from_before_a_gate_does_without_it():
+    old = [replace(r, findings=None) for r in gated("a", 3)]
+    odd = [replace(r, findings=("no gradient",)) for r in gated("b", 3)]
+    assert table(shown(odd, "b"), "gate")[-1] == {
+        "gate": "nothing odd before the attacks",
+        "outcome": "**failed**",
+        "figure": "no gradient",
+    }
+    assert "nothing odd" not in shown(old, "a")
+
+
+def test_an_undecided_gate_costs_no_rank_and_says_how_many_images_it_takes():
+    measured = gated("a", 3, submodels=1)
+    assert ranked(page(measured)) == [("1", "a")]
+    text = shown(measured, "a")
+    assert "undecided" in figures(text)["gates"]
+    assert "1,000 images would tell" in text
+
+
+def test_what_is_not_of_all_seeds_is_said():
+    records = [one for seed in (0, 1) for one in row("ulm", 5, seed=seed)]
+    extra = [
+        record(9, defense="ulm", attack="arc", seed=1),
+        record(9, defense="ulm", attack="worst-case", protocol="alone", seed=1),
+        record(9, defense="ulm", attack="pgd-mean-ce", seed=0),
+    ]
+    text = shown([*records, *extra])
+    assert "`alone`, `arc`, and all figures computed from them, are of seed 1 only." in text
+    assert "`pgd-mean-ce`, and all figures computed from them, are of seed 0 only." in text
+    assert "only." not in shown(records)
+
+
+def test_seconds_are_of_one_seed():
+    slow = [replace(one, attack_seconds=9.0) for one in row("ulm", 5, seed=1)]
+    text = shown([*row("ulm", 5), *slow])
+    # 1.5 and 9 seconds; of six attacks and the clean images.
+    cascade = next(r for r in table(text, "attack", "images") if r["attack"] == "worst-case")
+    assert (cascade["seconds"], cascade["images"]) == ("5.2", "20")
+    values = figures(text)
+    assert (values["training (s)"], values["attacks (s)"]) == ("12", "37")
+
+
+def test_what_the_draw_does_is_decomposed():
+    transfer = record(10, defense="ulm", attack="pgd", protocol="transfer")
+    text = shown([*row("ulm", 5), transfer])
+    # T = ((10, 9), (10, 9)) / 20; worst case: s = 1 on four images, 1/2 on one; clean: 18 and one.
+    assert "under PGD on 20 images, seed 0" in text
+    assert text.count("47.5%") == 3
+    attacked, clean = table(text, "1 try")
+    assert (attacked["1 try"], clean["1 try"]) == ("22.5", "92.5")
+    assert (attacked["2 tries"], clean["2 tries"]) == ("21.2", "91.2")
+    assert (attacked["unlimited tries"], clean["unlimited tries"]) == ("20.0", "90.0")
+
+
+def test_of_random_networks_no_number_of_tries_is_unlimited():
+    random = {"submodels": 1, "draws": 4}
+    text = shown(row("noisy", 5, attacks=("pgd",), **random), "noisy")
+    attacked = table(text, "1 try")[0]
+    # One draw is right on 5 images, the others on 4.
+    assert (attacked["1 try"], attacked["2 tries"]) == ("21.2", "20.0")
+    assert attacked["5 tries"] == attacked["unlimited tries"] == "–"
+
+
+def test_published_figures_stand_in_the_block_of_their_dataset_and_eps():
+    records = [*row("ulm", 5), *row("ulm", 5, dataset="cifar10", eps=8 / 255)]
+    cifar, mnist = page(records, "PUBLISHED.md").split("\n## ")[1:3]
+    if cifar.startswith("mnist"):
+        cifar, mnist = mnist, cifar
+    assert "CROWN-IBP" in mnist
+    assert "CROWN-IBP" not in cifar
+    assert "ARC (Dbouk and Shanbhag)" in cifar
+    assert "ARC (Dbouk and Shanbhag)" not in mnist
+
+
+def test_a_row_without_all_attacks_or_all_gates_has_no_rank():
+    text = page([*gated("a", 5), *row("ungated", 4), record(19, defense="weakly-attacked")])
+    assert ranked(text) == [("1", "a"), ("–", "ungated"), ("–", "weakly-attacked")]
+
+
+def test_a_model_of_robustbench_s_stands_beside_what_is_published_of_it():
+    """42.22% on CIFAR-10 at 8/255; here its worst case is 10 of 20."""
+    named = {"defense_parameters": {"robustbench": "Wong2020Fast", "trained_for": "Linf"}}
+    case = {"dataset": "cifar10", "submodels": 1, **named}
+
+    def models(eps):
+        measured = row("robustbench-wong2020fast", 10, eps=eps, **case)
+        text = page(measured, "PUBLISHED.md")
+        return [t for t in tables(text) if t and "difference" in t[0]]
+
+    (((line,),)) = models(8 / 255)
+    assert line["model"] == "[Wong2020Fast](https://arxiv.org/abs/2001.03994)"
+    published = float(line["robust, published"])
+    assert line["worst case"].startswith("50.0 (")
+    assert line["difference"].startswith(f"{50 - published:+.1f} (")
+    assert models(4 / 255) == []
+
+
+def test_published_rows_stand_apart_with_their_evaluator():
+    text = page(row("ulm", 3), "PUBLISHED.md").split("## RobustBench, CIFAR-10")[1]
+    (published,) = tables(text)
+    names = {r["architecture"] for r in published}
+    assert {"ResNet-18", "PreActResNet-18", "WideResNet-28-10", "WideResNet-34-10"} <= names
+    assert [int(r["rank"]) for r in published[:10]] == list(range(1, 11))
+    robust = [float(r["robust"]) for r in published]
+    assert robust == sorted(robust, reverse=True)
+    assert {r["evaluator"] for r in published} == {"AutoAttack", "external evaluation"}
+    assert "78fcc9e48a07" in text
+    assert "2025-03-31" in text
+
+
+def test_a_device_has_a_block_of_its_own_and_zero_has_no_ratio():
+    slow = timed_by_hand().environment
+    gpu = timed_by_hand(others={"nothing": 0.0}, environment={**slow, "device": "NVIDIA X"})
+    text = page([], "SPEED.md", [timed_by_hand(), gpu])
+    cpu, nvidia = text.split("## On ")[1:]
+    ratios = {r["beside"]: r["ratio"] for r in table(cpu, "ratio")}
+    assert ratios == {"another tool": "3.00", "the machine's matrix products": "0.25"}
+    assert table(nvidia, "ratio")[0]["ratio"] == "–"
+
+
+CONTROL = {"submodels": 1, "images": 1000}
+LINKED = {"submodels": 2, "images": 1000, "defense_parameters": {"recipe": {"epochs": 3}, "n": 2}}
+
+
+def verdict(claimed, worst, control=None):
+    """Of a population whose authors' attacks and worst case leave so many of 1,000 images.
+
+    Of the same network without the randomness 300 and about as many.
+    """
+    attacks = dict.fromkeys(("fgsm", "mifgsm", "pgd", "autoattack", "pgd-eot"), claimed)
+    measured = gated("linked", worst, attacks={**attacks, "worst-case": worst}, **LINKED)
+    control = gated("single", 300, **CONTROL) if control is None else control
+    (line,) = (r for r in table(page([*measured, *control]), "rank") if r["defense"] == "[linked]")
+    return line["verdict"]
+
+
+def test_a_verdict_says_how_much_of_the_gain_over_the_control_survives():
+    assert verdict(700, 650) == "holds up"
+    assert verdict(900, 400) == "partly"
+    assert verdict(700, 300) == "collapses"
+    assert verdict(301, 300) == "no gain"
+    assert verdict(308, 303) == "undecided"
+
+
+def test_there_is_no_verdict_without_a_control_that_is_made_alike_and_none_on_failed_checks():
+    assert verdict(700, 300, control=[]) == "–"
+    other = {**CONTROL, "defense_parameters": {"recipe": {"epochs": 4}}}
+    assert verdict(700, 300, control=gated("single", 300, **other)) == "–"
+    failing = masked(gated("single", 300, **CONTROL), "single")
+    assert verdict(700, 300, control=failing) == "undecided"
+
+
+def test_the_readme_s_part_is_the_finding_a_table_and_a_figure():
+    measured = [*gated("linked", 300, **LINKED), *gated("single", 300, **CONTROL)]
+    text = result(Board(measured))
+    assert text.count("| defense ") == 1
+    assert "[linked]: leaderboard/defenses/linked.md" in text
+    assert "passes" not in text
+    assert result(Board([])) == "Nothing has been measured yet."
+
+
+def test_a_defense_s_page_says_how_to_measure_it_again():
+    text = shown([*row("ulm", 3), *row("ulm-adv", 5), *row("clm", 3)])
+    command = re.search(r'-k "(.*)" --budget quick --rerun', text)[1]
+    assert command == "mnist-ulm- and not mnist-ulm-adv-"
