@@ -151,7 +151,7 @@ class Populations:
         chosen = DEFENSES[defense]
         if chosen.load is None:
             return self.prepare_varied(dataset, Variation(defense=defense))
-        data, arguments = self.dataset(dataset), self._arguments(dataset, defense)
+        data, arguments = self.dataset(dataset), self.experiment(dataset).arguments(defense)
         try:
             members = chosen.load(DATASETS[dataset], **arguments)
             population = self._population(dataset, chosen, members)
@@ -178,7 +178,7 @@ class Populations:
             OSError: the store cannot be written to.
         """
         data, defense = self.dataset(dataset), variation.defense
-        arguments = self._arguments(dataset, defense) | dict(variation.changes)
+        arguments = self.experiment(dataset).arguments(defense) | dict(variation.changes)
         recipe = replace(self.experiment(dataset).recipe(defense), **variation.recipe)
         images = len(data.train_images[: variation.images])
         parameters: dict[str, Any] = {**arguments, "recipe": asdict(recipe), "train_images": images}
@@ -271,18 +271,14 @@ class Populations:
         data, population = self.dataset(dataset), self._untrained(dataset, defense)
         task = self._task(data, population, self.experiment(dataset).recipe(defense))
         task = replace(task, observe=observe)
-        DEFENSES[defense].run_training(population, task, self._arguments(dataset, defense))
+        DEFENSES[defense].run_training(
+            population, task, self.experiment(dataset).arguments(defense)
+        )
         return population.eval()
 
     def plan(self, population: Population, images: Tensor) -> Plan:
         """How to compute with a population on such images."""
         return self.options.plan or fastest_plan(population, images)
-
-    def _arguments(self, dataset: str, defense: str) -> dict[str, Any]:
-        """The keyword arguments that a defense is made with."""
-        return DEFENSES[defense].parameters(
-            dict(self.experiment(dataset).defenses.get(defense, {}))
-        )
 
     def _untrained(self, dataset: str, defense: str) -> Population:
         chosen, data = DEFENSES[defense], DATASETS[dataset]

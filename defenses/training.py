@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 Adversary = Callable[[nn.Module, Tensor, Tensor], Tensor]
 BeforeStep = Callable[[Sequence[nn.Module], range, int, int], None]
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ def train(
     *,
     adversary: Adversary | None = None,
     before_step: BeforeStep | None = None,
+    loss: Loss | None = None,
 ) -> None:
     """Train all submodels in step, or in turn within each epoch.
 
@@ -113,12 +115,15 @@ def train(
             block of images for each submodel, and `model`, in evaluation mode with constant
             weights, answers each block with its submodel: keep the batch whole and in order.
         before_step: called as `task.observe` is, and may change weights.
+        loss: of a submodel on a batch, called with (submodel, images, labels) in place of the mean
+            cross-entropy; submodels then go through one by one.
     """
-    submodels = list(population.submodels)
-    if task.plan.stacked and not task.in_turn and stackable(submodels, trainable=True):
-        groups = [_Group(slice(0, len(submodels)), submodels, task.plan)]
+    submodels, plan = list(population.submodels), task.plan
+    in_step = plan.stacked and not task.in_turn and loss is None
+    if in_step and stackable(submodels, trainable=True):
+        groups = [_Group(slice(0, len(submodels)), submodels, plan)]
     else:
-        groups = [_Group(slice(i, i + 1), [one], task.plan) for i, one in enumerate(submodels)]
+        groups = [_Group(slice(i, i + 1), [one], plan, loss) for i, one in enumerate(submodels)]
     turns = [[group] for group in groups] if task.in_turn else [groups]
     optimizer = make_optimizer(groups, recipe)
     start = 0
@@ -243,16 +248,24 @@ class _Group:
         network: (g, B, C, H, W), block i for submodel i -> logits (g, B, K).
     """
 
-    def __init__(self, members: slice, submodels: Sequence[nn.Module], plan: Plan) -> None:
+    def __init__(
+        self,
+        members: slice,
+        submodels: Sequence[nn.Module],
+        plan: Plan,
+        loss: Loss | None = None,
+    ) -> None:
         self.members = members
+        self._loss: Callable[[Tensor, Tensor], Tensor] | None = None
         self._frozen: FrozenStack | None = None
         self._copy: Callable[[], FrozenStack] | None = None
-        if stackable(submodels, trainable=True):
+        if loss is None and stackable(submodels, trainable=True):
             self.network: nn.Module = Stack(submodels)
             self._copy = partial(FrozenStack, submodels, shared=False, dtype=plan.low_precision)
         else:
             (submodel,) = submodels
             self.network = _Alone(submodel)
+            self._loss = loss and partial(loss, submodel)
         self.network.train()
 
     def attacked(self, adversary: Adversary, images: Tensor, labels: Tensor) -> Tensor:
@@ -274,9 +287,12 @@ class _Group:
         those of g losses.
         """
         with torch.autocast(images.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-            logits = self.network(images)
-        summed = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
-        loss: Tensor = summed / labels.shape[1]
+            if self._loss:
+                loss = self._loss(images[0], labels[0])
+            else:
+                logits = self.network(images).float().flatten(0, 1)
+                summed = F.cross_entropy(logits, labels.flatten(), reduction="sum")
+                loss = summed / labels.shape[1]
         loss.backward()
         return loss.detach()
 

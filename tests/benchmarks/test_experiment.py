@@ -80,5 +80,5 @@ def test_names_are_known_curves_go_beyond_the_ranked_radii_and_counter_linking_h
 
 @pytest.mark.parametrize("dataset", list(DATASETS))
 def test_shorter_adversarial_training_reaches_the_edge_of_the_ball(dataset):
-    adversary = experiment("quick", dataset).defenses["ulm-adv"]
+    adversary = experiment("quick", dataset).adversary
     assert adversary["steps"] * adversary["step_size"] >= adversary["eps"] * (1 - 1e-9)
