@@ -5,6 +5,7 @@ import randomized_defense_bench  # noqa: F401 (see its repository.py)
 from . import clm as clm
 from . import noise as noise
 from . import resize_pad as resize_pad
+from . import rpf as rpf
 from . import ulm as ulm
 from .checkpoint import CheckpointError, load_network
 from .population import AveragedEnsemble, Population
