@@ -4,6 +4,7 @@ import randomized_defense_bench  # noqa: F401 (see its repository.py)
 
 from . import clm as clm
 from . import noise as noise
+from . import pni as pni
 from . import resize_pad as resize_pad
 from . import rpf as rpf
 from . import ulm as ulm
