@@ -8,6 +8,7 @@ from . import pni as pni
 from . import resize_pad as resize_pad
 from . import rpf as rpf
 from . import rse as rse
+from . import sap as sap
 from . import ulm as ulm
 from . import wca as wca
 from .checkpoint import CheckpointError, load_network
