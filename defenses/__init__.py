@@ -7,6 +7,7 @@ from . import clm as clm
 from . import noise as noise
 from . import pni as pni
 from . import resize_pad as resize_pad
+from . import rnd as rnd
 from . import rpf as rpf
 from . import rse as rse
 from . import sap as sap
