@@ -8,6 +8,7 @@ from . import hrs as hrs
 from . import noise as noise
 from . import pni as pni
 from . import resize_pad as resize_pad
+from . import rna as rna
 from . import rnd as rnd
 from . import rpf as rpf
 from . import rse as rse
