@@ -4,6 +4,7 @@ import randomized_defense_bench  # noqa: F401 (see its repository.py)
 
 from . import bat as bat
 from . import clm as clm
+from . import ctrw as ctrw
 from . import hrs as hrs
 from . import noise as noise
 from . import pni as pni
