@@ -2,6 +2,7 @@
 
 import randomized_defense_bench  # noqa: F401 (see its repository.py)
 
+from . import adp as adp
 from . import bat as bat
 from . import clm as clm
 from . import ctrw as ctrw
