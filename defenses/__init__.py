@@ -3,6 +3,7 @@
 import randomized_defense_bench  # noqa: F401 (see its repository.py)
 
 from . import adp as adp
+from . import adv_bnn as adv_bnn
 from . import bat as bat
 from . import clm as clm
 from . import ctrw as ctrw

@@ -1,0 +1,70 @@
+"""Adv-BNN (Liu et al., ICLR 2019): all weights are Gaussian, and trained adversarially.
+
+Random: the weights of convolutions and linear layers, each with a learned mean and standard
+deviation; the loss adds 0.02 times their divergence from a prior N(0, 0.1^2), in nats per training
+image. Simplified: one draw serves a batch, and answers alone.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+from torch.nn import functional as F
+
+from .adversarial import pgd_adversary
+from .population import Population
+from .registry import register_defense
+from .replacing import replaced, with_weight
+from .training import Task, train
+
+PRIOR = 0.1
+
+
+class GaussianWeight(nn.Module):
+    """A layer whose weight is drawn for every pass from a learned Gaussian."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer
+        self.log_sigma = nn.Parameter(torch.full_like(layer.weight, PRIOR / 2).log())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the layer answers with a drawn weight."""
+        noise = self.log_sigma.exp() * torch.randn_like(self.log_sigma)
+        return with_weight(self.layer, self.layer.weight + noise, images)
+
+    def divergence(self) -> Tensor:
+        """Kullback and Leibler's, from the prior, in nats."""
+        law = Normal(self.layer.weight, self.log_sigma.exp())
+        return kl_divergence(law, Normal(0.0, PRIOR)).sum()
+
+
+@register_defense(
+    "adv-bnn",
+    build=lambda data: replaced(data.standard_network(), (nn.Conv2d, nn.Linear), GaussianWeight),
+    members=1,
+    draws=32,
+    random="all weights",
+    reference="arXiv:1810.01279",
+    claim={"pgd-eot": {"steps": 20, "draws": 1}},
+    field=True,
+    version=1,
+)
+def adv_bnn(
+    population: Population,
+    task: Task,
+    *,
+    eps: float,
+    step_size: float,
+    steps: int,
+    alpha: float = 0.02,
+) -> None:
+    """Train on PGD examples, with fresh weights at every step."""
+
+    def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        layers = [part for part in network.modules() if isinstance(part, GaussianWeight)]
+        divergence = torch.stack([layer.divergence() for layer in layers]).sum()
+        entropy = F.cross_entropy(network(images).float(), labels)
+        return entropy + alpha * divergence / len(task.images)
+
+    adversary = pgd_adversary(eps=eps, step_size=step_size, steps=steps)
+    train(population, task, task.recipe, adversary=adversary, loss=loss)
