@@ -8,6 +8,7 @@ from . import bat as bat
 from . import clm as clm
 from . import ctrw as ctrw
 from . import hrs as hrs
+from . import lwta as lwta
 from . import noise as noise
 from . import pni as pni
 from . import resize_pad as resize_pad
