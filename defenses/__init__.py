@@ -8,6 +8,7 @@ from . import bat as bat
 from . import clm as clm
 from . import ctrw as ctrw
 from . import hrs as hrs
+from . import kwta as kwta
 from . import lwta as lwta
 from . import noise as noise
 from . import pni as pni
