@@ -38,7 +38,7 @@ STARTS: tuple[Start, ...] = ("incumbent", "stripes", "squares")
     "worst-case",
     kind="cascade",
     version=3,
-    protocols=("alone", "average", "doubled"),
+    protocols=("alone", "known", "average", "doubled"),
     doubles=("steps", "queries", "cycles"),
 )
 def worst_case(
@@ -118,10 +118,7 @@ def _aims(problem: Problem, at: Tensor, gaps: Tensor, members: int) -> Tries:
         return [(at, _probabilities(problem, gaps))]
     tries = []
     held = (gaps == -torch.inf).to(gaps)
-    nearest = gaps.argsort(dim=0, descending=True)
-    for number in range(members):
-        # Of fewer members some are aimed at again.
-        aim = nearest[number % len(nearest)].unsqueeze(0)
+    for aim in gaps.topk(min(members, len(gaps)), dim=0).indices.unsqueeze(1):
         missing = held.gather(0, aim)[0] == 0
         tries.append((at[missing], held.scatter(0, aim, 1.0)[:, missing]))
     return tries

@@ -303,7 +303,7 @@ def attack_numbers(
         "square-oracle": {"queries": min(square_queries, 1000)},
         "worst-case": {
             "steps": auto_steps,
-            "queries": (2, 500, 500)[k],
+            "queries": (2, 300, 1000)[k],
             "members": 2,
             "cycles": (1, 1, 2)[k],
         },

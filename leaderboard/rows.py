@@ -88,6 +88,13 @@ class Row:
         return mean_score(self.by_protocol.get(protocol, {}))
 
     @property
+    def known(self) -> Score | None:
+        """Accuracy where the attacker sees the draw that answers; of one network the worst case."""
+        if self.submodels == self.draws == 1:
+            return self.worst
+        return self.protocol_score("known" if self.draws > 1 else "alone")
+
+    @property
     def draws(self) -> int:
         """Fresh draws of each member behind a score; 1: members are deterministic."""
         return self.records[0].case.draws
