@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 import torch
+from tabulate import tabulate
 from torch import Tensor
 
 from . import gradient
@@ -22,6 +25,8 @@ from .objectives import (
 from .population import register_search
 from .problem import Incumbent, Problem
 from .square import square_population
+
+logger = logging.getLogger(__name__)
 
 # The share of the unfinished images that a search goes on with, the nearest to being fooled: after
 # the first APGD, and for the first climbs; and how many at least.
@@ -55,16 +60,21 @@ def worst_case(
     The first APGD is for all images. What comes after goes where something can still change: the
     images whose nearest member is nearest to being fooled, half as many in every cycle.
     """
+    shares = _Shares(incumbent)
     gradient.apgd(problem, incumbent, mean_cross_entropy, steps=steps)
+    shares.note("APGD, mean_cross_entropy")
     for loss in (mean_probability, clipped_margin):
         search = partial(gradient.apgd, loss=loss, steps=steps)
         at, gaps = _nearest(problem, incumbent, GRADIENTS)
         _improve(problem, incumbent, [(at, _probabilities(problem, gaps))], search)
+        shares.note(f"APGD, {loss.__name__}")
     for cycle in range(cycles):
         for start in STARTS:
             at, gaps = _nearest(problem, incumbent, CLIMBS / 2**cycle)
             search = partial(climb, start=start, steps=steps, queries=queries)
             _improve(problem, incumbent, _aims(problem, at, gaps, members), search)
+            shares.note(f"climb {cycle + 1}, {start}")
+    logger.info("what each part of the cascade took and gained:\n%s", shares)
 
 
 def climb(part: Problem, best: Incumbent, *, start: Start, steps: int, queries: int) -> None:
@@ -81,6 +91,25 @@ def climb(part: Problem, best: Incumbent, *, start: Start, steps: int, queries: 
     second = None if start == "squares" else best.images
     reached = square_population(part, best, queries=queries, start=second, loss=clipped_margin)
     gradient.apgd(part, best, clipped_margin, steps=steps, start=reached)
+
+
+class _Shares:
+    """The parts of a search: what each took, and what it gained."""
+
+    def __init__(self, incumbent: Incumbent) -> None:
+        self._incumbent, self._rows = incumbent, list[tuple[str, float, int, float]]()
+        self._start, self._before = time.perf_counter(), incumbent.correctness.clone()
+
+    def note(self, part: str) -> None:
+        """A part has ended."""
+        now, before = self._incumbent.correctness.clone(), self._before
+        gained = int((now < before).sum()), 100 * float((before - now).mean())
+        self._rows.append((part, time.perf_counter() - self._start, *gained))
+        self._start, self._before = time.perf_counter(), now
+
+    def __str__(self) -> str:
+        table: str = tabulate(self._rows, ["part", "seconds", "images", "points"], floatfmt=".1f")
+        return table
 
 
 @torch.no_grad()

@@ -11,6 +11,15 @@ def test_the_cascade_finds_what_mean_losses_miss_whatever_the_seed():
     assert [left("worst-case", inconsistent(), seed) for seed in range(5)] == [[0.5]] * 5
 
 
+def test_the_cascade_says_what_each_part_took_and_gained(caplog):
+    caplog.set_level("INFO")
+    assert left("worst-case", inconsistent()) == [0.5]
+    _, _, _, *rows = caplog.messages[-1].splitlines()
+    gained = [(int(row.split()[-2]), float(row.split()[-1])) for row in rows]
+    assert sum(points for _, points in gained) == 50
+    assert {images for images, points in gained if points} == {1}
+
+
 class Misleading(nn.Module):
     """Fooled only by the left half that squares find beside the right half that gradients find.
 
