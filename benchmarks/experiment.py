@@ -285,11 +285,10 @@ def shortened(full: Experiment, epochs: int = 30, adversary_steps: int = 10) -> 
     most = {"epochs": math.ceil(epochs / 2), "steps": adversary_steps}
 
     def shorter(numbers: Parameters) -> Parameters:
-        least = {"step_size": numbers["eps"] / 4} if "eps" in numbers else {}
-        return {
-            name: max(least.get(name, value), min(most.get(name, value), value))
-            for name, value in numbers.items()
-        }
+        fewer = {name: min(value, most.get(name, value)) for name, value in numbers.items()}
+        if "eps" in numbers:
+            fewer["step_size"] = max(numbers["step_size"], numbers["eps"] / 4)
+        return fewer
 
     return replace(
         full,

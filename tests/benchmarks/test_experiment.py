@@ -1,12 +1,13 @@
 import re
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
 from randomized_defense_bench.attacks import ATTACKS, ThreatModel, registry
-from randomized_defense_bench.benchmarks.datasets import DATASETS, experiment, register_dataset
+from randomized_defense_bench.benchmarks.datasets import DATASETS, Raw, experiment, register_dataset
 from randomized_defense_bench.benchmarks.experiment import standard
 from randomized_defense_bench.benchmarks.session import Options, Session
 from randomized_defense_bench.defenses import DEFENSES, Recipe
@@ -40,7 +41,7 @@ def test_the_readme_s_dataset_is_one_file_of_any_package(tmp_path, monkeypatch):
     DATASETS.load_plugins()
     monkeypatch.delitem(sys.modules, "house_numbers")
 
-    assert [experiment(budget, "svhn").radii for budget in BUDGETS] == [{"Linf": (8 / 255,)}] * 3
+    assert [experiment(budget, "svhn").radii for budget in BUDGETS] == [{"Linf": (8 / 255,)}] * 4
     folders = {name: tmp_path / name for name in ("data_root", "store", "results")}
     session = Session(Options(budget="smoke", run="test", **folders))
     prepared = session.prepare("svhn", "single")
@@ -52,7 +53,7 @@ def test_a_dataset_lacks_no_budget():
     recipe = Recipe(optimizer="adam", learning_rate=1e-3, epochs=5, batch_size=100)
     numbers = standard(radii={"Linf": (0.3,)}, step_size=0.01, recipe=recipe)
     del numbers["quick"]
-    with pytest.raises(ValueError, match="'mine' has experiments for smoke, paper; expected smoke"):
+    with pytest.raises(ValueError, match="'mine' has experiments for smoke, paper-short, paper; expected smoke"):
         register_dataset("mine", channels=1, classes=10, network=lenet5, experiments=numbers)
 
 
@@ -78,7 +79,46 @@ def test_names_are_known_curves_go_beyond_the_ranked_radii_and_counter_linking_h
         assert steps >= numbers.defenses[defense]["period"]
 
 
+@pytest.mark.parametrize("budget", ["quick", "paper-short"])
 @pytest.mark.parametrize("dataset", list(DATASETS))
-def test_shorter_adversarial_training_reaches_the_edge_of_the_ball(dataset):
-    adversary = experiment("quick", dataset).defenses["ulm-adv"]
+def test_shorter_adversarial_training_reaches_the_edge_of_the_ball(dataset, budget):
+    adversary = experiment(budget, dataset).defenses["ulm-adv"]
     assert adversary["steps"] * adversary["step_size"] >= adversary["eps"] * (1 - 1e-9)
+
+
+def hundredth(numbers):
+    """An experiment at about a hundredth of its size."""
+    few = {"train_images": 40, "test_images": 8, "population_images": 8}
+    recipes = {
+        name: replace(recipe, epochs=1, batch_size=20) for name, recipe in numbers.recipes.items()
+    }
+    defenses = {
+        name: {**numbers.defenses[name], **changes, "period": 1}
+        for name, changes in (("clm", {"epochs": 1}), ("clm-adv", {"steps": 2}))
+    }
+    attacks = {**numbers.attacks, "pgd": {"steps": 2, "step_size": 4 / 255}}
+    sizes = {"submodels": {"default": 2}, "recipes": recipes, "defenses": defenses}
+    return replace(numbers, **few, **sizes, attacks=attacks)
+
+
+def test_the_paper_s_protocol_in_short_runs_end_to_end(options, monkeypatch):
+    numbers = experiment("paper-short", "cifar10")
+    assert {numbers.size("ulm"), numbers.size("ulm-adv")} == {10, 4}
+    assert {numbers.recipe(defense).epochs for defense in ("ulm", "clm-adv")} == {30}
+    assert (numbers.defenses["clm"]["epochs"], numbers.defenses["clm-adv"]["steps"]) == (15, 10)
+    images = np.random.default_rng(0).integers(256, size=(48, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(48) % 10
+    small = replace(
+        DATASETS["cifar10"],
+        read=lambda root: Raw(images[:40], labels[:40], images[38:], labels[38:], "made up"),
+        published=None,
+        experiments={"paper-short": hundredth(numbers)},
+    )
+    monkeypatch.setitem(DATASETS._entries, "cifar10", small)
+    session = Session(replace(options, budget="paper-short"))
+    for defense in ("clm", "clm-adv"):
+        prepared = session.prepare("cifar10", defense)
+        assert prepared.trained
+        (record, *_) = session.measure(prepared, "pgd", ThreatModel("Linf", 8 / 255))
+        assert record.case.budget == "paper-short"
+        assert record.correct.shape[-1] == 8
