@@ -1,8 +1,8 @@
 """What an experiment measures, and the numbers that datasets share; the others are in their files.
 
-`smoke` proves that everything runs, `quick` shows the effects on a laptop (with a ResNet hardly
-more than that there are any), and `paper` is the protocol of Jasser and Garibay; where the paper is
-silent, their released scripts. `paper-short` is the same but for shorter training.
+`smoke` proves that everything runs, `quick` shows the effects on a laptop (on CIFAR-10 in a smaller
+network), and `paper` is the protocol of Jasser and Garibay; where the paper is silent, their
+released scripts. `paper-short` is the same but for shorter training.
 """
 
 from __future__ import annotations
