@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ...defenses import Recipe
@@ -56,6 +57,13 @@ _EXPERIMENTS = standard(
     figure_images=(16, 500, 1000),
     pair_submodels=(10, 10, 10),
     pair_images=(500, 500, 500),
+)
+# In few epochs the tenth of the rate does not make up for what counter-linking changes: after one, a
+# member of 91.2% had 87.9%, and 90.3% at this rate.
+_DEFENSES = _EXPERIMENTS["quick"].defenses
+_EXPERIMENTS["quick"] = replace(
+    _EXPERIMENTS["quick"],
+    defenses={**_DEFENSES, "clm": {**_DEFENSES["clm"], "learning_rate": 0.02}},
 )
 
 
