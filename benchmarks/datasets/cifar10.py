@@ -58,7 +58,7 @@ _EXPERIMENTS = standard(
     pair_submodels=(10, 10, 10),
     pair_images=(500, 500, 500),
 )
-# In few epochs the tenth of the rate does not make up for what counter-linking changes: after one, a
+# In few epochs a tenth of the rate does not make up for what counter-linking changes: after one, a
 # member of 91.2% had 87.9%, and 90.3% at this rate.
 _DEFENSES = _EXPERIMENTS["quick"].defenses
 _EXPERIMENTS["quick"] = replace(
