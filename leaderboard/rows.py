@@ -14,7 +14,7 @@ from .metrics import Answers, Score, score
 from .records import Case, Facts, Record
 
 # From the least to the most thorough.
-BUDGETS = ("smoke", "quick", "paper")
+BUDGETS = ("smoke", "quick", "paper-short", "paper")
 
 
 @dataclass(frozen=True, order=True)
