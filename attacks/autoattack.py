@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from . import gradient, square
+from . import gradient
+from .cascade import STARTS, climb
+from .effort import go_on
 from .objectives import mean_cross_entropy, mean_margin
 from .population import targeted
 from .problem import Incumbent, Problem
@@ -53,29 +57,27 @@ def autoattack(
 ) -> Tensor:
     """APGD on the cross-entropy, targeted APGD, and Square, in turn on what is left.
 
-    The standard version (Croce and Hein, ICML 2020) but for two things: targets are approached on
-    the margin, and in place of FAB, APGD goes on from where Square stopped, and Square from there.
+    The standard version (Croce and Hein, ICML 2020) but for three things: targets are approached on
+    the margin, Square and APGD go on from where the other stopped, in place of FAB; and what comes
+    after the first APGD goes to the half of the images that are nearest to being fooled.
 
     APGD goes on after success, as there, to the point of highest loss: a point that fools one
     network for sure may fool others. Where all fail, and where the network misread the image from
     the start, the point of highest cross-entropy is returned.
 
     Args:
-        steps: of each APGD; queries: of Square, half of them from random stripes.
+        steps: of each APGD; queries: of Square, in three parts.
     """
     problem = Problem(_Alone(model), images, labels, threat_model)
     surest = Incumbent(images, patient=True)
     gradient.apgd(problem, surest, mean_cross_entropy, steps=steps)
-    incumbent = Incumbent(images, patient=True)
+    incumbent = Incumbent(images)
     everything = torch.arange(len(images), device=images.device)
     incumbent.offer(everything, surest.images, surest.correctness, surest.correctness)
     incumbent.forget_loss()
     targeted(problem, incumbent, steps=steps, targets=TARGETS, loss=mean_margin)
-    half = max(1, queries // 2)
-    for start in (None, incumbent.images):
-        incumbent.forget_loss()
-        reached = square.square_population(problem, incumbent, queries=half, start=start)
-        incumbent.forget_loss()
-        gradient.apgd(problem, incumbent, mean_margin, steps=steps, start=reached)
+    for start in STARTS:
+        search = partial(climb, start=start, steps=steps, queries=max(1, queries // len(STARTS)))
+        go_on(problem, incumbent, search)
     fooled = (incumbent.correctness == 0) & (surest.correctness > 0)
     return torch.where(fooled.view(-1, 1, 1, 1), incumbent.images, surest.images)

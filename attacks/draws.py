@@ -31,6 +31,30 @@ def in_blocks(member: nn.Module, blocks: Tensor) -> Tensor:
     return torch.cat([draw(part) for part in blocks.split(count)])
 
 
+class KnownDraw(nn.Module):
+    """A random member under one draw, the same for every image, whatever its batch."""
+
+    def __init__(self, member: nn.Module, seed: int) -> None:
+        super().__init__()
+        self.member, self._seed = member, seed
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, K)."""
+        if len(images) and _draws_together(self.member, images[:1].unsqueeze(0)):
+            with global_seed(self._seed, images.device):
+                return torch.vmap(self._one, randomness="same")(images)
+        return torch.cat([self._drawn(image) for image in images.split(1)])
+
+    def _one(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.member(image.unsqueeze(0))[0]
+        return logits
+
+    def _drawn(self, image: Tensor) -> Tensor:
+        with global_seed(self._seed, image.device):
+            logits: Tensor = self.member(image)
+        return logits
+
+
 def _draws_together(member: nn.Module, image: Tensor) -> bool:
     """Whether the network draws afresh for each block of a vectorized pass.
 

@@ -43,7 +43,7 @@ def expected_correctness(logits: Tensor, labels: Tensor, weights: Tensor | None 
 def expectation(rows: Tensor, weights: Tensor | None) -> Tensor:
     """The expectation over rows: (rows, N, ...) -> (N, ...)."""
     if weights is not None and weights.ndim == 2:
-        return (weights * rows).sum(0)
+        return (weights.view(*weights.shape, *[1] * (rows.ndim - 2)) * rows).sum(0)
     return rows.mean(0) if weights is None else torch.tensordot(weights.to(rows), rows, dims=1)
 
 

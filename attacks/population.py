@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import arc, gradient, square
 from .craft import PopulationLike
+from .effort import go_on
 from .objectives import LOSSES, Loss, clipped_margin, expectation, settled
 from .problem import Incumbent, Problem
 from .registry import register_attack
@@ -110,13 +111,20 @@ def targeted(
     targets: int,
     loss: Loss = clipped_margin,
 ) -> None:
-    """APGD on a margin towards each of the `targets` likeliest wrong classes in turn."""
-    with torch.no_grad():
-        probability = expectation(
-            settled(problem.logits(problem.images)).softmax(-1), problem.weights
-        )
-    probability.scatter_(1, problem.labels.unsqueeze(1), -1)
-    ranked = probability.argsort(dim=1, descending=True)
-    for rank in range(min(targets, ranked.shape[1] - 1)):
-        gradient.apgd(problem, incumbent, loss, steps=steps, targets=ranked[:, rank])
-        incumbent.forget_loss()
+    """APGD on a margin towards each of the `targets` likeliest wrong classes in turn.
+
+    On the images that are nearest to being lost.
+    """
+
+    def search(part: Problem, best: Incumbent) -> None:
+        everything = torch.arange(len(part.images), device=part.images.device)
+        with torch.no_grad():
+            answers = settled(part.logits(part.images)).softmax(-1)
+            probability = expectation(answers, part.loss_weights(everything))
+        probability.scatter_(1, part.labels.unsqueeze(1), -1)
+        ranked = probability.argsort(dim=1, descending=True)
+        for rank in range(min(targets, ranked.shape[1] - 1)):
+            gradient.apgd(part, best, loss, steps=steps, targets=ranked[:, rank])
+            best.forget_loss()
+
+    go_on(problem, incumbent, search)

@@ -102,7 +102,7 @@ def keyword_defaults(function: Callable[..., object]) -> dict[str, Any]:
 
 Surrogate = Literal["submodel", "population"]
 AttackKind = Literal["authors", "population", "queries", "cascade", "control"]
-Protocol = Literal["alone", "average", "transfer", "doubled"]
+Protocol = Literal["alone", "known", "average", "transfer", "doubled"]
 Effective = Callable[[Mapping[str, Any], ThreatModel], dict[str, Any]]
 
 

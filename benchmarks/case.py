@@ -54,9 +54,10 @@ class Subject:
 
 def protocols(*, several: bool, random: bool) -> tuple[Protocol, ...]:
     """The protocols beside the draw that mean anything, of one member or several, random or not."""
+    known: tuple[Protocol, ...] = ("known",) if random else ()
     if not several:
-        return ("doubled",)
-    return ("alone", *(() if random else ("average",)), "transfer", "doubled")
+        return (*known, "doubled")
+    return ("alone", *(known or ("average",)), "transfer", "doubled")
 
 
 def protocol_attacks(protocol: Protocol, norm: Norm) -> list[str]:

@@ -1,22 +1,29 @@
 """What an experiment measures, and the numbers that datasets share; the others are in their files.
 
-`smoke` proves that everything runs, `quick` shows the effects on a laptop (with a ResNet hardly
-more than that there are any), and `paper` is the protocol of Jasser and Garibay; where the paper is
-silent, their released scripts.
+`smoke` proves that everything runs, `quick` shows the effects on a laptop (on CIFAR-10 in a smaller
+network), and `paper` is the protocol of Jasser and Garibay; where the paper is silent, their
+released scripts. `paper-short` is the same but for shorter training.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
+
+from torch import nn
 
 from ..defenses import DEFENSES, Recipe
 from ..leaderboard.rows import BUDGETS
 
 # Seconds that one training or one attack may take, so that code that hangs does not stop a run.
-TIME_LIMITS = {"smoke": 600.0, "quick": 4 * 3600.0, "paper": 7 * 24 * 3600.0}
+TIME_LIMITS = {
+    "smoke": 600.0,
+    "quick": 4 * 3600.0,
+    "paper-short": 24 * 3600.0,
+    "paper": 7 * 24 * 3600.0,
+}
 # How many records are measured again, out of those that take at most so many seconds.
 REPRODUCED = 3
 REPRODUCED_SECONDS = 1800
@@ -27,6 +34,8 @@ T = TypeVar("T")
 # A number under the budgets smoke, quick and paper.
 ByBudget = tuple[T, T, T]
 Parameters = Mapping[str, Any]
+# `f(channels, classes)` makes one untrained submodel.
+Network = Callable[[int, int], nn.Module]
 # By norm, "Linf" or "L2".
 Radii = Mapping[str, tuple[float, ...]]
 
@@ -117,6 +126,7 @@ class Experiment:
         train_images, test_images: how many are used; None: all.
         population_images: test images, the first, for what costs n times as much: attacks on the
             population that are not the paper's, and all protocols; None: all.
+        network: in place of the dataset's; None: that.
         submodels: n, by defense; "default" for all others.
         draws: most fresh draws of a member that is random in itself.
         recipes: training recipes by defense; of all others, "adversarial" for those that train on
@@ -134,6 +144,7 @@ class Experiment:
     train_images: int | None
     test_images: int | None
     population_images: int | None
+    network: Network | None
     submodels: Mapping[str, int]
     draws: int
     recipes: Mapping[str, Recipe]
@@ -181,6 +192,7 @@ def standard(
     train_images: ByBudget[int | None] = (400, 5000, None),
     test_images: ByBudget[int | None] = (16, 100, None),
     population_images: ByBudget[int | None] = (1000, 50, 1000),
+    network: ByBudget[Network | None] = (None, None, None),
     submodels: ByBudget[int] = (2, 2, 10),
     epochs: ByBudget[int | None] = (1, 10, None),
     adversarial_epochs: ByBudget[int | None] = (1, 3, None),
@@ -206,7 +218,8 @@ def standard(
         pair_eps, shown_eps: default: shares of the first radius in Linf.
         continued_images: training images for going on from ULM-Adv; None: all.
         epochs, adversarial_epochs, clm_epochs: None: the recipe's, and half as many for `clm`.
-        adversary_steps: of PGD in training; below the paper budget of a quarter of the radius.
+        adversary_steps: of PGD in training; below the paper budget of a quarter of the radius;
+            1: N-FGSM, in one step of the radius.
         quick_attacks: what `attack_numbers` takes in place of the quick budget's numbers.
         retrainings, continued: those beside the standard ones.
 
@@ -222,7 +235,8 @@ def standard(
 
     def at(k: int) -> Experiment:
         plain = recipe if isinstance(recipe, Recipe) else recipe[k]
-        pgd = {"eps": eps, "step_size": (eps / 4, eps / 4, step_size)[k]}
+        steps = adversary_steps[k]
+        size = eps if steps == 1 else (eps / 4, eps / 4, step_size)[k]
         # The smallest epoch has two steps: counter-linking must happen in it.
         period = {"period": 1} if k == 0 else {}
         rate = plain.learning_rate / 10
@@ -231,6 +245,7 @@ def standard(
             train_images=train_images[k],
             test_images=test_images[k],
             population_images=population_images[k],
+            network=network[k],
             # The adversarially trained populations that the authors released have 4.
             submodels={"default": submodels[k]}
             | ({"ulm-adv": 4, "clm-adv": 4} if submodels[k] > 4 else {}),
@@ -239,7 +254,7 @@ def standard(
                 "default": replace(plain, epochs=epochs[k] or plain.epochs),
                 "adversarial": replace(plain, epochs=adversarial_epochs[k] or plain.epochs),
             },
-            adversary={**pgd, "steps": adversary_steps[k]},
+            adversary={"eps": eps, "step_size": size, "steps": steps},
             defenses={
                 "clm": {**counter_linking, **period, **retraining},
                 "clm-adv": {**counter_linking_adv, **period},
@@ -266,7 +281,30 @@ def standard(
             ),
         )
 
-    return {budget: at(k) for k, budget in enumerate(BUDGETS)}
+    smoke, quick, paper = map(at, range(3))
+    shorter = shortened(paper)
+    return {"smoke": smoke, "quick": quick, "paper-short": shorter, "paper": paper}
+
+
+def shortened(full: Experiment, epochs: int = 30, adversary_steps: int = 10) -> Experiment:
+    """The same with at most so many epochs, half of them for retraining, and steps of PGD in them.
+
+    Fewer steps are of at least a quarter of the radius.
+    """
+    most = {"epochs": math.ceil(epochs / 2), "steps": adversary_steps}
+
+    def shorter(numbers: Parameters) -> Parameters:
+        fewer = {name: min(value, most.get(name, value)) for name, value in numbers.items()}
+        if "eps" in numbers:
+            fewer["step_size"] = max(numbers["step_size"], numbers["eps"] / 4)
+        return fewer
+
+    return replace(
+        full,
+        recipes={d: replace(r, epochs=min(r.epochs, epochs)) for d, r in full.recipes.items()},
+        adversary=shorter(full.adversary),
+        defenses={defense: shorter(numbers) for defense, numbers in full.defenses.items()},
+    )
 
 
 def attack_numbers(
@@ -280,9 +318,8 @@ def attack_numbers(
 ) -> dict[str, Parameters]:
     """Keyword arguments of attacks: the paper's four with parameters, then those on the population.
 
-    ARC and the outsider's Square are slow on images that other attacks are done with at once. By
-    themselves they get at most 20 rounds and 1,000 queries. In the cascade ARC gets all its rounds,
-    and Square up to 1,000 queries in each of its own.
+    ARC and the outsider's Square are slow on images that other attacks are done with at once: they
+    get at most 20 rounds and 1,000 queries.
 
     Args:
         queries: of AutoAttack's Square; square_queries: of that on the population; these and what
@@ -293,7 +330,7 @@ def attack_numbers(
     """
     if budget not in BUDGETS:
         raise LookupError(f"unknown budget {budget!r} (known: {', '.join(BUDGETS)})")
-    k = BUDGETS.index(budget)
+    k = {"smoke": 0, "quick": 1}.get(budget, 2)
     arc_steps = arc_steps or (1, 10, 20)[k]
     square_queries = square_queries or (2, 100, 5000)[k]
     steps, auto_steps = (2, 40, 40)[k], (2, 100, 100)[k]
@@ -312,7 +349,7 @@ def attack_numbers(
         "square-oracle": {"queries": min(square_queries, 1000)},
         "worst-case": {
             "steps": auto_steps,
-            "queries": (2, 500, 500)[k],
+            "queries": (2, 300, 1000)[k],
             "members": 2,
             "cycles": (1, 1, 2)[k],
         },

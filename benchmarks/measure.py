@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..attacks import ATTACKS, Attack, ThreatModel, craft
+from ..attacks.draws import KnownDraw
 from ..attacks.freezing import frozen
 from ..attacks.objectives import correct_answers
 from ..attacks.seeding import derive_seed, global_seed
 from ..defenses import AveragedEnsemble, Population
 from ..defenses.surrogate import Plan, Surrogate
 from ..leaderboard.metrics import Answers
-from ..leaderboard.records import Case, Record
+from ..leaderboard.records import KNOWN_DRAWS, Case, Record
 from .case import Subject, facts
 from .environment import environment, full_precision, subnormals_flushed
 from .store import FileBlocks
@@ -74,7 +75,7 @@ def measure(
         seconds = time.perf_counter() - start + (blocks.earlier_seconds if blocks else 0)
         scored = [run.rows(one, labels, number, "score") for number, one in enumerate(made)]
         selecting = None
-        if population.random:
+        if population.random and case.protocol != "known":
             # As attackers compare attacks: by other draws than those that answer.
             chosen = [run.selecting(one, labels, number) for number, one in enumerate(made)]
             selecting = torch.stack(chosen).mean(0).double().numpy()
@@ -165,14 +166,27 @@ class _Run:
                     images_per_draw=case.images_per_draw,
                     kept=_Part(blocks, number) if blocks else None,
                 ).images
-                for number, target in enumerate(_deployed(attacked, case.protocol))
+                for number, target in enumerate(self.deployed(attacked))
             ]
 
     def answering(self, target: int) -> Population:
         """What answers a target's images."""
-        if self.case.protocol in ("alone", "average"):
-            return _deployed(self.population, self.case.protocol)[target]
+        if self.case.protocol in ("alone", "known", "average"):
+            return self.deployed(self.population)[target]
         return self.population
+
+    def deployed(self, population: Population) -> list[Population]:
+        """What answers under the protocol, and is attacked each by itself."""
+        members, protocol = population.submodels, self.case.protocol
+        if protocol in ("alone", "transfer"):
+            return [population.of([member]) for member in members]
+        if protocol == "average":
+            return [population.of([AveragedEnsemble(population)])]
+        if protocol == "known":
+            draws = ((member, number) for member in members for number in range(KNOWN_DRAWS))
+            known = (KnownDraw(m, derive_seed(self.seed, "known", number)) for m, number in draws)
+            return [Population([draw], chunk=population.chunk) for draw in known]
+        return [population]
 
     def rows(self, images: Tensor, labels: Tensor, target: int, purpose: str) -> Tensor:
         """`correct` (rows, N) of what answers a target's images, by draws for a purpose."""
@@ -201,15 +215,6 @@ class _Run:
             for one in pair
         )
         return (first != second).float().mean().item() <= 1 / REPEATED
-
-
-def _deployed(population: Population, protocol: str) -> list[Population]:
-    """What answers under a protocol, and is attacked each by itself."""
-    if protocol in ("alone", "transfer"):
-        return [population.of([member]) for member in population.submodels]
-    if protocol == "average":
-        return [population.of([AveragedEnsemble(population)])]
-    return [population]
 
 
 class _Part:

@@ -45,10 +45,10 @@ def add_options(add: Callable[..., object], *, results: Path) -> None:
     """Add them by argparse's `add_argument` or pytest's `addoption`."""
     add(
         "--budget",
-        choices=["smoke", "quick", "paper"],
+        choices=["smoke", "quick", "paper-short", "paper"],
         default="quick",
         help="how much to spend: smoke proves that everything runs, quick (default) shows the "
-        "effects, paper is the full protocol",
+        "effects, paper is the full protocol, paper-short the same but for its long training",
     )
     add(
         "--device",

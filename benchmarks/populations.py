@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,14 @@ from ..defenses.surrogate import Plan
 from ..defenses.training import BeforeStep, Recipe, initialise
 from ..leaderboard.metrics import Answers
 from .case import Subject
-from .datasets import DATASETS, Dataset, DatasetMissingError, experiment, load
+from .datasets import (
+    DATASETS,
+    Dataset,
+    DatasetEntry,
+    DatasetMissingError,
+    experiment,
+    load,
+)
 from .experiment import Experiment, Variation
 from .measure import answers_of
 from .paths import RELEASED
@@ -153,7 +160,7 @@ class Populations:
             return self.prepare_varied(dataset, Variation(defense=defense))
         data, arguments = self.dataset(dataset), self.experiment(dataset).arguments(defense)
         try:
-            members = chosen.load(DATASETS[dataset], **arguments)
+            members = chosen.load(self._entry(dataset), **arguments)
             population = self._population(dataset, chosen, members)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise DefenseError(f"defense {defense!r} cannot be loaded: {error}") from error
@@ -181,7 +188,9 @@ class Populations:
         arguments = self.experiment(dataset).arguments(defense) | dict(variation.changes)
         recipe = replace(self.experiment(dataset).recipe(defense), **variation.recipe)
         images = len(data.train_images[: variation.images])
-        parameters: dict[str, Any] = {**arguments, "recipe": asdict(recipe), "train_images": images}
+        parameters: dict[str, Any] = {**arguments, "recipe": recipe.facts(), "train_images": images}
+        if network := self.experiment(dataset).network:
+            parameters["network"] = network.__name__
         if variation.in_turn:
             parameters["in_turn"] = True
         start = self.prepare_varied(dataset, variation.start) if variation.start else None
@@ -280,8 +289,13 @@ class Populations:
         """How to compute with a population on such images."""
         return self.options.plan or fastest_plan(population, images)
 
+    def _entry(self, dataset: str) -> DatasetEntry:
+        """A dataset's facts, with the budget's network."""
+        entry = DATASETS[dataset]
+        return replace(entry, network=self.experiment(dataset).network or entry.network)
+
     def _untrained(self, dataset: str, defense: str) -> Population:
-        chosen, data = DEFENSES[defense], DATASETS[dataset]
+        chosen, data = DEFENSES[defense], self._entry(dataset)
         size = chosen.members or self.options.submodels or self.experiment(dataset).size(defense)
         build = chosen.build or type(data).standard_network
         built = initialise(lambda: build(data), size, seed=self.options.seed)

@@ -178,7 +178,8 @@ class Store:
             "metrics": metrics,
             "torch": torch.__version__,
         }
-        write_tensors(folder / "weights.safetensors", population.state_dict())
+        tensors, stored = _halved(population.state_dict())
+        write_tensors(folder / "weights.safetensors", tensors, stored=stored)
         write_sealed(folder / "card.json", card)
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
         return card
@@ -265,7 +266,9 @@ def read_population(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ValueError: damaged, or the weights are not those of the card.
     """
     card = read_card(folder / "card.json")
-    tensors, _ = read_tensors(folder / "weights.safetensors")
+    tensors, metadata = read_tensors(folder / "weights.safetensors")
+    if metadata.get("stored") == "half":
+        tensors = {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}
     if digest_of(tensors) != card["weights_sha256"]:
         raise DamagedError("the weights are not those of the card")
     return card, tensors
@@ -444,6 +447,16 @@ def _content(value: object) -> Iterator[bytes | memoryview]:
             yield from _content(part)
     else:
         yield repr(value).encode()
+
+
+def _halved(tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
+    """Tensors in half precision if none of them loses anything, and how they are stored."""
+    halves = {n: t.half() if t.dtype == torch.float32 else t for n, t in tensors.items()}
+    lost = any(
+        tensor.dtype == torch.float16 or not torch.equal(tensor, halves[name].to(tensor.dtype))
+        for name, tensor in tensors.items()
+    )
+    return (tensors, "as it is") if lost else (halves, "half")
 
 
 def _begun(folder: Path) -> bool:

@@ -1,15 +1,15 @@
 """The same members under other protocols: what the draw itself is worth."""
 
 import pytest
-from randomized_defense_bench.benchmarks.case import protocol_attacks, protocols
+from randomized_defense_bench.benchmarks.case import protocol_attacks
 from randomized_defense_bench.benchmarks.populations import Prepared
 from randomized_defense_bench.benchmarks.session import Session
-from randomized_defense_bench.leaderboard.records import Protocol
+from randomized_defense_bench.leaderboard.records import PROTOCOLS, Protocol
 
 from .conftest import Measure
 
 
-@pytest.mark.parametrize("protocol", protocols(several=True, random=False))
+@pytest.mark.parametrize("protocol", [name for name in PROTOCOLS if name != "draw"])
 def test_deployment(
     session: Session, population: Prepared, protocol: Protocol, measure: Measure
 ) -> None:

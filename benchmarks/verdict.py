@@ -158,7 +158,7 @@ def judge(
             run" where they need others.
         dataset, name: what records call the images and the defense; a registered dataset's numbers
             are taken.
-        budget: how much is spent: "smoke", "quick" or "paper".
+        budget: how much is spent: "smoke", "quick", "paper-short" or "paper".
         seed: all randomness follows from it.
         batch_size: most images processed at once.
         results: a folder for the records, as they come; `python -m

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
-from .adversarial import pgd_adversary
+from .adversarial import train_adversarially
 from .population import Population
 from .registry import register_defense
 from .replacing import replaced, with_weight
-from .training import Task, train
+from .training import Task
 
 PRIOR = 0.1
 
@@ -25,16 +25,18 @@ class GaussianWeight(nn.Module):
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
         self.layer = layer
-        self.log_sigma = nn.Parameter(torch.full_like(layer.weight, PRIOR / 2).log())
+        # Flat: Muon takes what has the shape of a convolution's weight for one.
+        self.log_sigma = nn.Parameter(torch.full((layer.weight.numel(),), PRIOR / 2).log())
 
     def forward(self, images: Tensor) -> Tensor:
         """What the layer answers with a drawn weight."""
-        noise = self.log_sigma.exp() * torch.randn_like(self.log_sigma)
-        return with_weight(self.layer, self.layer.weight + noise, images)
+        weight = self.layer.weight
+        drawn = weight + self.log_sigma.exp().view_as(weight) * torch.randn_like(weight)
+        return with_weight(self.layer, drawn, images)
 
     def divergence(self) -> Tensor:
         """Kullback and Leibler's, from the prior, in nats."""
-        law = Normal(self.layer.weight, self.log_sigma.exp())
+        law = Normal(self.layer.weight.flatten(), self.log_sigma.exp())
         return kl_divergence(law, Normal(0.0, PRIOR)).sum()
 
 
@@ -58,13 +60,14 @@ def adv_bnn(
     steps: int,
     alpha: float = 0.02,
 ) -> None:
-    """Train on PGD examples, with fresh weights at every step."""
+    """Train on adversarial examples, with fresh weights at every step."""
 
     def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         layers = [part for part in network.modules() if isinstance(part, GaussianWeight)]
         divergence = torch.stack([layer.divergence() for layer in layers]).sum()
-        entropy = F.cross_entropy(network(images).float(), labels)
+        entropy = F.cross_entropy(
+            network(images).float(), labels, label_smoothing=task.recipe.label_smoothing
+        )
         return entropy + alpha * divergence / len(task.images)
 
-    adversary = pgd_adversary(eps=eps, step_size=step_size, steps=steps)
-    train(population, task, task.recipe, adversary=adversary, loss=loss)
+    train_adversarially(population, task, eps=eps, step_size=step_size, steps=steps, loss=loss)

@@ -7,7 +7,7 @@ Simplified: one round of boosting, and both learn by one recipe.
 
 from torch import Tensor, nn
 
-from .adversarial import pgd_adversary
+from .adversarial import make_adversary
 from .population import Population
 from .registry import register_defense
 from .training import Task, train
@@ -27,7 +27,7 @@ def bat(population: Population, task: Task, *, eps: float, step_size: float, ste
     first, second = population.submodels
     first.load_state_dict(task.load("single-adv").submodels[0].state_dict())
     first.eval()
-    attack = pgd_adversary(eps=eps, step_size=step_size, steps=steps)
+    attack = make_adversary(eps=eps, step_size=step_size, steps=steps)
 
     def on_the_first(_: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return attack(first, images, labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .adversarial import pgd_adversary
+from .adversarial import train_adversarially
 from .counter_linking import CounterLinking
 from .population import Population
 from .registry import register_defense
@@ -48,11 +48,13 @@ def clm_adv(
     step_size: float,
     steps: int,
 ) -> None:
-    """Train on PGD examples with counter-linking from the start."""
-    train(
+    """Train on adversarial examples with counter-linking from the start."""
+    counter_linking = CounterLinking(alpha=alpha, delta=delta, period=period, seed=task.seed)
+    train_adversarially(
         population,
         task,
-        task.recipe,
-        adversary=pgd_adversary(eps=eps, step_size=step_size, steps=steps),
-        before_step=CounterLinking(alpha=alpha, delta=delta, period=period, seed=task.seed),
+        eps=eps,
+        step_size=step_size,
+        steps=steps,
+        before_step=counter_linking,
     )

@@ -9,11 +9,11 @@ from gradients and predictions; one draw serves a batch.
 import torch
 from torch import Tensor, nn
 
-from .adversarial import pgd_adversary
+from .adversarial import held, train_adversarially
 from .population import Population
 from .registry import register_defense
 from .replacing import replaced, with_weight
-from .training import Task, train
+from .training import Task
 
 
 class RandomWeight(nn.Module):
@@ -22,12 +22,13 @@ class RandomWeight(nn.Module):
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
         self.convolution = convolution
-        self.spread = nn.Parameter(torch.full_like(convolution.weight, 0.5))
+        # Flat: Muon takes what has the shape of a convolution's weight for one.
+        self.spread = nn.Parameter(torch.full((convolution.weight.numel(),), 0.5))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, out, H', W')."""
         weight = self.convolution.weight
-        sigma = self.spread.clamp(0.1, 1.0) * weight.detach().std()
+        sigma = self.spread.clamp(0.1, 1.0).view_as(weight) * weight.detach().std()
         drawn = weight + sigma * torch.randn_like(weight)
         return with_weight(self.convolution, drawn, images)
 
@@ -44,6 +45,5 @@ class RandomWeight(nn.Module):
     version=1,
 )
 def ctrw(population: Population, task: Task, *, eps: float, step_size: float, steps: int) -> None:
-    """Train on PGD examples of a draw held fixed."""
-    adversary = pgd_adversary(eps=eps, step_size=step_size, steps=steps, held=True)
-    train(population, task, task.recipe, adversary=adversary)
+    """Train on adversarial examples of a draw held fixed."""
+    train_adversarially(population, task, eps=eps, step_size=step_size, steps=steps, wrap=held)

@@ -8,7 +8,7 @@ that of linear layers, too.
 import torch
 from torch import Tensor, nn
 
-from .adversarial import pgd_adversary
+from .adversarial import make_adversary
 from .population import Population
 from .registry import register_defense
 from .replacing import replaced
@@ -49,9 +49,10 @@ def kwta(
     steps: int,
     share: float = 0.1,
 ) -> None:
-    """Train on PGD examples."""
+    """Train on adversarial examples."""
     for part in population.modules():
         if isinstance(part, Winners):
             part.get_buffer("share").fill_(share)
-    adversary = pgd_adversary(eps=eps, step_size=step_size, steps=steps)
+    # Not watched: that stronger attacks leave less of it is what it is a control of.
+    adversary = make_adversary(eps=eps, step_size=step_size, steps=steps)
     train(population, task, task.recipe, adversary=adversary)

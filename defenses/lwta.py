@@ -9,11 +9,11 @@ the paper's relaxation (temperature 0.67).
 import torch
 from torch import Tensor, nn
 
-from .adversarial import pgd_adversary
+from .adversarial import train_adversarially
 from .population import Population
 from .registry import register_defense
 from .replacing import replaced
-from .training import Task, train
+from .training import Task
 
 UNITS, TEMPERATURE = 2, 0.67
 
@@ -45,6 +45,5 @@ class Competition(nn.Module):
     version=1,
 )
 def lwta(population: Population, task: Task, *, eps: float, step_size: float, steps: int) -> None:
-    """Train on PGD examples, with fresh winners at every step."""
-    adversary = pgd_adversary(eps=eps, step_size=step_size, steps=steps)
-    train(population, task, task.recipe, adversary=adversary)
+    """Train on adversarial examples, with fresh winners at every step."""
+    train_adversarially(population, task, eps=eps, step_size=step_size, steps=steps)

@@ -9,11 +9,11 @@ use the true labels, and start with the first epoch.
 import torch
 from torch import Tensor, nn
 
-from .adversarial import pgd_adversary
+from .adversarial import train_adversarially
 from .population import Population
 from .registry import register_defense
 from .replacing import replaced, with_weight
-from .training import Task, train
+from .training import Adversary, Task
 
 
 class NoisyWeight(nn.Module):
@@ -43,12 +43,15 @@ class NoisyWeight(nn.Module):
     version=1,
 )
 def pni(population: Population, task: Task, *, eps: float, step_size: float, steps: int) -> None:
-    """Train on PGD examples of half of each batch, and on the other half as it is."""
-    attack = pgd_adversary(eps=eps, step_size=step_size, steps=steps)
+    """Train on adversarial examples for half of each batch."""
+    train_adversarially(population, task, eps=eps, step_size=step_size, steps=steps, wrap=half)
 
-    def half(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+
+def half(adversary: Adversary) -> Adversary:
+    """The same, but it leaves the first half of a batch as it is."""
+
+    def perturb(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         first = len(images) // 2
-        attacked = attack(network, images[first:], labels[first:])
-        return torch.cat([images[:first], attacked])
+        return torch.cat([images[:first], adversary(network, images[first:], labels[first:])])
 
-    train(population, task, task.recipe, adversary=half)
+    return perturb

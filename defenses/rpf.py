@@ -9,11 +9,11 @@ for this layer, and one draw serves a batch.
 import torch
 from torch import Tensor, nn
 
-from .adversarial import pgd_adversary
+from .adversarial import held, train_adversarially
 from .population import Population
 from .registry import register_defense
 from .replacing import replaced, with_weight
-from .training import Task, train
+from .training import Task
 
 
 class RandomFilters(nn.Module):
@@ -43,6 +43,5 @@ class RandomFilters(nn.Module):
     version=1,
 )
 def rpf(population: Population, task: Task, *, eps: float, step_size: float, steps: int) -> None:
-    """Train on PGD examples of a draw held fixed."""
-    adversary = pgd_adversary(eps=eps, step_size=step_size, steps=steps, held=True)
-    train(population, task, task.recipe, adversary=adversary)
+    """Train on adversarial examples of a draw held fixed."""
+    train_adversarially(population, task, eps=eps, step_size=step_size, steps=steps, wrap=held)

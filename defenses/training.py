@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..attacks.freezing import frozen
 from ..attacks.seeding import derive_seed, generator, global_seed
+from .muon import Muon
 from .population import Population
 from .stacking import FrozenStack, InBlocks, Stack, stackable
 from .surrogate import Plan
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 Adversary = Callable[[nn.Module, Tensor, Tensor], Tensor]
 BeforeStep = Callable[[Sequence[nn.Module], range, int, int], None]
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+AfterEpoch = Callable[[Population], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +38,17 @@ class Recipe:
     """How each submodel is optimized.
 
     Attributes:
-        optimizer: "adam", or "sgd" with Nesterov-free momentum.
-        learning_rate: at the start.
-        cosine: anneal the learning rate to 0 along a half cosine over the epochs.
-        augment: random crop after padding by 4, and horizontal flip.
-        dtype: of activations, "float32" or "bfloat16"; weights are float32 in either case.
+        optimizer: "adam", "sgd" with Nesterov-free momentum, or "muon".
+        learning_rate: the highest.
+        cosine: anneal the learning rate to 0 along a half cosine over the steps.
+        augment: random crop after padding by 4, and horizontal flip in every other epoch.
+        dtype: "bfloat16": activations may be so where that is faster, and the finished weights are
+            rounded to half precision; "float32": neither.
+        warmup: the share of the steps in which the learning rate first rises from 0.
+        label_smoothing: the share of each label that all classes share.
     """
 
-    optimizer: Literal["adam", "sgd"]
+    optimizer: Literal["adam", "sgd", "muon"]
     learning_rate: float
     epochs: int
     batch_size: int
@@ -52,6 +57,13 @@ class Recipe:
     cosine: bool = False
     augment: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    warmup: float = 0.0
+    label_smoothing: float = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """What names a population; options that came later only where they are used."""
+        later = {"warmup": 0.0, "label_smoothing": 0.0}
+        return {name: value for name, value in asdict(self).items() if later.get(name) != value}
 
 
 class Checkpoint(Protocol):
@@ -102,6 +114,7 @@ def train(
     *,
     adversary: Adversary | None = None,
     before_step: BeforeStep | None = None,
+    after_epoch: AfterEpoch | None = None,
     loss: Loss | None = None,
 ) -> None:
     """Train all submodels in step, or in turn within each epoch.
@@ -115,6 +128,8 @@ def train(
             block of images for each submodel, and `model`, in evaluation mode with constant
             weights, answers each block with its submodel: keep the batch whole and in order.
         before_step: called as `task.observe` is, and may change weights.
+        after_epoch: called with the population before an epoch's state is kept; what it raises
+            ends the training.
         loss: of a submodel on a batch, called with (submodel, images, labels) in place of the mean
             cross-entropy; submodels then go through one by one.
     """
@@ -124,6 +139,8 @@ def train(
         groups = [_Group(slice(0, len(submodels)), submodels, plan)]
     else:
         groups = [_Group(slice(i, i + 1), [one], plan, loss) for i, one in enumerate(submodels)]
+    low = recipe.dtype == task.plan.dtype == "bfloat16"
+    precision = torch.autocast(task.images.device.type, torch.bfloat16, enabled=low)
     turns = [[group] for group in groups] if task.in_turn else [groups]
     optimizer = make_optimizer(groups, recipe)
     start = 0
@@ -140,14 +157,14 @@ def train(
     )
     for epoch in range(start, recipe.epochs):
         total_loss = torch.zeros((), device=task.images.device)
-        for parameters in optimizer.param_groups:
-            parameters["lr"] = learning_rate(recipe, epoch)
         for turn in turns:
             members = range(turn[0].members.start, turn[-1].members.stop)
             for step, (images, labels) in enumerate(batches(task, recipe, members, epoch)):
                 for hook in (task.observe, before_step):
                     if hook:
                         hook(submodels, members, epoch, step)
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = learning_rate(recipe, (epoch + step / steps) / recipe.epochs)
                 # Without a gradient the optimizer leaves a weight and its state alone.
                 optimizer.zero_grad(set_to_none=True)
                 for group in turn:
@@ -161,9 +178,17 @@ def train(
                             own_images = group.attacked(adversary, own_images, own_labels)
                     # What networks draw themselves: dropout, noise.
                     with global_seed(derive_seed(task.seed, "forward", *where), images.device):
-                        total_loss += group.backward(own_images, own_labels, recipe.dtype)
-                optimizer.step()
+                        with precision:
+                            value = group.loss(own_images, own_labels, recipe.label_smoothing)
+                        value.backward()
+                        total_loss += value.detach()
+                with precision:
+                    optimizer.step()
                 bar.update()
+        if recipe.dtype == "bfloat16" and epoch + 1 == recipe.epochs:
+            round_to_half(population)
+        if after_epoch:
+            after_epoch(population)
         if task.checkpoint:
             task.checkpoint.save(population, optimizer, epoch + 1)
         mean_loss = total_loss.item() / (len(submodels) * steps)
@@ -189,20 +214,33 @@ def load_inside(population: Population, trained: Population) -> None:
 
 def make_optimizer(groups: Sequence[_Group], recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer over all parameters; each is updated by itself, whatever the group."""
-    parameters = [weight for group in groups for weight in group.network.parameters()]
-    decay = recipe.weight_decay
+    parameters = [
+        {"params": list(group.network.parameters()), "networks": group.size} for group in groups
+    ]
+    rate, momentum, decay = recipe.learning_rate, recipe.momentum, recipe.weight_decay
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(parameters, recipe.learning_rate, weight_decay=decay, fused=True)
-    return torch.optim.SGD(
-        parameters, recipe.learning_rate, recipe.momentum, weight_decay=decay, fused=True
-    )
+        return torch.optim.Adam(parameters, rate, weight_decay=decay, fused=True)
+    if recipe.optimizer == "muon":
+        return Muon(parameters, rate, momentum=momentum, weight_decay=decay)
+    return torch.optim.SGD(parameters, rate, momentum, weight_decay=decay, fused=True)
 
 
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """The learning rate during an epoch, counted from 0."""
+def learning_rate(recipe: Recipe, done: float) -> float:
+    """The learning rate when this share of the steps is done."""
+    if done < recipe.warmup:
+        return recipe.learning_rate * done / recipe.warmup
     if not recipe.cosine:
         return recipe.learning_rate
-    return recipe.learning_rate * (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
+    falling = (done - recipe.warmup) / (1 - recipe.warmup)
+    return recipe.learning_rate * (1 + math.cos(math.pi * falling)) / 2
+
+
+@torch.no_grad()
+def round_to_half(population: Population) -> None:
+    """Round weights and statistics to what half precision holds."""
+    for tensor in population.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half())
 
 
 def batches(
@@ -211,29 +249,30 @@ def batches(
     """An epoch's batches for some submodels: images (members, B, C, H, W) and labels (members, B).
 
     Each submodel has an order and augmentations of its own, which depend on the seed and its number
-    alone.
+    alone. A coin says in which epochs an image is flipped, the odd or the even ones: any two
+    epochs show both sides.
     """
     generators = [generator(task.seed, "batches", i, epoch) for i in members]
     count, device = len(task.images), task.images.device
     orders = torch.stack([torch.randperm(count, generator=drawn) for drawn in generators])
+    coins = [torch.rand(count, generator=generator(task.seed, "flips", i)) < 0.5 for i in members]
+    flips = torch.stack(coins).to(device) ^ (epoch % 2 == 1)
     for chosen in orders.to(device).split(recipe.batch_size, dim=1):
         images = task.images[chosen]
         if recipe.augment:
-            images = torch.stack(
-                [augment(own, drawn) for own, drawn in zip(images, generators, strict=True)]
-            )
+            parts = zip(images, flips.gather(1, chosen), generators, strict=True)
+            images = torch.stack([augment(own, flip, drawn) for own, flip, drawn in parts])
         yield images, task.labels[chosen]
 
 
-def augment(images: Tensor, drawn: torch.Generator, padding: int = 4) -> Tensor:
-    """Each image (C, H, W) of a batch, zero-padded, cropped at random and flipped by a coin."""
+def augment(images: Tensor, flip: Tensor, drawn: torch.Generator, padding: int = 4) -> Tensor:
+    """Each image (C, H, W) of a batch, zero-padded, cropped at random, and flipped if asked."""
     count, _, height, width = images.shape
     device = images.device
     top, left = torch.randint(2 * padding + 1, (2, count, 1, 1), generator=drawn).to(device)
     rows = top + torch.arange(height, device=device).view(1, -1, 1)
     columns = left + torch.arange(width, device=device).view(1, 1, -1)
-    flip = torch.rand(count, 1, 1, generator=drawn).to(device) < 0.5
-    columns = torch.where(flip, columns.flip(-1), columns)
+    columns = torch.where(flip.view(-1, 1, 1), columns.flip(-1), columns)
     padded = F.pad(images, [padding] * 4)
     at = torch.arange(count, device=device).view(-1, 1, 1)
     # Advanced indices around a slice put the channel last.
@@ -245,6 +284,7 @@ class _Group:
 
     Attributes:
         members: which of the population they are.
+        size: how many.
         network: (g, B, C, H, W), block i for submodel i -> logits (g, B, K).
     """
 
@@ -257,6 +297,7 @@ class _Group:
     ) -> None:
         self.members = members
         self._loss: Callable[[Tensor, Tensor], Tensor] | None = None
+        self.size = len(submodels)
         self._frozen: FrozenStack | None = None
         self._copy: Callable[[], FrozenStack] | None = None
         if loss is None and stackable(submodels, trainable=True):
@@ -267,6 +308,17 @@ class _Group:
             self.network = _Alone(submodel)
             self._loss = loss and partial(loss, submodel)
         self.network.train()
+
+    def loss(self, images: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+        """The mean over each submodel's batch (g, B, C, H, W), summed over submodels.
+
+        Its gradients are those of g losses.
+        """
+        if self._loss:
+            return self._loss(images[0], labels[0])
+        flat = self.network(images).float().flatten(0, 1), labels.flatten()
+        summed = F.cross_entropy(*flat, reduction="sum", label_smoothing=label_smoothing)
+        return summed / labels.shape[1]
 
     def attacked(self, adversary: Adversary, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial images (g, B, C, H, W) for the submodels as they are now."""
@@ -279,22 +331,6 @@ class _Group:
             model = InBlocks(self._frozen or self.network, len(images))
             perturbed = adversary(model, images.flatten(0, 1), labels.flatten())
         return perturbed.detach().view_as(images)
-
-    def backward(self, images: Tensor, labels: Tensor, dtype: str) -> Tensor:
-        """Add the gradients of a step on images (g, B, C, H, W); return the loss.
-
-        The loss is the mean over each submodel's batch, summed over submodels: their gradients are
-        those of g losses.
-        """
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-            if self._loss:
-                loss = self._loss(images[0], labels[0])
-            else:
-                logits = self.network(images).float().flatten(0, 1)
-                summed = F.cross_entropy(logits, labels.flatten(), reduction="sum")
-                loss = summed / labels.shape[1]
-        loss.backward()
-        return loss.detach()
 
 
 class _Alone(nn.Module):

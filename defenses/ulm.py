@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .adversarial import pgd_adversary
+from .adversarial import train_adversarially
 from .population import Population
 from .registry import register_defense
 from .training import Task, train
@@ -23,6 +23,5 @@ def ulm(population: Population, task: Task) -> None:
 def ulm_adv(
     population: Population, task: Task, *, eps: float, step_size: float, steps: int
 ) -> None:
-    """Train every submodel by itself on PGD examples."""
-    adversary = pgd_adversary(eps=eps, step_size=step_size, steps=steps)
-    train(population, task, task.recipe, adversary=adversary)
+    """Train every submodel by itself on adversarial examples."""
+    train_adversarially(population, task, eps=eps, step_size=step_size, steps=steps)

@@ -49,7 +49,9 @@ def wca(population: Population, task: Task, *, alignment: float = 0.1) -> None:
 
     def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         (head,) = (part for part in network.modules() if isinstance(part, GaussianHead))
-        entropy = F.cross_entropy(network(images).float(), labels)
+        entropy = F.cross_entropy(
+            network(images).float(), labels, label_smoothing=task.recipe.label_smoothing
+        )
         return entropy - alignment * head.variances().log().sum()
 
     train(population, task, task.recipe, loss=loss)

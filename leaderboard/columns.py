@@ -77,6 +77,12 @@ COLUMNS = (
         lambda entry: entry.bounded(plus_minus(entry.row.worst)),
     ),
     Column(
+        "known",
+        "robust accuracy where the attacker sees the draw that answers: what is real, and not "
+        "owed to the draw's being hidden",
+        *[lambda entry: format_percent(entry.row.known)] * 2,
+    ),
+    Column(
         "verdict",
         "whether the claimed gain over the same network without the randomness survives in the "
         "worst case: it *holds up* (at least half), *partly*, or *collapses*; *no gain*: none is "

@@ -20,11 +20,14 @@ from . import metrics
 
 SCHEMA_VERSION = 2
 
+# So many draws of each random member are shown to an attacker.
+KNOWN_DRAWS = 4
 # What `correct` holds, by protocol. The rows of a random member are its draws.
 PROTOCOLS = {
     "draw": "(n * draws, N): the deployed defense, one member drawn for each query",
     "doubled": "(n * draws, N): the same under an attack with twice the steps",
     "alone": "(n * draws, N): row i is member i deployed by itself, and attacked by itself",
+    "known": f"(n * {KNOWN_DRAWS}, N): row i is a draw of a random member that the attacker sees",
     "average": "(draws, N): the members deployed as an ensemble that averages probabilities",
     "transfer": "(n, n * draws, N): crafted on member a, answered by member b",
 }
@@ -34,7 +37,7 @@ Kind = Literal["authors", "population", "queries", "cascade", "control"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Norm = Literal["Linf", "L2"]
-Protocol = Literal["draw", "doubled", "alone", "average", "transfer"]
+Protocol = Literal["draw", "doubled", "alone", "known", "average", "transfer"]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Amount = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -85,7 +88,8 @@ class Case:
     def shape(self) -> tuple[int, ...]:
         """The shape of `correct`; see `PROTOCOLS`."""
         n, rows = self.submodels, self.submodels * self.draws
-        leading = {"average": (self.draws,), "transfer": (n, rows)}.get(self.protocol, (rows,))
+        other = {"average": (self.draws,), "transfer": (n, rows), "known": (n * KNOWN_DRAWS,)}
+        leading = other.get(self.protocol, (rows,))
         return (*leading, self.images)
 
     @property
@@ -160,11 +164,11 @@ class Record:
     @cached_property
     def answers(self) -> metrics.Answers:
         """`correct` as scores take it; of "transfer" all pairs alike."""
-        case = self.case
+        case, lawful = self.case, ("draw", "doubled", "known")
         return metrics.Answers(
             self.correct.reshape(-1, case.images),
-            probabilities=case.probabilities if case.protocol in ("draw", "doubled") else None,
-            draws=case.draws,
+            probabilities=case.probabilities if case.protocol in lawful else None,
+            draws=KNOWN_DRAWS if case.protocol == "known" else case.draws,
             block=case.images_per_draw,
             selecting=None if case.protocol == "transfer" else self.selecting,
         )

@@ -14,7 +14,7 @@ from .metrics import Answers, Score, score
 from .records import Case, Facts, Record
 
 # From the least to the most thorough.
-BUDGETS = ("smoke", "quick", "paper")
+BUDGETS = ("smoke", "quick", "paper-short", "paper")
 
 
 @dataclass(frozen=True, order=True)
@@ -86,6 +86,13 @@ class Row:
     def protocol_score(self, protocol: str) -> Score | None:
         """The mean of `correct` under another protocol, or None where it was not run."""
         return mean_score(self.by_protocol.get(protocol, {}))
+
+    @property
+    def known(self) -> Score | None:
+        """Accuracy where the attacker sees the draw that answers; of one network the worst case."""
+        if self.submodels == self.draws == 1:
+            return self.worst
+        return self.protocol_score("known" if self.draws > 1 else "alone")
 
     @property
     def draws(self) -> int:

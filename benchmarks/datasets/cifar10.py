@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...defenses import Recipe
-from ...defenses.architectures import cifar_resnet18
+from ...defenses.architectures import cifar_convnet, cifar_resnet18
 from ..experiment import standard
 from .files import read_files
 from .registry import Published, Raw, register_dataset
@@ -22,21 +22,48 @@ _RECIPE = Recipe(
     augment=True,
     dtype="bfloat16",
 )
-# A quarter of the batch, for enough steps, and of the learning rates with it.
-_QUARTER = replace(_RECIPE, batch_size=50, learning_rate=0.025)
+# Chosen by measuring: 80% of test images are right after three of six epochs, 75% with SGD;
+# 91% after ten, at a minute of one core each.
+_QUICK = Recipe(
+    optimizer="muon",
+    learning_rate=0.05,
+    epochs=12,
+    batch_size=500,
+    momentum=0.9,
+    weight_decay=5e-3,
+    cosine=True,
+    augment=True,
+    dtype="bfloat16",
+    warmup=0.2,
+    label_smoothing=0.1,
+)
 
 _EXPERIMENTS = standard(
     radii={"Linf": (8 / 255, 16 / 255), "L2": (0.5, 1.0)},
     sweep_radii={"Linf": tuple(k / 255 for k in (1, 2, 4, 6, 12, 24, 32))},
     step_size=2 / 255,
     batch_size=100,
-    # smoke, quick, paper. Quick is what two cores do in hours, at a hundred gradients of a ResNet18
-    # a second: too few images to tell defenses apart, enough to see what an attack leaves.
-    recipe=(_RECIPE, _QUARTER, _RECIPE),
+    # smoke, quick, paper
+    recipe=(_RECIPE, _QUICK, _RECIPE),
+    network=(None, cifar_convnet, None),
+    train_images=(400, None, None),
+    test_images=(16, 1000, None),
+    population_images=(1000, 500, 1000),
+    submodels=(2, 4, 10),
+    epochs=(1, None, None),
+    adversarial_epochs=(1, 16, None),
+    adversary_steps=(2, 1, 20),
     clm_epochs=(1, 4, 150),
-    quick_attacks={"targets": 1, "square_queries": 200},
+    figure_images=(16, 500, 1000),
     pair_submodels=(10, 10, 10),
-    pair_images=(500, 50, 500),
+    pair_images=(500, 500, 500),
+)
+# In few epochs a tenth of the rate does not make up for what counter-linking changes: after one, a
+# member of 91.2% had 87.9%, and 90.3% at this rate.
+_DEFENSES = _EXPERIMENTS["quick"].defenses
+_EXPERIMENTS["quick"] = replace(
+    _EXPERIMENTS["quick"],
+    defenses={**_DEFENSES, "clm": {**_DEFENSES["clm"], "learning_rate": 0.02}},
 )
 
 

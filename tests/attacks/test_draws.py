@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from randomized_defense_bench.attacks.draws import in_blocks
+from randomized_defense_bench.attacks.draws import KnownDraw, in_blocks
 from randomized_defense_bench.defenses.architectures import lenet5
 from randomized_defense_bench.defenses.noise import Noise
 from randomized_defense_bench.defenses.population import Population
@@ -68,6 +68,20 @@ def test_a_network_that_keeps_what_it_draws_is_left_with_tensors_of_use():
     answers = in_blocks(member, torch.zeros(40, 2, 1, 1, 3))
     assert torch.equal(answers[-1, 0, 0], member.kept)
     assert len(answers[:, 0, 0].unique()) == 40
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_known_draw_is_the_same_for_every_image_in_every_batch(together):
+    def noise():
+        return torch.randn(()) if together else torch.randn(()) + random.random()
+
+    images = torch.zeros(6, 1, 1, 3)
+    drawn = [KnownDraw(Shifted(noise), seed) for seed in (0, 0, 1)]
+    first, again, other = (draw(images) for draw in drawn)
+    assert torch.equal(first, again)
+    assert torch.equal(first, first[:1].expand_as(first))
+    assert torch.equal(first[:2], drawn[0](images[3:5]))
+    assert not torch.equal(first, other)
 
 
 def test_a_network_that_draws_nothing_answers_as_ever():

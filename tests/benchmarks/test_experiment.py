@@ -1,16 +1,18 @@
 import re
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
 from randomized_defense_bench.attacks import ATTACKS, ThreatModel, registry
-from randomized_defense_bench.benchmarks.datasets import DATASETS, experiment, register_dataset
+from randomized_defense_bench.benchmarks.datasets import DATASETS, Raw, experiment, register_dataset
 from randomized_defense_bench.benchmarks.experiment import standard
 from randomized_defense_bench.benchmarks.session import Options, Session
 from randomized_defense_bench.defenses import DEFENSES, Recipe
 from randomized_defense_bench.defenses.architectures import lenet5
+from randomized_defense_bench.defenses.surrogate import Plan
 from randomized_defense_bench.leaderboard.rows import BUDGETS
 
 PAIRS = [(budget, dataset) for dataset in DATASETS for budget in BUDGETS]
@@ -40,7 +42,7 @@ def test_the_documented_dataset_is_one_file_of_any_package(tmp_path, monkeypatch
     DATASETS.load_plugins()
     monkeypatch.delitem(sys.modules, "house_numbers")
 
-    assert [experiment(budget, "svhn").radii for budget in BUDGETS] == [{"Linf": (8 / 255,)}] * 3
+    assert [experiment(budget, "svhn").radii for budget in BUDGETS] == [{"Linf": (8 / 255,)}] * 4
     folders = {name: tmp_path / name for name in ("data_root", "store", "results")}
     session = Session(Options(budget="smoke", run="test", **folders))
     prepared = session.prepare("svhn", "single")
@@ -52,7 +54,9 @@ def test_a_dataset_lacks_no_budget():
     recipe = Recipe(optimizer="adam", learning_rate=1e-3, epochs=5, batch_size=100)
     numbers = standard(radii={"Linf": (0.3,)}, step_size=0.01, recipe=recipe)
     del numbers["quick"]
-    with pytest.raises(ValueError, match="'mine' has experiments for smoke, paper; expected smoke"):
+    with pytest.raises(
+        ValueError, match="'mine' has experiments for smoke, paper-short, paper; expected smoke"
+    ):
         register_dataset("mine", channels=1, classes=10, network=lenet5, experiments=numbers)
 
 
@@ -78,7 +82,45 @@ def test_names_are_known_curves_go_beyond_the_ranked_radii_and_counter_linking_h
         assert steps >= numbers.defenses[defense]["period"]
 
 
+@pytest.mark.parametrize("budget", ["quick", "paper-short"])
 @pytest.mark.parametrize("dataset", list(DATASETS))
-def test_shorter_adversarial_training_reaches_the_edge_of_the_ball(dataset):
-    adversary = experiment("quick", dataset).adversary
+def test_shorter_adversarial_training_reaches_the_edge_of_the_ball(dataset, budget):
+    adversary = experiment(budget, dataset).adversary
     assert adversary["steps"] * adversary["step_size"] >= adversary["eps"] * (1 - 1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:clean accuracy")
+def test_the_paper_s_protocol_in_short_runs_end_to_end(options, monkeypatch):
+    """At a hundredth of its images, 30 epochs, and seconds for each network."""
+    numbers = experiment("paper-short", "cifar10")
+    assert {numbers.size("ulm"), numbers.size("ulm-adv")} == {10, 4}
+    assert {numbers.recipe(defense).epochs for defense in ("ulm", "clm-adv")} == {30}
+    assert (numbers.defenses["clm"]["epochs"], numbers.adversary["steps"]) == (15, 10)
+    images = np.random.default_rng(0).integers(256, size=(520, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(520) % 10
+    hundredth = replace(
+        numbers,
+        recipes={
+            name: replace(recipe, epochs=1, batch_size=50)
+            for name, recipe in numbers.recipes.items()
+        },
+        defenses={**numbers.defenses, "clm": {**numbers.defenses["clm"], "epochs": 1}},
+        attacks={**numbers.attacks, "pgd": {"steps": 2, "step_size": 4 / 255}},
+    )
+    small = replace(
+        DATASETS["cifar10"],
+        read=lambda _: Raw(images[:500], labels[:500], images[500:], labels[500:], "made up"),
+        published=None,
+        # The quicker network.
+        network=lenet5,
+        experiments={"paper-short": hundredth},
+    )
+    monkeypatch.setitem(DATASETS._entries, "cifar10", small)
+    plan = Plan(stacked=True, chunk=100, dtype="float32")
+    session = Session(replace(options, budget="paper-short", plan=plan))
+    for defense in ("clm", "clm-adv"):
+        prepared = session.prepare("cifar10", defense)
+        assert prepared.trained
+        (record, *_) = session.measure(prepared, "pgd", ThreatModel("Linf", 8 / 255))
+        assert record.case.budget == "paper-short"
+        assert record.correct.shape == (numbers.size(defense), 20)

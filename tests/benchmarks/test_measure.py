@@ -8,6 +8,7 @@ from randomized_defense_bench.benchmarks.evaluation import evaluate
 from randomized_defense_bench.benchmarks.measure import answers_of
 from randomized_defense_bench.defenses import Population
 from stand_ins import Chance, linear
+from torch import nn
 
 IMAGES, LABELS = torch.full((30, 1, 1, 2), 0.5), torch.zeros(30, dtype=torch.int64)
 LINF = ThreatModel("Linf", 0.01)
@@ -65,11 +66,37 @@ def test_protocols_have_their_shapes(draws):
         return Chance() if draws > 1 else linear(1.0, float(k))
 
     population = Population([member(0), member(1)], draws=draws)
-    for protocol in ("draw", "alone", "transfer", *(["average"] if draws == 1 else [])):
+    for protocol in ("draw", "alone", "transfer", "average" if draws == 1 else "known"):
         attack = "pgd" if protocol == "transfer" else "worst-case"
         record = measured(population, attack, protocol=protocol)
         assert record.correct.shape == record.case.shape
         assert record.score.low <= record.score.value <= record.score.high
+
+
+class Coin(nn.Module):
+    """Class 0 where the first pixel, times a coin that each pass throws, is above 0.05."""
+
+    def forward(self, images):
+        coin = torch.randn(()).sign()
+        margin = coin * (images.flatten(1)[:, 0] - 0.5) + 0.05
+        return torch.stack([margin, 0 * margin, 0 * margin - 1, 0 * margin - 1], dim=1)
+
+
+def test_an_attacker_who_sees_the_draw_fools_what_a_hidden_one_saves():
+    hidden, known = (
+        evaluate(
+            Population([Coin()], draws=16),
+            torch.full((24, 1, 1, 2), 0.52),
+            torch.zeros(24, dtype=torch.int64),
+            "worst-case",
+            ThreatModel("Linf", 0.1),
+            protocol=protocol,
+        )
+        for protocol in ("draw", "known")
+    )
+    assert hidden.score.value == pytest.approx(0.5, abs=0.2)
+    assert known.correct.shape == (4, 24)
+    assert known.score.value == 0
 
 
 def test_answers_are_by_row_and_image_in_evaluation_mode():

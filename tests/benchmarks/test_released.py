@@ -1,6 +1,6 @@
 """Populations that come with the suite are what it would train, and those of its records."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 from randomized_defense_bench.benchmarks import populations
@@ -35,7 +35,7 @@ def test_a_released_population_is_what_the_suite_would_train(folder, tmp_path):
     today = {
         "version": DEFENSES[defense].version,
         "submodels": DEFENSES[defense].members or numbers.size(defense),
-        "recipe": asdict(numbers.recipe(defense)),
+        "recipe": numbers.recipe(defense).facts(),
         **numbers.arguments(defense),
     }
     assert {name: identity[name] for name in today} == today
@@ -47,7 +47,7 @@ def test_a_released_population_is_sound_and_that_of_the_records(folder):
     epochs = folder.glob("epoch-*.safetensors")
     assert all(read_tensors(path)[0].keys() == weights.keys() for path in epochs)
     named = f"{card['identity']['dataset']}-{card['identity']['defense']}-"
-    of_it = [records.read(path) for path in RECORDS.glob(f"{named}*-paper-s*.json")]
+    of_it = [records.read(path) for path in RECORDS.glob(f"{named}*-paper-s[0-9]*.json")]
     measured = {(r.case.defense, r.case.seed): r.population_sha256 for r in of_it}
     key = (card["identity"]["defense"], card["identity"]["seed"])
     assert measured[key] == card["weights_sha256"]

@@ -7,6 +7,7 @@ from randomized_defense_bench.benchmarks.store import (
     FileCheckpoint,
     Store,
     StoreError,
+    read_tensors,
     weights_sha256,
 )
 from randomized_defense_bench.defenses import Population
@@ -46,6 +47,18 @@ def test_what_is_kept_is_loaded(kept):
     assert weights_sha256(other) == weights_sha256(population) == card["weights_sha256"]
     assert card["training_seconds"] == 3.5
     assert not other.training
+
+
+@pytest.mark.parametrize(("fill", "halved"), [(0.5, True), (0.1, False)])
+def test_weights_that_half_precision_holds_take_half_the_room(tmp_path, fill, halved):
+    population, folder = fresh(fill), Store(tmp_path).folder("x", IDENTITY)
+    facts = {"identity": IDENTITY, "seconds": 1.0, "parents": {}, "run": "a", "metrics": METRICS}
+    Store(tmp_path).save(population, folder, **facts)
+    tensors, _ = read_tensors(folder / "weights.safetensors")
+    assert tensors["submodels.0.0.weight"].dtype == (torch.float16 if halved else torch.float32)
+    other = fresh()
+    card = Store(tmp_path).load_into(other, folder)
+    assert weights_sha256(other) == weights_sha256(population) == card["weights_sha256"]
 
 
 def test_another_hyper_parameter_is_another_folder(tmp_path):

@@ -1,6 +1,9 @@
 """How to compute: measured once, kept, and the same ever after."""
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -67,6 +70,37 @@ def test_where_nothing_can_be_kept_it_is_measured_for_the_run(tmp_path, monkeypa
     monkeypatch.setattr(tuning, "_known", {})
     assert fastest_plan(population(), IMAGES) == fastest_plan(population(), IMAGES)
     assert len(measured) == 2
+
+
+MEASURE = """
+import torch
+from randomized_defense_bench.benchmarks.tuning import measure_plan
+from randomized_defense_bench.defenses import Population
+from torch import nn
+wide = nn.Conv2d(64, 64, 3, padding=1)
+layers = nn.Conv2d(3, 64, 3, padding=1), wide, nn.ReLU(), wide, nn.Flatten(), nn.Linear(16384, 3)
+print(measure_plan(Population([nn.Sequential(*layers)]), torch.rand(1, 3, 16, 16)).dtype)
+"""
+
+
+@pytest.mark.parametrize(
+    ("instructions", "dtype"),
+    [
+        ("AVX2", "float32"),
+        pytest.param(
+            "ALL",
+            "bfloat16",
+            marks=pytest.mark.skipif(
+                not torch.cpu._is_avx512_bf16_supported(), reason="a CPU without bfloat16"
+            ),
+        ),
+    ],
+)
+def test_low_precision_is_chosen_where_it_is_faster(instructions, dtype):
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+    run = [sys.executable, "-c", MEASURE]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == dtype
 
 
 def test_strangers_are_not_stacked():

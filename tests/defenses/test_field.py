@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from randomized_defense_bench.attacks.draws import _draws_together
-from randomized_defense_bench.benchmarks.datasets import DATASETS, experiment, load
-from randomized_defense_bench.defenses import DEFENSES, Recipe, Task, rse
+from randomized_defense_bench.benchmarks.datasets import DATASETS, load
+from randomized_defense_bench.defenses import DEFENSES, Recipe, Task, adversarial, rse
 from randomized_defense_bench.defenses.adp import log_volume
 from randomized_defense_bench.defenses.adv_bnn import GaussianWeight
 from randomized_defense_bench.defenses.ctrw import RandomWeight
@@ -24,6 +24,8 @@ from torch import nn
 
 FIELD = [name for name in DEFENSES if DEFENSES[name].field]
 DIGITS = DATASETS["digits"]
+# It reaches the edge of its ball, so that learning to withstand it is learning.
+ADVERSARY = {"eps": 0.1, "step_size": 0.05, "steps": 2}
 RECIPE = Recipe(optimizer="adam", learning_rate=2e-3, epochs=3, batch_size=50)
 
 
@@ -45,12 +47,14 @@ def trained(digits):
             made.draws = min(defense.draws, 4)
             data = (digits.train_images, digits.train_labels)
             task = Task(images=data[0], labels=data[1], recipe=RECIPE, seed=0, load=population)
-            arguments = experiment("smoke", "digits").arguments(name)
-            defense.run_training(made, task, arguments)
+            arguments = ADVERSARY if defense.adversarial else {}
+            defense.run_training(made, task, defense.parameters(arguments))
             known[name] = made.eval()
         return known[name]
 
-    return population
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adversarial, "WATCHED", 20)
+        yield population
 
 
 @pytest.mark.parametrize("name", FIELD)

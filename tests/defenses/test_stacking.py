@@ -9,7 +9,7 @@ import copy
 import pytest
 import torch
 from randomized_defense_bench.defenses import Population, stacking
-from randomized_defense_bench.defenses.architectures import cifar_resnet18, lenet5
+from randomized_defense_bench.defenses.architectures import cifar_convnet, cifar_resnet18, lenet5
 from randomized_defense_bench.defenses.stacking import FrozenStack, Stack, stackable
 from randomized_defense_bench.defenses.surrogate import Plan, Surrogate
 from torch import nn
@@ -68,6 +68,7 @@ CASES = [
     *((build, 1) for build in FIRST),
     (UNEVEN, 3),
     (lenet5, 1),
+    (cifar_convnet, 3),
     (cifar_resnet18, 3),
     (mlp, 1),
     (depthwise, 3),

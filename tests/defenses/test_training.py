@@ -6,7 +6,9 @@ import pytest
 import torch
 from randomized_defense_bench.benchmarks.store import FileCheckpoint
 from randomized_defense_bench.defenses import DEFENSES
-from randomized_defense_bench.defenses.architectures import cifar_resnet18, lenet5
+from randomized_defense_bench.defenses.adversarial import CollapseError
+from randomized_defense_bench.defenses.architectures import cifar_convnet, cifar_resnet18, lenet5
+from randomized_defense_bench.defenses.muon import orthogonal
 from randomized_defense_bench.defenses.surrogate import Plan
 from randomized_defense_bench.defenses.training import (
     Recipe,
@@ -86,7 +88,7 @@ class Dies(FileCheckpoint):
             raise KilledError
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 @pytest.mark.parametrize("defense", ["ulm", "clm", "clm-adv"])
 def test_a_killed_run_resumes_to_the_same_bits(defense, optimizer, tmp_path):
     recipe = replace(RECIPE, optimizer=optimizer, momentum=0.9, cosine=True)
@@ -189,7 +191,7 @@ def test_submodels_train_in_step_or_in_turn_and_end_each_epoch_together():
     assert order_of_steps(in_turn=True) == in_turn
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_the_order_matters_only_to_what_compares_submodels(optimizer):
     recipe = replace(RECIPE, optimizer=optimizer, momentum=0.9, weight_decay=0.01)
     for defense, alike in (("ulm", True), ("ulm-adv", True), ("clm-adv", False)):
@@ -213,13 +215,37 @@ def test_it_learns():
 
 def test_low_precision_trains_float32_weights():
     exact, rough = (
-        trained("ulm", recipe=replace(RECIPE, optimizer="sgd", dtype=dtype)).state_dict()
+        trained(
+            "ulm",
+            recipe=replace(RECIPE, optimizer="sgd", dtype=dtype),
+            plan=replace(LOOP, dtype=dtype),
+        ).state_dict()
         for dtype in ("float32", "bfloat16")
     )
     for name, tensor in exact.items():
         assert rough[name].dtype == tensor.dtype
         assert torch.allclose(tensor, rough[name], atol=0.05), name
-    assert not same(trained("ulm", recipe=replace(RECIPE, dtype="bfloat16")), trained("ulm"))
+    # Where it is not faster, low precision is what weights are rounded to, and no more.
+    rounded = trained("ulm", recipe=replace(RECIPE, optimizer="sgd", dtype="bfloat16"), plan=LOOP)
+    halves = {name: t.half().to(t.dtype) for name, t in exact.items()}
+    assert all(torch.equal(t, halves[name]) for name, t in rounded.state_dict().items())
+    assert any(not torch.equal(t, halves[name]) for name, t in rough.items())
+
+
+def test_training_that_withstands_its_own_adversary_alone_stops(tmp_path):
+    # Without a step, it is noise.
+    recipe = replace(RECIPE, epochs=60)
+    noise = {"eps": 0.3, "step_size": 0.0, "steps": 1}
+    data = task(recipe=recipe, checkpoint=FileCheckpoint(tmp_path))
+    with pytest.raises(CollapseError, match=r"network [01] collapsed: of 20 .* PGD \d+.\d%; train"):
+        DEFENSES["ulm-adv"].train(initialise(tiny, 2, seed=0), data, **noise)
+
+
+def test_muon_s_steps_are_orthogonal():
+    drawn = torch.randn(3, 40, 12, generator=torch.Generator().manual_seed(0))
+    for matrices, scale in ((drawn, math.sqrt(40 / 12)), (drawn.mT, 1)):
+        values = torch.linalg.svdvals(orthogonal(matrices)) / scale
+        assert ((values > 0.5) & (values < 1.3)).all()
 
 
 def test_single_is_the_first_submodel_of_ulm():
@@ -310,17 +336,36 @@ def test_an_adversary_attacks_each_submodel_as_it_answers():
     assert not torch.allclose(learned[1], learned[2], atol=1e-5)
 
 
-def test_cosine_falls_from_the_full_rate_towards_zero():
-    recipe = replace(RECIPE, learning_rate=0.2, epochs=4, cosine=True)
-    rates = [learning_rate(recipe, epoch) for epoch in range(4)]
+def test_the_rate_rises_in_a_warm_up_and_falls_along_a_cosine():
+    recipe = replace(RECIPE, learning_rate=0.2, cosine=True)
     half = math.cos(math.pi / 4)
-    assert rates == pytest.approx([0.2, 0.1 * (1 + half), 0.1, 0.1 * (1 - half)])
+    falling = [0.2, 0.1 * (1 + half), 0.1, 0.1 * (1 - half), 0]
+    assert [learning_rate(recipe, k / 4) for k in range(5)] == pytest.approx(falling)
+    warm = [learning_rate(replace(recipe, warmup=0.2), k / 5) for k in range(6)]
+    assert warm == pytest.approx([0, *falling])
+
+
+def test_two_epochs_show_both_sides_of_each_image(monkeypatch):
+    shown = {}
+
+    def keep(images, flip, drawn):
+        for image, flipped in zip(images, flip, strict=True):
+            shown.setdefault(image.sum().item(), []).append(bool(flipped))
+        return images
+
+    monkeypatch.setattr("randomized_defense_bench.defenses.training.augment", keep)
+    recipe = replace(RECIPE, epochs=4, augment=True)
+    train(initialise(tiny, 1, seed=0), task(), recipe)
+    sides = [tuple(flips) for flips in shown.values()]
+    assert set(sides) == {(True, False) * 2, (False, True) * 2}
+    assert len(sides) == 20
 
 
 def test_augmentation_shifts_and_flips_each_image_by_itself():
     images = torch.arange(1.0, 65.0).view(1, 1, 8, 8).repeat(200, 2, 1, 1)
     images[:, 1] += 100
-    augmented = augment(images, torch.Generator().manual_seed(0))
+    flips = torch.arange(200) % 2 == 0
+    augmented = augment(images, flips, torch.Generator().manual_seed(0))
     padded = nn.functional.pad(images[0, 0], [4] * 4)
     crops = {
         (top, left, flip): (window.flip(-1) if flip else window)
@@ -330,9 +375,9 @@ def test_augmentation_shifts_and_flips_each_image_by_itself():
         for window in [padded[top : top + 8, left : left + 8]]
     }
     chosen = set()
-    for image in augmented:
+    for image, flip in zip(augmented, flips, strict=True):
         found = [key for key, crop in crops.items() if torch.equal(crop, image[0])]
-        assert len(found) == 1
+        assert [turned for _, _, turned in found] == [flip]
         inside = image[0] > 0
         assert torch.equal(image[1][inside], image[0][inside] + 100)
         chosen |= set(found)
@@ -340,7 +385,8 @@ def test_augmentation_shifts_and_flips_each_image_by_itself():
 
 
 @pytest.mark.parametrize(
-    ("network", "channels", "parameters"), [(lenet5, 1, 61_706), (cifar_resnet18, 3, 11_173_962)]
+    ("network", "channels", "parameters"),
+    [(lenet5, 1, 61_706), (cifar_convnet, 3, 1_167_178), (cifar_resnet18, 3, 11_173_962)],
 )
 def test_architectures_have_the_published_sizes(network, channels, parameters):
     built = network(channels, 10).eval()

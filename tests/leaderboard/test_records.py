@@ -12,6 +12,7 @@ from samples import CELL, record, same, spoil
     [
         ({}, (6, 20)),
         ({"protocol": "alone"}, (6, 20)),
+        ({"protocol": "known"}, (8, 20)),
         ({"protocol": "average"}, (3, 20)),
         ({"protocol": "transfer"}, (2, 6, 20)),
     ],
