@@ -1,12 +1,16 @@
 """Other papers' defenses: each trains, is random as it says, and draws what its paper says."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.attacks.draws import _draws_together
-from randomized_defense_bench.benchmarks.datasets import DATASETS, load
-from randomized_defense_bench.defenses import DEFENSES, Recipe, Task, adversarial, rse
+from randomized_defense_bench.benchmarks.case import build_case
+from randomized_defense_bench.benchmarks.datasets import DATASETS, experiment, load
+from randomized_defense_bench.benchmarks.evaluation import subject_of
+from randomized_defense_bench.defenses import DEFENSES, Population, Recipe, Task, adversarial, rse
 from randomized_defense_bench.defenses.adp import log_volume
 from randomized_defense_bench.defenses.adv_bnn import GaussianWeight
 from randomized_defense_bench.defenses.ctrw import RandomWeight
@@ -20,10 +24,11 @@ from randomized_defense_bench.defenses.rpf import RandomFilters
 from randomized_defense_bench.defenses.sap import Pruned, keep_probability
 from randomized_defense_bench.defenses.training import initialise
 from randomized_defense_bench.defenses.wca import GaussianHead
+from randomized_defense_bench.leaderboard import baselines
 from torch import nn
 
 FIELD = [name for name in DEFENSES if DEFENSES[name].field]
-DIGITS = DATASETS["digits"]
+DIGITS, LINF = DATASETS["digits"], ThreatModel("Linf", 0.25)
 # It reaches the edge of its ball, so that learning to withstand it is learning.
 ADVERSARY = {"eps": 0.1, "step_size": 0.05, "steps": 2}
 RECIPE = Recipe(optimizer="adam", learning_rate=2e-3, epochs=3, batch_size=50)
@@ -72,6 +77,26 @@ def test_it_learns_and_is_as_random_as_it_says(name, trained, digits):
     assert torch.equal(first, other) == (not population.random)
     if population.random:
         assert _draws_together(population.submodels[0], images[None, :1])
+
+
+def test_authors_attack_with_their_own_numbers(digits):
+    members, defense = [nn.Sequential(nn.Flatten(), nn.Linear(1024, 10))], DEFENSES["pni"]
+    images, labels, numbers = digits.test_images, digits.test_labels, experiment("smoke", "digits")
+    options = {"dataset": "digits", "name": "pni", "batch_size": 50}
+    mine = subject_of(Population(members), images, labels, LINF, **options)
+    theirs = replace(mine, claim=defense.claim)
+    cases = [
+        build_case(one, "pgd-eot", LINF, numbers, budget="smoke", seed=0) for one in (mine, theirs)
+    ]
+    steps = [(case.attack_parameters["steps"], case.attack_parameters["draws"]) for case in cases]
+    assert steps == [(2, 2), (7, 1)]
+
+
+def test_what_others_published_is_of_known_defenses_and_names_its_evaluator():
+    claims = baselines.figures("claims")
+    assert {row["defense"] for row in claims} <= {*FIELD, "resize-pad"}
+    assert all((row["adaptive"] is None) == (row["evaluated"] is None) for row in claims)
+    assert all(row["attack"] for row in claims if row["claimed"] is not None)
 
 
 def test_what_cannot_be_made_random_is_named():
