@@ -33,10 +33,7 @@ def adp(population: Population, task: Task, *, alpha: float = 2.0, beta: float =
 
     def loss(_: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         logits = population.logits(images).float()
-        smoothing = task.recipe.label_smoothing
-        entropies = [
-            F.cross_entropy(member, labels, label_smoothing=smoothing) for member in logits
-        ]
+        entropies = [task.recipe.entropy(member, labels) for member in logits]
         probabilities = logits.softmax(-1)
         mean = probabilities.mean(0)
         spread = -(mean * mean.clamp_min(1e-12).log()).sum(1)

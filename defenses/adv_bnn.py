@@ -8,7 +8,6 @@ image. Simplified: one draw serves a batch, and answers alone.
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
-from torch.nn import functional as F
 
 from .adversarial import train_adversarially
 from .population import Population
@@ -16,7 +15,7 @@ from .registry import register_defense
 from .replacing import replaced, with_weight
 from .training import Task
 
-PRIOR = 0.1
+PRIOR, WEIGHT = 0.1, 0.02
 
 
 class GaussianWeight(nn.Module):
@@ -30,8 +29,8 @@ class GaussianWeight(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """What the layer answers with a drawn weight."""
-        weight = self.layer.weight
-        drawn = weight + self.log_sigma.exp().view_as(weight) * torch.randn_like(weight)
+        sigma = self.log_sigma.exp().view_as(self.layer.weight)
+        drawn = self.layer.weight + sigma * torch.randn_like(sigma)
         return with_weight(self.layer, drawn, images)
 
     def divergence(self) -> Tensor:
@@ -52,22 +51,14 @@ class GaussianWeight(nn.Module):
     version=1,
 )
 def adv_bnn(
-    population: Population,
-    task: Task,
-    *,
-    eps: float,
-    step_size: float,
-    steps: int,
-    alpha: float = 0.02,
+    population: Population, task: Task, *, eps: float, step_size: float, steps: int
 ) -> None:
     """Train on adversarial examples, with fresh weights at every step."""
 
     def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        layers = [part for part in network.modules() if isinstance(part, GaussianWeight)]
+        layers = (part for part in network.modules() if isinstance(part, GaussianWeight))
         divergence = torch.stack([layer.divergence() for layer in layers]).sum()
-        entropy = F.cross_entropy(
-            network(images).float(), labels, label_smoothing=task.recipe.label_smoothing
-        )
-        return entropy + alpha * divergence / len(task.images)
+        entropy = task.recipe.entropy(network(images), labels)
+        return entropy + WEIGHT * divergence / len(task.images)
 
     train_adversarially(population, task, eps=eps, step_size=step_size, steps=steps, loss=loss)

@@ -1,9 +1,9 @@
 """Hierarchical random switching (Wang et al., IJCAI 2019): one of 3 x 3 paths, all known.
 
 Random: which of three channels computes the lower half of the network, and which the upper. Each
-path is a member, so that expectations are exact. The lower channels come from networks trained by
+path is a member: expectations are exact. The lower channels come from networks trained by
 themselves; each upper one is trained on a lower one drawn for every batch. Simplified: halves by
-the number of layers; three channels, where the paper has up to thirty.
+the number of layers, and few channels.
 """
 
 from copy import deepcopy
@@ -20,7 +20,7 @@ CHANNELS = 3
 
 
 class Switched(nn.Module):
-    """A network whose lower half is that of one of others, drawn for every pass."""
+    """A network whose lower half is one of others', drawn for every pass."""
 
     def __init__(self, network: nn.Module, others: list[nn.Module]) -> None:
         super().__init__()
@@ -30,9 +30,9 @@ class Switched(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K)."""
-        half = lower(self.others[int(torch.randint(len(self.others), ()))])
+        other = self.others[int(torch.randint(len(self.others), ()))]
         # Batch norm counts on the copies.
-        copies = {name: tensor.clone() for name, tensor in half.items()}
+        copies = {name: tensor.clone() for name, tensor in lower(other).items()}
         return functional_call(self.network, copies, images)  # type: ignore[no-any-return]
 
 
@@ -57,11 +57,9 @@ def hrs(population: Population, task: Task) -> None:
     members = list(population.submodels)
     below = members[::CHANNELS]
     train(Population(below), task, task.recipe)
-    fresh = [member for k, member in enumerate(members) if k % CHANNELS]
-    above = [Switched(deepcopy(network), below) for network in fresh[:CHANNELS]]
+    above = [Switched(deepcopy(network), below) for network in members[1::CHANNELS]]
     train(Population(above), task, task.recipe)
     for k, member in enumerate(members):
         upper = above[k % CHANNELS]
-        # After an interruption these hold what was trained first, too.
-        half = lower(upper.others[k // CHANNELS])
-        member.load_state_dict({**upper.network.state_dict(), **half})
+        # What `below` does not hold after an interruption, these do.
+        member.load_state_dict(upper.network.state_dict() | lower(upper.others[k // CHANNELS]))

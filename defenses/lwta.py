@@ -23,7 +23,8 @@ class Competition(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, ...) -> (N, C, ...), with C a multiple of the block."""
-        blocks = features.unflatten(1, (-1, UNITS))
+        # In half precision a number below 1 may round to it.
+        blocks = features.float().unflatten(1, (-1, UNITS))
         gumbel = -(-torch.rand_like(blocks).log()).log()
         relaxed = ((blocks + gumbel) / TEMPERATURE).softmax(2)
         winner = (relaxed == relaxed.amax(2, keepdim=True)).to(relaxed)

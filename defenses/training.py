@@ -65,6 +65,10 @@ class Recipe:
         later = {"warmup": 0.0, "label_smoothing": 0.0}
         return {name: value for name, value in asdict(self).items() if later.get(name) != value}
 
+    def entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean cross-entropy of logits (B, K), for a loss of a defense's own."""
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+
 
 class Checkpoint(Protocol):
     """Where a training run survives being killed."""

@@ -7,7 +7,6 @@ network, and its recipe in place of the paper's bound on the norm of the last la
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .population import Population
 from .registry import register_defense
@@ -49,9 +48,7 @@ def wca(population: Population, task: Task, *, alignment: float = 0.1) -> None:
 
     def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         (head,) = (part for part in network.modules() if isinstance(part, GaussianHead))
-        entropy = F.cross_entropy(
-            network(images).float(), labels, label_smoothing=task.recipe.label_smoothing
-        )
+        entropy = task.recipe.entropy(network(images), labels)
         return entropy - alignment * head.variances().log().sum()
 
     train(population, task, task.recipe, loss=loss)
