@@ -10,6 +10,7 @@ from randomized_defense_bench.attacks.draws import _draws_together
 from randomized_defense_bench.benchmarks.case import build_case
 from randomized_defense_bench.benchmarks.datasets import DATASETS, experiment, load
 from randomized_defense_bench.benchmarks.evaluation import subject_of
+from randomized_defense_bench.benchmarks.store import FileCheckpoint
 from randomized_defense_bench.defenses import DEFENSES, Population, Recipe, Task, adversarial, rse
 from randomized_defense_bench.defenses.adp import log_volume
 from randomized_defense_bench.defenses.adv_bnn import GaussianWeight
@@ -181,6 +182,32 @@ def test_hrs_has_every_path_through_its_channels_once(trained):
             halves.setdefault(half, []).append(content)
     assert len(members) == len(set(zip(*halves.values(), strict=True))) == CHANNELS**2
     assert [len(set(content)) for content in halves.values()] == [CHANNELS] * 2
+
+
+def test_hrs_goes_on_where_it_was_killed(digits, tmp_path):
+    class KilledError(Exception):
+        pass
+
+    def run(folder=None, last=None):
+        """The members, trained, if need be, up to a step of the upper channels."""
+        steps = []
+
+        def observe(*_):
+            steps.append(1)
+            if len(steps) == last:
+                raise KilledError
+
+        data = {"images": digits.train_images[:100], "labels": digits.train_labels[:100]}
+        checkpoint = FileCheckpoint(folder) if folder else None
+        options = {"seed": 0, "load": None, "checkpoint": checkpoint, "observe": observe}
+        made = initialise(DIGITS.standard_network, CHANNELS**2, seed=0)
+        DEFENSES["hrs"].run_training(made, Task(recipe=RECIPE, **data, **options), {})
+        return made.state_dict().values()
+
+    # Six steps below, then as many above.
+    with pytest.raises(KilledError):
+        run(tmp_path, last=10)
+    assert all(map(torch.equal, run(tmp_path), run()))
 
 
 def test_rna_draws_each_kind_as_often():
