@@ -32,8 +32,8 @@ def _link(entry: Entry) -> str:
 
 def _random(entry: Entry) -> str:
     n = entry.row.submodels
-    words = f"one of {n} networks" if n > 1 else entry.row.facts.random
-    return escape(textwrap.shorten(words, 20, placeholder=" …"))
+    words = f"one of {n}" if n > 1 else entry.row.facts.random
+    return escape(textwrap.shorten(words, 15, placeholder="…"))
 
 
 def _worst(entry: Entry) -> str:
@@ -93,11 +93,6 @@ COLUMNS = (
         "passes",
         "forward passes that an answer costs, and of how many networks to train and keep",
         *[lambda e: f"1 of {e.row.submodels}" if e.row.submodels > 1 else "1"] * 2,
-    ),
-    Column(
-        "illusion",
-        "claimed minus worst case, on the images of the worst case",
-        lambda entry: format_points(entry.row.illusion if entry.row.complete else None),
     ),
     Column(
         "best member",
