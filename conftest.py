@@ -22,6 +22,7 @@ SUMMARY: pytest.StashKey[list[str]] = pytest.StashKey()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[SUMMARY] = []
+    config.addinivalue_line("markers", "field: a defense of another paper")
     if config.option.norm == "Linf" and any(eps > 1 for eps in config.option.eps):
         raise pytest.UsageError("--eps: in Linf at most 1, the range of pixels; 8/255 is 8 of 255")
     if config.option.device in ("cuda", "mps"):

@@ -27,7 +27,7 @@ class Subject:
         eps_unit: in which radii in Linf are written.
         defense_parameters: what the population was made with, the recipe included.
         random, reference: see `defenses.registry.Defense`.
-        claim: the attacks by which the defense's authors measure it; None: all of kind "authors".
+        claim: see `defenses.registry.Defense`.
         population_sha256: of its weights; see `Record`.
         training_seconds: excluding a population that it started from.
         findings: what was odd before anything was spent; None: nothing was looked at.
@@ -46,7 +46,7 @@ class Subject:
     defense_parameters: Mapping[str, Any]
     random: str
     reference: str
-    claim: tuple[str, ...] | None
+    claim: Mapping[str, Mapping[str, Any]] | None
     population_sha256: str
     training_seconds: float
     findings: tuple[str, ...] | None = None
@@ -98,7 +98,8 @@ def build_case(
     if attack == "none":
         threat_model = ThreatModel(threat_model.norm, 0.0)
     population, count = subject.population, len(subject.images)
-    parameters = chosen.parameters(experiment.attacks.get(attack, {}), threat_model)
+    numbers = {**experiment.attacks.get(attack, {}), **(subject.claim or {}).get(attack, {})}
+    parameters = chosen.parameters(numbers, threat_model)
     if protocol == "doubled":
         parameters |= {name: 2 * parameters[name] for name in chosen.doubles}
     # These cost no more on many networks than on one.

@@ -37,16 +37,22 @@ Measure = Callable[..., list[Record]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every registered defense on every dataset that it is for; ids start `dataset-defense`."""
+    """Every registered defense on every dataset that it is for; ids start `dataset-defense`.
+
+    Those of the field run when they are asked for.
+    """
+    asked = metafunc.config.option.keyword
     if "population" in metafunc.fixturenames:
         cases = [
-            (dataset, defense)
+            pytest.param(
+                (dataset, name), id=f"{dataset}-{name}", marks=[pytest.mark.field] * defense.field
+            )
             for dataset in DATASETS
-            for defense in DEFENSES
-            if dataset in (DEFENSES[defense].datasets or DATASETS)
+            for name, defense in ((name, DEFENSES[name]) for name in DEFENSES)
+            if dataset in (defense.datasets or DATASETS)
+            if not defense.field or name in asked or "field" in asked
         ]
-        ids = ["-".join(case) for case in cases]
-        metafunc.parametrize("population", cases, ids=ids, indirect=True, scope="session")
+        metafunc.parametrize("population", cases, indirect=True, scope="session")
     attacks = [name for name in ATTACKS if metafunc.config.option.norm in ATTACKS[name].norms]
     if "attack" in metafunc.fixturenames:
         metafunc.parametrize("attack", attacks)

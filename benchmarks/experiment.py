@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from ..defenses.training import Recipe
+from ..defenses import DEFENSES, Recipe
 from ..leaderboard.rows import BUDGETS
 
 # Seconds that one training or one attack may take, so that code that hangs does not stop a run.
@@ -129,8 +129,10 @@ class Experiment:
         network: in place of the dataset's; None: that.
         submodels: n, by defense; "default" for all others.
         draws: most fresh draws of a member that is random in itself.
-        recipes: training recipes by defense; "default" for all others.
-        defenses: keyword arguments of defenses, by name.
+        recipes: training recipes by defense; of all others, "adversarial" for those that train on
+            adversarial examples, else "default".
+        adversary: of PGD in training, for defenses that take its numbers.
+        defenses: further keyword arguments of defenses, by name.
         attacks: keyword arguments of attacks, by name.
         radii: by norm, at which defenses are ranked.
         sweep_radii: by norm, further ones for curves.
@@ -146,6 +148,7 @@ class Experiment:
     submodels: Mapping[str, int]
     draws: int
     recipes: Mapping[str, Recipe]
+    adversary: Parameters
     defenses: Mapping[str, Parameters]
     attacks: Mapping[str, Parameters]
     radii: Radii
@@ -164,7 +167,14 @@ class Experiment:
 
     def recipe(self, defense: str) -> Recipe:
         """The training recipe for a defense."""
-        return self.recipes.get(defense, self.recipes["default"])
+        kind = "adversarial" if DEFENSES[defense].adversarial else "default"
+        return self.recipes.get(defense, self.recipes[kind])
+
+    def arguments(self, defense: str) -> dict[str, Any]:
+        """The keyword arguments that a defense is made with."""
+        chosen = DEFENSES[defense]
+        adversary = self.adversary if chosen.adversarial else {}
+        return chosen.parameters({**adversary, **self.defenses.get(defense, {})})
 
 
 def standard(
@@ -225,10 +235,8 @@ def standard(
 
     def at(k: int) -> Experiment:
         plain = recipe if isinstance(recipe, Recipe) else recipe[k]
-        adversarial = replace(plain, epochs=adversarial_epochs[k] or plain.epochs)
         steps = adversary_steps[k]
         size = eps if steps == 1 else (eps / 4, eps / 4, step_size)[k]
-        adversary = {"eps": eps, "step_size": size, "steps": steps}
         # The smallest epoch has two steps: counter-linking must happen in it.
         period = {"period": 1} if k == 0 else {}
         rate = plain.learning_rate / 10
@@ -242,13 +250,14 @@ def standard(
             submodels={"default": submodels[k]}
             | ({"ulm-adv": 4, "clm-adv": 4} if submodels[k] > 4 else {}),
             draws=(4, 16, 16)[k],
-            recipes={"default": replace(plain, epochs=epochs[k] or plain.epochs)}
-            | dict.fromkeys(("single-adv", "ulm-adv", "clm-adv"), adversarial),
+            recipes={
+                "default": replace(plain, epochs=epochs[k] or plain.epochs),
+                "adversarial": replace(plain, epochs=adversarial_epochs[k] or plain.epochs),
+            },
+            adversary={"eps": eps, "step_size": size, "steps": steps},
             defenses={
-                "single-adv": adversary,
-                "ulm-adv": adversary,
                 "clm": {**counter_linking, **period, **retraining},
-                "clm-adv": {**adversary, **counter_linking_adv, **period},
+                "clm-adv": {**counter_linking_adv, **period},
             },
             attacks=attack_numbers(
                 BUDGETS[k], step_size=step_size, **(quick_attacks or {} if k == 1 else {})
@@ -293,6 +302,7 @@ def shortened(full: Experiment, epochs: int = 30, adversary_steps: int = 10) -> 
     return replace(
         full,
         recipes={d: replace(r, epochs=min(r.epochs, epochs)) for d, r in full.recipes.items()},
+        adversary=shorter(full.adversary),
         defenses={defense: shorter(numbers) for defense, numbers in full.defenses.items()},
     )
 

@@ -158,7 +158,7 @@ class Populations:
         chosen = DEFENSES[defense]
         if chosen.load is None:
             return self.prepare_varied(dataset, Variation(defense=defense))
-        data, arguments = self.dataset(dataset), self._arguments(dataset, defense)
+        data, arguments = self.dataset(dataset), self.experiment(dataset).arguments(defense)
         try:
             members = chosen.load(self._entry(dataset), **arguments)
             population = self._population(dataset, chosen, members)
@@ -185,7 +185,7 @@ class Populations:
             OSError: the store cannot be written to.
         """
         data, defense = self.dataset(dataset), variation.defense
-        arguments = self._arguments(dataset, defense) | dict(variation.changes)
+        arguments = self.experiment(dataset).arguments(defense) | dict(variation.changes)
         recipe = replace(self.experiment(dataset).recipe(defense), **variation.recipe)
         images = len(data.train_images[: variation.images])
         parameters: dict[str, Any] = {**arguments, "recipe": recipe.facts(), "train_images": images}
@@ -280,7 +280,9 @@ class Populations:
         data, population = self.dataset(dataset), self._untrained(dataset, defense)
         task = self._task(data, population, self.experiment(dataset).recipe(defense))
         task = replace(task, observe=observe)
-        DEFENSES[defense].run_training(population, task, self._arguments(dataset, defense))
+        DEFENSES[defense].run_training(
+            population, task, self.experiment(dataset).arguments(defense)
+        )
         return population.eval()
 
     def plan(self, population: Population, images: Tensor) -> Plan:
@@ -291,12 +293,6 @@ class Populations:
         """A dataset's facts, with the budget's network."""
         entry = DATASETS[dataset]
         return replace(entry, network=self.experiment(dataset).network or entry.network)
-
-    def _arguments(self, dataset: str, defense: str) -> dict[str, Any]:
-        """The keyword arguments that a defense is made with."""
-        return DEFENSES[defense].parameters(
-            dict(self.experiment(dataset).defenses.get(defense, {}))
-        )
 
     def _untrained(self, dataset: str, defense: str) -> Population:
         chosen, data = DEFENSES[defense], self._entry(dataset)

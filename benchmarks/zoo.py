@@ -72,7 +72,7 @@ def register_zoo(name: str, norm: Norm, folder: Path) -> None:
         datasets=datasets,
         random="nothing",
         reference=reference,
-        claim=("autoattack",),
+        claim={"autoattack": {}},
     )
     # A second run in this process may have other options.
     DEFENSES.add(slug, defense, replace=True)

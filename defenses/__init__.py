@@ -2,10 +2,24 @@
 
 import randomized_defense_bench  # noqa: F401 (see its repository.py)
 
+from . import adp as adp
+from . import adv_bnn as adv_bnn
+from . import bat as bat
 from . import clm as clm
+from . import ctrw as ctrw
+from . import hrs as hrs
+from . import kwta as kwta
+from . import lwta as lwta
 from . import noise as noise
+from . import pni as pni
 from . import resize_pad as resize_pad
+from . import rna as rna
+from . import rnd as rnd
+from . import rpf as rpf
+from . import rse as rse
+from . import sap as sap
 from . import ulm as ulm
+from . import wca as wca
 from .checkpoint import CheckpointError, load_network
 from .population import AveragedEnsemble, Population
 from .registry import DEFENSES, Defense, register_checkpoint, register_defense

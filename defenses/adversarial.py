@@ -6,11 +6,13 @@ With PGD (Madry et al., ICLR 2018), or in one step by N-FGSM (de Jorge et al., N
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..attacks.craft import HeldDraws
 from ..attacks.freezing import frozen
 from ..attacks.published import pgd
 from ..attacks.registry import ATTACKS
@@ -18,7 +20,7 @@ from ..attacks.seeding import derive_seed, global_seed
 from ..attacks.threat_model import ThreatModel
 from .population import Population
 from .surrogate import Surrogate
-from .training import Adversary, BeforeStep, Task, train
+from .training import Adversary, BeforeStep, Loss, Task, train
 
 logger = logging.getLogger(__name__)
 
@@ -38,17 +40,21 @@ def train_adversarially(
     step_size: float,
     steps: int,
     before_step: BeforeStep | None = None,
+    loss: Loss | None = None,
+    wrap: Callable[[Adversary], Adversary] | None = None,
 ) -> None:
     """Train on adversarial examples; eps and step_size in units of pixel values in [0, 1].
 
     Args:
         steps: of PGD; 1: N-FGSM, since PGD in one step collapses.
+        loss: see `train`.
+        wrap: makes the adversary to train on of the one that is watched.
 
     Raises:
         CollapseError: after an epoch in which PGD leaves a network less than half of what the
             adversary does.
     """
-    adversary = _n_fgsm(eps, step_size) if steps == 1 else _pgd(eps, step_size, steps)
+    adversary = make_adversary(eps=eps, step_size=step_size, steps=steps)
     strong = _pgd(eps, eps / 4, 10)
     images, labels = task.images[:WATCHED], task.labels[:WATCHED]
 
@@ -74,10 +80,25 @@ def train_adversarially(
         population,
         task,
         task.recipe,
-        adversary=adversary,
+        adversary=wrap(adversary) if wrap else adversary,
         before_step=before_step,
         after_epoch=watch,
+        loss=loss,
     )
+
+
+def make_adversary(*, eps: float, step_size: float, steps: int) -> Adversary:
+    """PGD, or in one step N-FGSM, for `train`."""
+    return _n_fgsm(eps, step_size) if steps == 1 else _pgd(eps, step_size, steps)
+
+
+def held(adversary: Adversary) -> Adversary:
+    """The same on one draw of a random network, held fixed; another draw learns."""
+
+    def perturb(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return adversary(HeldDraws(network, int(torch.randint(2**62, ()))), images, labels)
+
+    return perturb
 
 
 def _pgd(eps: float, step_size: float, steps: int) -> Adversary:

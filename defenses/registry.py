@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,8 +50,10 @@ class Defense:
         datasets: on which it makes sense; None: on all.
         random: what is random in an answer, in words.
         reference: its paper.
-        claim: the attacks by which its authors measure it; None: all of kind "authors" that attack
-            one draw.
+        claim: the attacks by which its authors measure it, each with those of its numbers that are
+            theirs rather than the budget's: `pgd` attacks one draw, held fixed, `pgd-eot` the mean
+            over `draws` fresh ones at every step. None: all of kind "authors" that attack one draw.
+        field: it is of other papers: its cases run where `-k` says its name or `field`.
         version: raised when a change of the code changes results; part of a population's key.
             Without one, every change of the file counts.
     """
@@ -65,12 +68,21 @@ class Defense:
     datasets: tuple[str, ...] | None = None
     random: str = "which network answers"
     reference: str = ""
-    claim: tuple[str, ...] | None = None
+    claim: Mapping[str, Mapping[str, Any]] | None = None
+    field: bool = False
     version: int | str = ""
 
     def __post_init__(self) -> None:
         version = self.version or version_of(self.train, self.load, self.build)
         object.__setattr__(self, "version", version)
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether it trains on examples of a PGD adversary, whose numbers it takes."""
+        adversary = {"eps", "step_size", "steps"}
+        return (
+            self.train is not None and adversary <= inspect.signature(self.train).parameters.keys()
+        )
 
     def parameters(self, overrides: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments it is called with: its own defaults, then the overrides."""

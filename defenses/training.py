@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 Adversary = Callable[[nn.Module, Tensor, Tensor], Tensor]
 BeforeStep = Callable[[Sequence[nn.Module], range, int, int], None]
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 AfterEpoch = Callable[[Population], None]
 
 
@@ -63,6 +64,10 @@ class Recipe:
         """What names a population; options that came later only where they are used."""
         later = {"warmup": 0.0, "label_smoothing": 0.0}
         return {name: value for name, value in asdict(self).items() if later.get(name) != value}
+
+    def entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean cross-entropy of logits (B, K), for a loss of a defense's own."""
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
 
 
 class Checkpoint(Protocol):
@@ -114,6 +119,7 @@ def train(
     adversary: Adversary | None = None,
     before_step: BeforeStep | None = None,
     after_epoch: AfterEpoch | None = None,
+    loss: Loss | None = None,
 ) -> None:
     """Train all submodels in step, or in turn within each epoch.
 
@@ -128,12 +134,15 @@ def train(
         before_step: called as `task.observe` is, and may change weights.
         after_epoch: called with the population before an epoch's state is kept; what it raises
             ends the training.
+        loss: of a submodel on a batch, called with (submodel, images, labels) in place of the mean
+            cross-entropy; submodels then go through one by one.
     """
-    submodels = list(population.submodels)
-    if task.plan.stacked and not task.in_turn and stackable(submodels, trainable=True):
-        groups = [_Group(slice(0, len(submodels)), submodels, task.plan)]
+    submodels, plan = list(population.submodels), task.plan
+    in_step = plan.stacked and not task.in_turn and loss is None
+    if in_step and stackable(submodels, trainable=True):
+        groups = [_Group(slice(0, len(submodels)), submodels, plan)]
     else:
-        groups = [_Group(slice(i, i + 1), [one], task.plan) for i, one in enumerate(submodels)]
+        groups = [_Group(slice(i, i + 1), [one], plan, loss) for i, one in enumerate(submodels)]
     low = recipe.dtype == task.plan.dtype == "bfloat16"
     precision = torch.autocast(task.images.device.type, torch.bfloat16, enabled=low)
     turns = [[group] for group in groups] if task.in_turn else [groups]
@@ -174,8 +183,9 @@ def train(
                     # What networks draw themselves: dropout, noise.
                     with global_seed(derive_seed(task.seed, "forward", *where), images.device):
                         with precision:
-                            logits = group.network(own_images)
-                        total_loss += backward(logits, own_labels, recipe.label_smoothing)
+                            value = group.loss(own_images, own_labels, recipe.label_smoothing)
+                        value.backward()
+                        total_loss += value.detach()
                 with precision:
                     optimizer.step()
                 bar.update()
@@ -273,19 +283,6 @@ def augment(images: Tensor, flip: Tensor, drawn: torch.Generator, padding: int =
     return padded[at, :, rows, columns].permute(0, 3, 1, 2).contiguous()
 
 
-def backward(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Add the gradients of a step with logits (g, B, K); return the loss.
-
-    The loss is the mean over each submodel's batch, summed over submodels: their gradients are
-    those of g losses.
-    """
-    flat = logits.float().flatten(0, 1), labels.flatten()
-    summed = F.cross_entropy(*flat, reduction="sum", label_smoothing=label_smoothing)
-    loss: Tensor = summed / labels.shape[1]
-    loss.backward()
-    return loss.detach()
-
-
 class _Group:
     """Submodels that are trained in one pass.
 
@@ -295,18 +292,37 @@ class _Group:
         network: (g, B, C, H, W), block i for submodel i -> logits (g, B, K).
     """
 
-    def __init__(self, members: slice, submodels: Sequence[nn.Module], plan: Plan) -> None:
+    def __init__(
+        self,
+        members: slice,
+        submodels: Sequence[nn.Module],
+        plan: Plan,
+        loss: Loss | None = None,
+    ) -> None:
         self.members = members
+        self._loss: Callable[[Tensor, Tensor], Tensor] | None = None
         self.size = len(submodels)
         self._frozen: FrozenStack | None = None
         self._copy: Callable[[], FrozenStack] | None = None
-        if stackable(submodels, trainable=True):
+        if loss is None and stackable(submodels, trainable=True):
             self.network: nn.Module = Stack(submodels)
             self._copy = partial(FrozenStack, submodels, shared=False, dtype=plan.low_precision)
         else:
             (submodel,) = submodels
             self.network = _Alone(submodel)
+            self._loss = loss and partial(loss, submodel)
         self.network.train()
+
+    def loss(self, images: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+        """The mean over each submodel's batch (g, B, C, H, W), summed over submodels.
+
+        Its gradients are those of g losses.
+        """
+        if self._loss:
+            return self._loss(images[0], labels[0])
+        flat = self.network(images).float().flatten(0, 1), labels.flatten()
+        summed = F.cross_entropy(*flat, reduction="sum", label_smoothing=label_smoothing)
+        return summed / labels.shape[1]
 
     def attacked(self, adversary: Adversary, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial images (g, B, C, H, W) for the submodels as they are now."""

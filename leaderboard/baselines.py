@@ -19,9 +19,9 @@ def robustbench() -> dict[str, Any]:
 
 
 @cache
-def figures() -> list[dict[str, Any]]:
-    """Other papers' figures, each at a dataset, norm and eps."""
-    rows: list[dict[str, Any]] = _read("figures")["rows"]
+def figures(file: str = "figures") -> list[dict[str, Any]]:
+    """Other papers' figures, each at a dataset, norm and eps; or "claims" of random defenses."""
+    rows: list[dict[str, Any]] = _read(file)["rows"]
     return rows
 
 

@@ -82,6 +82,7 @@ def zoo(entries: Iterable[Entry]) -> list[tuple[Row, Mapping[str, Any], Score]]:
 _TEMPLATES = templates(__package__)
 _TEMPLATES.filters |= {"seconds": rows.seconds_a_seed}
 _TEMPLATES.globals |= {
+    "claims": baselines.figures("claims"),
     "columns": COLUMNS,
     "draw": draw,
     "first_line": FIRST_LINE,

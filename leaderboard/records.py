@@ -225,7 +225,8 @@ def decode(data: dict[str, Any]) -> Record:
     case, selecting, law = record.case, record.selecting, record.case.probabilities
     if record.correct.shape != case.shape:
         raise ValueError(f"correct has shape {record.correct.shape}, the case says {case.shape}")
-    if (None if selecting is None else len(selecting)) != (case.images if case.draws > 1 else None):
+    selected = case.draws > 1 and case.protocol != "known"
+    if (None if selecting is None else len(selecting)) != (case.images if selected else None):
         raise ValueError("selecting has one share an image where members are random, else nothing")
     if law is not None and (len(law) != case.submodels or abs(sum(law) - 1) > 1e-9):
         raise ValueError(f"probabilities are {law}, expected {case.submodels} of sum 1")

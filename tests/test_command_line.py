@@ -121,6 +121,16 @@ def test_a_folder_in_another_clone_is_no_test_path(tmp_path, monkeypatch):
     assert pytest.main(["benchmarks/", *SINGLE, *arguments]) == 0
 
 
+@pytest.mark.parametrize(
+    ("expression", "run"),
+    [("digits", {"ulm"}), ("digits and rpf", {"rpf"}), ("digits and field", {"rpf", "kwta"})],
+)
+def test_other_papers_defenses_run_when_they_are_asked_for(expression, run, tmp_path, capfd):
+    assert run_here("--collect-only", "-q", "-k", expression, folder=tmp_path) == 0
+    listed = capfd.readouterr().out
+    assert {name for name in ("ulm", "rpf", "kwta") if f"[digits-{name}-" in listed} == run
+
+
 def test_a_folder_is_named_as_in_a_shell(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)

@@ -85,7 +85,7 @@ def test_names_are_known_curves_go_beyond_the_ranked_radii_and_counter_linking_h
 @pytest.mark.parametrize("budget", ["quick", "paper-short"])
 @pytest.mark.parametrize("dataset", list(DATASETS))
 def test_shorter_adversarial_training_reaches_the_edge_of_the_ball(dataset, budget):
-    adversary = experiment(budget, dataset).defenses["ulm-adv"]
+    adversary = experiment(budget, dataset).adversary
     assert adversary["steps"] * adversary["step_size"] >= adversary["eps"] * (1 - 1e-9)
 
 
@@ -95,7 +95,7 @@ def test_the_paper_s_protocol_in_short_runs_end_to_end(options, monkeypatch):
     numbers = experiment("paper-short", "cifar10")
     assert {numbers.size("ulm"), numbers.size("ulm-adv")} == {10, 4}
     assert {numbers.recipe(defense).epochs for defense in ("ulm", "clm-adv")} == {30}
-    assert (numbers.defenses["clm"]["epochs"], numbers.defenses["clm-adv"]["steps"]) == (15, 10)
+    assert (numbers.defenses["clm"]["epochs"], numbers.adversary["steps"]) == (15, 10)
     images = np.random.default_rng(0).integers(256, size=(520, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(520) % 10
     hundredth = replace(

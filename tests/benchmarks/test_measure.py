@@ -7,6 +7,7 @@ from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks.evaluation import evaluate
 from randomized_defense_bench.benchmarks.measure import answers_of
 from randomized_defense_bench.defenses import Population
+from randomized_defense_bench.leaderboard import records
 from stand_ins import Chance, linear
 from torch import nn
 
@@ -61,7 +62,7 @@ def test_what_ran_before_does_not_change_an_attack():
 
 
 @pytest.mark.parametrize("draws", [1, 4])
-def test_protocols_have_their_shapes(draws):
+def test_records_of_all_protocols_have_their_shapes_and_are_read_again(draws, tmp_path):
     def member(k):
         return Chance() if draws > 1 else linear(1.0, float(k))
 
@@ -71,6 +72,7 @@ def test_protocols_have_their_shapes(draws):
         record = measured(population, attack, protocol=protocol)
         assert record.correct.shape == record.case.shape
         assert record.score.low <= record.score.value <= record.score.high
+        assert records.read(records.write(record, tmp_path)).score == record.score
 
 
 class Coin(nn.Module):

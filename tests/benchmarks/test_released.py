@@ -36,7 +36,7 @@ def test_a_released_population_is_what_the_suite_would_train(folder, tmp_path):
         "version": DEFENSES[defense].version,
         "submodels": DEFENSES[defense].members or numbers.size(defense),
         "recipe": numbers.recipe(defense).facts(),
-        **DEFENSES[defense].parameters(numbers.defenses.get(defense, {})),
+        **numbers.arguments(defense),
     }
     assert {name: identity[name] for name in today} == today
 
