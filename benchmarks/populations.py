@@ -31,7 +31,7 @@ from .datasets import (
 from .experiment import Experiment, Variation
 from .measure import answers_of
 from .paths import RELEASED
-from .preflight import Preflight, check_answers, preflight
+from .preflight import Preflight, check_answers, check_kept, preflight
 from .store import FileCheckpoint, Store, weights_sha256
 from .tuning import fastest_plan
 
@@ -234,6 +234,9 @@ class Populations:
                 checkpoint = FileCheckpoint(folder, every_epoch=every_epoch)
                 train(checkpoint)
                 self._check_contract(defense, population.eval(), data)
+                with _named(defense):
+                    some, _ = self._test_images(data, 4)
+                    check_kept(population, self._untrained(dataset, defense), some)
                 card = self.store.save(
                     population,
                     folder,

@@ -10,7 +10,7 @@ import math
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -209,13 +209,20 @@ def check_answers(
         expected: the number of classes; None: any.
 
     Raises:
-        ValueError: a member that fails, changes its images or was made in inference mode; logits
+        ValueError: a member that fails, changes its images, was made in inference mode or holds
+            weights in a plain list; logits
             that are not floats of shape (N, K), the same K for all; labels that are not below K;
             answers that depend on the rest of the batch, or on passes before; weights that change
             meanwhile; randomness that `draws` denies.
     """
     if any(one.is_inference() for one in (*population.parameters(), *population.buffers())):
         raise ValueError("a submodel was made in torch.inference_mode: build it outside of it")
+    for number, member in enumerate(population.submodels):
+        if hidden := _hidden(member):
+            raise ValueError(
+                f"{_name(number, member)} holds weights in {', '.join(hidden[:3])}, which eval(), "
+                "to() and state_dict() do not find: use nn.ModuleList, or nn.ParameterList"
+            )
     probe = torch.cat([images[:1], images[-1:]])
     other = torch.rand(probe.shape, generator=generator(0, "companion")).to(probe)
     other[0] = probe[0]
@@ -242,6 +249,52 @@ def check_answers(
             "(for dropout that stays on: net.eval(); net.dropout.train()); use draws=1"
         )
     return count
+
+
+@torch.no_grad()
+def check_kept(population: Population, untrained: Population, images: Tensor) -> None:
+    """Refuse, with a ValueError, a population that its state dict does not make again.
+
+    Args:
+        untrained: the same as it was built; it takes over the state dict.
+    """
+    try:
+        untrained.load_state_dict(population.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"training made other networks than it was given: {error}") from error
+    answers = []
+    for one in (population, population, untrained):
+        with frozen(one), global_seed(0, images.device):
+            answers.append(torch.stack([member(images) for member in one.submodels]))
+    first, second, loaded = answers
+    # Of members that keep generators of their own, two passes cannot be compared.
+    if _alike(first, second) and not _alike(first, loaded):
+        raise ValueError(
+            "its networks answer otherwise once their state_dict() is saved and loaded: keep all "
+            "that training changes in parameters and buffers"
+        )
+
+
+def _hidden(member: nn.Module) -> list[str]:
+    """Where parts hold weights that are no part of the network, such as in lists of networks."""
+    own = set(map(id, (*member.parameters(), *member.buffers())))
+    return [
+        f"{type(part).__name__}.{name}"
+        for part in member.modules()
+        for name, value in vars(part).items()
+        if not own.issuperset(map(id, _weights(value)))
+    ]
+
+
+def _weights(value: object) -> Iterator[Tensor]:
+    """The parameters and buffers in a value."""
+    if isinstance(value, nn.Parameter):
+        yield value
+    elif isinstance(value, nn.Module):
+        yield from (*value.parameters(), *value.buffers())
+    elif isinstance(value, (list, tuple, Mapping)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _weights(part)
 
 
 def _looked_at(

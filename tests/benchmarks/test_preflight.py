@@ -179,6 +179,7 @@ def normed(norm, *, training):
             [linear(1.0, 1.0), nn.Sequential(nn.Flatten(), nn.Linear(2, 5))],
             r"classes, got \[4, 5\]",
         ),
+        ([Changed(lambda net, x: net[0](x), [linear(1.0, 1.0)])], r"Changed.network, .*ModuleList"),
         ([linear(torch.nan, 1.0)], "no finite logits: look for NaN in its weights"),
     ],
 )
