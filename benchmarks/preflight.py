@@ -24,13 +24,11 @@ from ..attacks.seeding import derive_seed, generator, global_seed
 from ..attacks.threat_model import TOLERANCE, ThreatModel
 from ..defenses import Population
 from ..defenses.population import Cast
-from ..defenses.surrogate import Plan
+from ..defenses.surrogate import ROUNDING, Plan, alike
 from ..leaderboard.metrics import Answers, difference
 from .environment import full_precision
 from .tuning import fastest_plan
 
-# Passes differ by more than this where a network draws random numbers, not where a device rounds.
-ROUNDING = 1e-3
 # The same in other batches, where one rounding may turn a quantized number into the next.
 OTHER = 0.1
 # Images at which gradients are looked at.
@@ -114,7 +112,7 @@ def preflight(
                     # The same images in other batches and places.
                     parts = images.flip(0).split(max(1, batch_size // 3))
                     again = torch.cat([member(batch).detach() for batch in parts]).flip(0)
-                    if not _alike(passes[0], again, OTHER):
+                    if not alike(passes[0], again, OTHER):
                         raise ValueError(_batch_decides(whose))
             cause, zero = _without_gradient(member, images[:PROBED])
         logits = torch.stack(passes)
@@ -268,7 +266,7 @@ def check_kept(population: Population, untrained: Population, images: Tensor) ->
             answers.append(torch.stack([member(images) for member in one.submodels]))
     first, second, loaded = answers
     # Of members that keep generators of their own, two passes cannot be compared.
-    if _alike(first, second) and not _alike(first, loaded):
+    if alike(first, second) and not alike(first, loaded):
         raise ValueError(
             "its networks answer otherwise once their state_dict() is saved and loaded: keep all "
             "that training changes in parameters and buffers"
@@ -309,7 +307,7 @@ def _looked_at(
     hint = f" ({', '.join(sorted(kept))} in training mode)" if kept else ""
     # The first numbers of neighbouring seeds are alike themselves.
     others = [ask(probe, derive_seed(0, "preflight", seed)) for seed in range(1, PASSES)]
-    same = _alike(first, ask(probe, 0))
+    same = alike(first, ask(probe, 0))
     if [weight._version for weight in member.parameters()] != weights:
         raise ValueError(
             f"{whose} changes its weights as it answers, so that answers depend on those before: "
@@ -321,7 +319,7 @@ def _looked_at(
             f"{whose} keeps state from pass to pass ({names}), so that answers depend on those "
             "before: reset it at the start of forward"
         )
-    varies = not all(_alike(first, one) for one in others)
+    varies = not all(alike(first, one) for one in others)
     if not varies and sum(not torch.equal(first, one) for one in others) > PASSES // 8:
         # What is drawn is the same to the last bit under one seed; what a device rounds is not.
         varies = all(torch.equal(first, ask(probe, 0)) for _ in others)
@@ -333,8 +331,8 @@ def _looked_at(
     elsewhere = (ask(some, 0)[-1:] for some in (probe[:1], probe.flip(0)))
     rounding = ROUNDING if varies else OTHER
     # Of one that keeps a generator of its own, two passes cannot be compared.
-    if (same and not _alike(first[:1], ask(other, 0)[:1], rounding)) or (
-        not varies and not all(_alike(first[:1], one, OTHER) for one in elsewhere)
+    if (same and not alike(first[:1], ask(other, 0)[:1], rounding)) or (
+        not varies and not all(alike(first[:1], one, OTHER) for one in elsewhere)
     ):
         raise ValueError(_batch_decides(whose, hint))
     return first.shape[1], varies
@@ -388,13 +386,6 @@ def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
         return logits.detach()
 
     return ask
-
-
-def _alike(first: Tensor, second: Tensor, rounding: float = ROUNDING) -> bool:
-    """Whether two passes gave the same."""
-    rounding = max(rounding, 16 * torch.finfo(first.dtype).eps)
-    spread = float(first.std().nan_to_num()) or 1.0
-    return torch.allclose(first, second, rtol=rounding, atol=rounding * spread, equal_nan=True)
 
 
 def _without_gradient(member: nn.Module, images: Tensor) -> tuple[str, float]:
