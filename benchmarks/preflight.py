@@ -33,6 +33,8 @@ from .tuning import fastest_plan
 OTHER = 0.1
 # Images at which gradients are looked at.
 PROBED = 16
+# Images of which a random network is asked one at a time and together.
+IN_LAW = 64
 # Draws may be alike by chance: of a coin that comes up once in ten passes, one in 25 times.
 PASSES = 32
 
@@ -114,6 +116,8 @@ def preflight(
                     again = torch.cat([member(batch).detach() for batch in parts]).flip(0)
                     if not alike(passes[0], again, OTHER):
                         raise ValueError(_batch_decides(whose))
+                elif _batch_matters(member, images, labels, batch_size):
+                    raise ValueError(_batch_decides(whose))
             cause, zero = _without_gradient(member, images[:PROBED])
         logits = torch.stack(passes)
         finite = logits.isfinite().all(-1)
@@ -343,6 +347,26 @@ def _batch_decides(whose: str, hint: str = "") -> str:
         f"answers of {whose} to an image depend on the rest of its batch{hint}, or its place: give "
         "batch norm its running statistics, and draw noise from torch's generators, unseeded"
     )
+
+
+def _batch_matters(member: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> bool:
+    """Whether a random member is surer of labels in a batch than of one image at a time.
+
+    A draw that all images of a pass share moves the mean over them by no more than a mean image's
+    deviation, as passes over single images show it.
+    """
+    at = torch.linspace(0, len(images) - 1, min(batch_size, len(images), IN_LAW)).long()
+    some, right = images[at], labels[at].view(-1, 1)
+
+    def sureness(size: int, passes: int) -> Tensor:
+        """(passes, images), where so many images are in a batch."""
+        answers = [torch.cat([member(batch) for batch in some.split(size)]) for _ in range(passes)]
+        return torch.stack([one.double().softmax(-1).gather(1, right)[:, 0] for one in answers])
+
+    alone, together = sureness(1, 4), sureness(len(some), PASSES)
+    apart = (alone.mean() - together.mean()).abs()
+    varies = torch.maximum(together.mean(1).var(), alone.var(0).mean()) / PASSES
+    return bool(apart > 0.02 and apart > 4 * (varies + alone.mean(1).var() / len(alone)).sqrt())
 
 
 def _name(number: int, member: nn.Module) -> str:

@@ -5,6 +5,7 @@ import itertools
 import os
 import random
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -149,6 +150,45 @@ def test_answers_that_the_batch_decides_are_refused(change):
     images = torch.linspace(0.3, 0.7, 12).view(12, 1, 1, 1).expand(12, 1, 1, 2)
     with pytest.raises(ValueError, match="depend on the rest of its batch, or its place"):
         looked_at(Changed(change, linear(1.0, -2.0)), images=images)
+
+
+class Experts(nn.Module):
+    """Each expert, drawn, answers a quarter of a batch at most; what is over is dropped."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = linear(9.0, 9.0)
+
+    def forward(self, images):
+        drawn = torch.randint(2, (len(images), 1))
+        chosen = nn.functional.one_hot(drawn[:, 0], 2)
+        place = (chosen.cumsum(0) * chosen).sum(1, keepdim=True)
+        return self.network(images) * (place <= max(1, len(images) // 4))
+
+
+def flipped(share):
+    """One draw decides for all images of a pass."""
+    return Changed(lambda net, x: net(x) * (1 - 2 * (torch.rand(()) < share).float()))
+
+
+@pytest.mark.parametrize(
+    ("member", "refused"),
+    [
+        (Experts(), True),
+        (Changed(lambda net, x: 3 * net(x + 0.5 * torch.randn_like(x))), False),
+        (nn.Sequential(linear(9.0, 9.0), nn.Dropout(0.5)), False),
+        (flipped(0.5), False),
+        (flipped(0.1), False),
+        (Chance(shared=True), False),
+    ],
+)
+def test_answers_that_the_batch_decides_are_refused_of_random_networks_too(member, refused):
+    images = torch.rand(40, 1, 1, 2, generator=torch.Generator().manual_seed(0)) / 2 + 0.25
+    member.eval()
+    if isinstance(member, nn.Sequential):
+        member[1].train()
+    with pytest.raises(ValueError, match="rest of its batch") if refused else nullcontext():
+        looked_at(member, images=images, labels=torch.zeros(40).long(), batch_size=40, draws=16)
 
 
 def test_recomputed_activations_name_their_cure():
