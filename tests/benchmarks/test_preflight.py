@@ -5,6 +5,7 @@ import itertools
 import os
 import random
 import warnings
+from collections import deque
 from contextlib import nullcontext
 
 import numpy as np
@@ -101,6 +102,46 @@ def test_state_that_is_kept_from_pass_to_pass_is_refused_and_left_as_it_was(draw
         looked_at(member, draws=draws)
     assert member.membrane is before
     looked_at(Leaky(reset=True))
+
+
+class Stateful(nn.Module):
+    """It adds to what it holds in every pass, or takes turns; so many images were seen before."""
+
+    def __init__(self, seen, step):
+        super().__init__()
+        self.network, self.seen, self.step = linear(1.0, 1.0), seen, step
+
+    def forward(self, images):
+        return self.network(images) * (1 + self.step(self.seen, images))
+
+
+def appends(seen, images):
+    seen.append(images)
+    return len(seen)
+
+
+def counts(seen, images):
+    seen["passes"] = seen.get("passes", 0) + 1
+    return seen["passes"] % 2
+
+
+@pytest.mark.parametrize("draws", [1, 16])
+@pytest.mark.parametrize(
+    ("seen", "step"),
+    [
+        ([], appends),
+        (deque(maxlen=2), lambda seen, images: appends(seen, images) % 2),
+        ({}, counts),
+        ({"inside": {}}, lambda seen, images: counts(seen["inside"], images)),
+        (itertools.cycle(range(2)), lambda seen, images: next(seen)),
+        (itertools.cycle(range(11)), lambda seen, images: next(seen)),
+    ],
+)
+def test_state_in_containers_is_refused_and_left_as_it_was(draws, seen, step):
+    before = str(seen)
+    with pytest.raises(ValueError, match=r"from pass to pass \(Stateful.seen\)"):
+        looked_at(Stateful(seen, step), draws=draws)
+    assert str(seen) == before
 
 
 @torch.enable_grad()
