@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks.seeding import derive_seed
-from ..attacks.threat_model import Norm
+from ..attacks.threat_model import Norm, ThreatModel
 from ..defenses import DEFENSES, Defense, Population, Task
 from ..defenses.surrogate import Plan
 from ..defenses.training import BeforeStep, Recipe, initialise
@@ -345,12 +345,15 @@ class Populations:
     def preflight(self, defense: str, population: Population, data: Dataset) -> Preflight:
         """What was found of a finished population, looked at once; DefenseError: it is refused."""
         if population not in self._preflights:
-            plan, size = self.options.plan, self.experiment(data.name).batch_size
+            plan, numbers = self.options.plan, self.experiment(data.name)
+            norm = self.options.norm
+            eps = max(self.options.eps or numbers.radii[norm])
             with _named(defense):
                 self._preflights[population] = preflight(
                     population,
                     *self._test_images(data),
-                    batch_size=size,
+                    batch_size=numbers.batch_size,
+                    threat_model=ThreatModel(norm, eps),
                     plan=plan,
                     expected=data.classes,
                 )
@@ -370,9 +373,7 @@ class Populations:
             self.preflight(defense, population, data)
             return
         with _named(defense):
-            check_answers(
-                population, *self._test_images(data), finished=False, expected=data.classes
-            )
+            check_answers(population, *self._test_images(data), expected=data.classes)
 
     def _clean_accuracy(self, population: Population, data: Dataset) -> float:
         """Expected accuracy on the first thousand clean test images."""

@@ -20,6 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from ..attacks.freezing import changed, frozen, held, on_trial
+from ..attacks.objectives import answered
 from ..attacks.seeding import derive_seed, generator, global_seed
 from ..attacks.threat_model import TOLERANCE, ThreatModel
 from ..defenses import Population
@@ -85,6 +86,7 @@ def preflight(
     labels: Tensor,
     *,
     batch_size: int,
+    threat_model: ThreatModel | None = None,
     plan: Plan | None = None,
     expected: int | None = None,
 ) -> Preflight:
@@ -93,34 +95,42 @@ def preflight(
     Args:
         images: (N, C, H, W) in [0, 1]; labels: (N,) int64.
         batch_size: most images classified at once.
+        threat_model: a ball, of which random corners are looked at as well.
         plan: how attacks compute; None: as is fastest on this machine.
         expected: the number of classes; None: any.
 
     Raises:
         ValueError: as `check_answers`, or a member that answers nothing finite.
     """
-    classes = check_answers(population, images, labels, expected=expected)
+    classes, random = check_answers(population, images, labels, expected=expected)
     answers, blind = [], []
+    moved = images
+    if threat_model:
+        signs = torch.rand(images.shape, generator=generator(0, "corners")).sub(0.5).sign()
+        moved = threat_model.project(images + threat_model.eps * signs.to(images), images)
     odd: defaultdict[str, list[str]] = defaultdict(list)
     for number, member in enumerate(population.submodels):
         whose = _name(number, member)
         with frozen(population), global_seed(number, images.device):
             with torch.no_grad(), full_precision():
-                passes = [
-                    torch.cat([member(batch).detach() for batch in images.split(batch_size)])
-                    for _ in range(population.draws)
-                ]
+                passes = [_pass(member, images, batch_size) for _ in range(population.draws)]
+                pair = [_pass(member, moved, batch_size) for _ in range(2)]
+                varies = not all(alike(some[0], one) for some in (passes, pair) for one in some)
                 if not population.random:
                     # The same images in other batches and places.
-                    parts = images.flip(0).split(max(1, batch_size // 3))
-                    again = torch.cat([member(batch).detach() for batch in parts]).flip(0)
-                    if not alike(passes[0], again, OTHER):
+                    again = _pass(member, images.flip(0), max(1, batch_size // 3)).flip(0)
+                    if apart := not alike(passes[0], again, OTHER):
+                        varies |= not alike(passes[0], _pass(member, images, batch_size))
+                    if varies:
+                        raise ValueError(_needs_draws(whose))
+                    if apart:
                         raise ValueError(_batch_decides(whose))
                 elif _batch_matters(member, images, labels, batch_size):
                     raise ValueError(_batch_decides(whose))
             cause, zero = _without_gradient(member, images[:PROBED])
+        random |= varies
         logits = torch.stack(passes)
-        finite = logits.isfinite().all(-1)
+        finite = answered(logits)
         # A class that no label names, where there is no answer.
         answers.append(torch.where(finite, logits.argmax(-1), classes).cpu().numpy())
         if not finite.any():
@@ -151,6 +161,12 @@ def preflight(
         f"{whose[0]}{f', as {len(whose) - 1} more,' * (len(whose) > 1)} {what}"
         for what, whose in odd.items()
     ]
+    if population.random and not random:
+        findings += [
+            f"draws={population.draws}, but no randomness was seen in any member: without any, "
+            "draws=1 says the same and costs less (for dropout that stays on: net.eval(); "
+            "net.dropout.train())"
+        ]
     findings += _labels_in_doubt(np.concatenate(answers), labels.cpu().numpy(), classes, population)
     chunk = min((plan or fastest_plan(population, images)).chunk, batch_size, len(images))
     for finding in [*findings, *_too_large(population, images[:2], chunk)]:
@@ -201,21 +217,22 @@ def check_answers(
     images: Tensor,
     labels: Tensor,
     *,
-    finished: bool = True,
     expected: int | None = None,
-) -> int:
-    """Refuse a population that cannot be scored, by its answers to two images; return K.
+) -> tuple[int, bool]:
+    """Refuse a population that cannot be scored, by its answers to two images.
 
     Args:
-        finished: whether it is trained; what is random may be so only then.
         expected: the number of classes; None: any.
+
+    Returns:
+        K, and whether any member is random.
 
     Raises:
         ValueError: a member that fails, changes its images, was made in inference mode or holds
             weights in a plain list; logits
             that are not floats of shape (N, K), the same K for all; labels that are not below K;
             answers that depend on the rest of the batch, or on passes before; weights that change
-            meanwhile; randomness that `draws` denies.
+            meanwhile; random members without `draws`.
     """
     if any(one.is_inference() for one in (*population.parameters(), *population.buffers())):
         raise ValueError("a submodel was made in torch.inference_mode: build it outside of it")
@@ -228,13 +245,13 @@ def check_answers(
     probe = torch.cat([images[:1], images[-1:]])
     other = torch.rand(probe.shape, generator=generator(0, "companion")).to(probe)
     other[0] = probe[0]
-    random, classes = [], set()
+    random, classes = False, set()
     with frozen(population):
         for number, member in enumerate(population.submodels):
             with on_trial(member):
                 count, varies = _looked_at(number, member, probe, other, drawn=population.random)
             classes.add(count)
-            random += [number] if varies else []
+            random |= varies
     if len(classes) > 1:
         raise ValueError(f"submodels must have the same classes, got {sorted(classes)}")
     (count,) = classes
@@ -245,12 +262,7 @@ def check_answers(
             f"labels must lie in [0, {count - 1}], the classes of the submodels, "
             f"got [{labels.min()}, {labels.max()}]"
         )
-    if finished and population.random and not random:
-        raise ValueError(
-            f"draws={population.draws}, but no member is random: two passes give the same logits "
-            "(for dropout that stays on: net.eval(); net.dropout.train()); use draws=1"
-        )
-    return count
+    return count, random
 
 
 @torch.no_grad()
@@ -329,10 +341,7 @@ def _looked_at(
         # What is drawn is the same to the last bit under one seed; what a device rounds is not.
         varies = all(torch.equal(first, ask(probe, 0)) for _ in others)
     if varies and not drawn:
-        raise ValueError(
-            f"{whose} gives another answer in every pass{hint}: it is random in itself, "
-            "and needs draws=16, say, over which expectations are taken"
-        )
+        raise ValueError(_needs_draws(whose, hint))
     elsewhere = (ask(some, 0)[-1:] for some in (probe[:1], probe.flip(0)))
     rounding = ROUNDING if varies else OTHER
     # Of one that keeps a generator of its own, two passes cannot be compared.
@@ -341,6 +350,18 @@ def _looked_at(
     ):
         raise ValueError(_batch_decides(whose, hint))
     return first.shape[1], varies
+
+
+def _pass(member: nn.Module, images: Tensor, size: int) -> Tensor:
+    """A member's logits, with so many images in a batch."""
+    return torch.cat([member(batch).detach() for batch in images.split(size)])
+
+
+def _needs_draws(whose: str, hint: str = "") -> str:
+    return (
+        f"{whose} gives another answer in every pass{hint}: it is random in itself, "
+        "and needs draws=16, say, over which expectations are taken"
+    )
 
 
 def _batch_decides(whose: str, hint: str = "") -> str:
@@ -361,7 +382,7 @@ def _batch_matters(member: nn.Module, images: Tensor, labels: Tensor, batch_size
 
     def sureness(size: int, passes: int) -> Tensor:
         """(passes, images), where so many images are in a batch."""
-        answers = [torch.cat([member(batch) for batch in some.split(size)]) for _ in range(passes)]
+        answers = [_pass(member, some, size) for _ in range(passes)]
         return torch.stack([one.double().softmax(-1).gather(1, right)[:, 0] for one in answers])
 
     alone, together = sureness(1, 4), sureness(len(some), PASSES)
