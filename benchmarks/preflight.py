@@ -266,6 +266,12 @@ def check_answers(
 
 
 @torch.no_grad()
+def answers_of_each(population: Population, images: Tensor) -> Tensor:
+    """The logits of every member, drawn from one seed: (n, N, K)."""
+    with frozen(population), global_seed(0, images.device):
+        return torch.stack([member(images) for member in population.submodels])
+
+
 def check_kept(population: Population, untrained: Population, images: Tensor) -> None:
     """Refuse, with a ValueError, a population that its state dict does not make again.
 
@@ -276,11 +282,8 @@ def check_kept(population: Population, untrained: Population, images: Tensor) ->
         untrained.load_state_dict(population.state_dict())
     except RuntimeError as error:
         raise ValueError(f"training made other networks than it was given: {error}") from error
-    answers = []
-    for one in (population, population, untrained):
-        with frozen(one), global_seed(0, images.device):
-            answers.append(torch.stack([member(images) for member in one.submodels]))
-    first, second, loaded = answers
+    first, second = (answers_of_each(population, images) for _ in range(2))
+    loaded = answers_of_each(untrained, images)
     # Of members that keep generators of their own, two passes cannot be compared.
     if alike(first, second) and not alike(first, loaded):
         raise ValueError(
