@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -128,6 +129,11 @@ def preflight(
                 elif _batch_matters(member, images, labels, batch_size):
                     raise ValueError(_batch_decides(whose))
             cause, zero = _without_gradient(member, images[:PROBED])
+            if not (cause or _same_with_gradients(member, images[:PROBED], number)):
+                odd[
+                    "answers otherwise with gradients on than under torch.no_grad(), where it is "
+                    "scored: attacks follow another network; drop torch.is_grad_enabled()"
+                ] += [whose]
         random |= varies
         logits = torch.stack(passes)
         finite = answered(logits)
@@ -418,6 +424,8 @@ def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
                 ) from error
             if "size of tensor" in said and tensors:
                 said += f"; if {', '.join(tensors[:3])} is of an earlier pass, reset it in forward"
+            if fixed := re.search(r"shape '\[(\d+),.* is invalid for input", str(error)):
+                said += f"; if it takes {fixed[1]} images alone, pad batches to that inside forward"
             raise ValueError(
                 f"{whose} fails on images {tuple(images.shape)} {images.dtype} on "
                 f"{images.device}: {said}"
@@ -456,6 +464,16 @@ def _without_gradient(member: nn.Module, images: Tensor) -> tuple[str, float]:
             ) from error
         return str(error).partition("\n")[0].partition(". ")[0].rstrip("."), 0.0
     return "", (gradient == 0).flatten(1).all(1).float().mean().item()
+
+
+def _same_with_gradients(member: nn.Module, images: Tensor, seed: int) -> bool:
+    """Whether answers are the same with gradients on; True where no two passes are the same."""
+    answers = []
+    for on in (False, False, True):
+        with torch.set_grad_enabled(on), global_seed(seed, images.device), full_precision():
+            answers.append(member(images.clone().requires_grad_(on)).detach())
+    first, second, third = answers
+    return alike(first, third, OTHER) or not alike(first, second)
 
 
 def _labels_in_doubt(

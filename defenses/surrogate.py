@@ -180,7 +180,7 @@ def _same(original: Network, copied: Network, probe: Tensor, dtype: torch.dtype)
 def alike(first: Tensor, second: Tensor, rounding: float = ROUNDING) -> bool:
     """Whether two passes gave the same logits, up to rounding."""
     rounding = max(rounding, 16 * torch.finfo(first.dtype).eps)
-    finite = first[first.isfinite()]
+    finite = first[first.isfinite()].detach()
     spread = float(finite.std().nan_to_num()) if len(finite) > 1 else 0.0
     second = second.to(first)
     return torch.allclose(first, second, rounding, rounding * (spread or 1.0), equal_nan=True)

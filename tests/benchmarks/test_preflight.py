@@ -278,6 +278,7 @@ def normed(norm, *, training):
         ([Changed(lambda net, x: net(x).squeeze())], r"for 1 images it returned \(4,\)"),
         ([Changed(lambda net, x: net(x.mul_(0.5)))], "changes the images it is given"),
         ([nn.Sequential(nn.ReLU(inplace=True), linear(1.0, 1.0))], "changes the images"),
+        ([Changed(lambda net, x: net(x.reshape(32, 1, 1, 2)))], "if it takes 32 images alone, pad"),
         ([nn.Sequential(nn.Flatten(), nn.Linear(3, 4))], r"fails on images \(2, 1, 1, 2\)"),
         (
             [linear(1.0, 1.0), nn.Sequential(nn.Flatten(), nn.Linear(2, 5))],
@@ -342,6 +343,12 @@ BLANK = torch.cat([torch.full((1, 1, 1, 2), 0.5), IMAGES])
         ),
         ([Changed(lambda net, x: net(x.detach()))], IMAGES, LABELS, "has no gradient"),
         ([Changed(lambda net, x: net(x.mul(255).round() / 255))], IMAGES, LABELS, "zero at 100%"),
+        (
+            [Changed(lambda net, x: net(x if torch.is_grad_enabled() else (x > 0.5).float()))],
+            IMAGES,
+            LABELS,
+            r"answers otherwise with gradients on than under torch\.no_grad\(\)",
+        ),
         ([guided()], IMAGES, LABELS, r"backward hooks on 1 \(ReLU\), .*: remove\(\) them"),
     ],
 )
