@@ -42,11 +42,6 @@ def _worst(entry: Entry) -> str:
     return entry.bounded(format_score(entry.row.worst)) + f" on {images:,} images" * fewer
 
 
-def _gain(entry: Entry) -> str:
-    gain = entry.row.gain
-    return format_points(gain) + (" †" if gain and gain.low <= 0 else "")
-
-
 COLUMNS = (
     Column(
         "rank",
@@ -104,7 +99,7 @@ COLUMNS = (
         "gain",
         "robust accuracy of the population minus its best member's under the same cascade: what "
         "drawing at random buys; † where it is not significant",
-        _gain,
+        lambda entry: format_points(g := entry.row.gain) + (" †" if g and g.low <= 0 else ""),
     ),
     Column(
         "averaged",
