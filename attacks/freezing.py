@@ -3,39 +3,64 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from copy import copy
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-Held = dict[tuple[nn.Module, str], tuple[object, int]]
+# What a version is compared with: by part, name and place in it.
+Held = dict[tuple[nn.Module, str, str], tuple[object, object]]
+_REFILLED = (list, deque, dict, set)
+_CONTAINERS = (*_REFILLED, tuple, frozenset, Mapping)
+# What every module has beside its mode, such as its weights.
+_COMMON = vars(nn.Module()).keys() - {"training"}
 
 
 def held(model: nn.Module) -> Held:
-    """The numbers and tensors that parts hold beside weights, by part and name, with versions."""
+    """The numbers, tensors and containers of them that parts hold beside weights, with versions."""
     return {
-        (part, name): (value, _version(value))
+        (part, name, place): (found, _version(found))
         for part in model.modules()
         for name, value in [*vars(part).items(), *part.named_buffers(recurse=False)]
-        if isinstance(value, (int, float, Tensor))
+        if name not in _COMMON
+        for place, found in _within(value)
     }
 
 
-def _version(value: float | Tensor) -> int:
-    return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
+def _within(value: object, place: str = "") -> Iterator[tuple[str, object]]:
+    """A value that may be state, and all that it holds, by place."""
+    if isinstance(value, (int, float, Tensor, Iterator, *_CONTAINERS)):
+        yield place, value
+    if isinstance(value, (list, tuple, deque)):
+        value = dict(enumerate(value))
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _within(part, f"{place}[{key!r}]")
+
+
+def _version(value: object) -> object:
+    if isinstance(value, Tensor):
+        return 0 if value.is_inference() else value._version
+    if isinstance(value, Iterator):
+        # Where it stands cannot be seen: never as it was.
+        return object()
+    return len(value) if isinstance(value, _CONTAINERS) else 0
 
 
 def changed(before: Held, model: nn.Module) -> list[tuple[nn.Module, str]]:
     """What is another now than it was, such as a membrane, by part and name."""
-    none: tuple[object, int] = (None, 0)
-    return [
-        key
+    none: tuple[object, object] = (None, 0)
+    names = {
+        key[:2]: None
         for key, (value, version) in held(model).items()
         for old, then in [before.get(key, none)]
         if value is not old or version != then
-    ]
+    }
+    return [*names]
 
 
 @contextmanager
@@ -43,12 +68,18 @@ def on_trial(model: nn.Module) -> Iterator[None]:
     """Weights and their gradients as they were after, and after an error all that is `held`."""
     weights = [(w, w.detach().clone(), w.grad) for w in model.parameters() if not is_lazy(w)]
     before = held(model)
+    contents = [(one, copy(one)) for one, _ in before.values() if isinstance(one, _REFILLED)]
     try:
         yield
     except BaseException:
-        for (part, name), (value, _) in before.items():
-            if name in vars(part):
+        for (part, name, place), (value, _) in before.items():
+            if not place and name in vars(part):
                 vars(part)[name] = value
+        for container, content in contents:
+            container.clear()
+            (container.extend if isinstance(container, (list, deque)) else container.update)(
+                content
+            )
         raise
     finally:
         for weight, value, gradient in weights:

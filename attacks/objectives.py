@@ -25,14 +25,24 @@ CLIP = 0.1
 def correct_answers(logits: Tensor, labels: Tensor) -> Tensor:
     """Which rows classify which images correctly: (rows, N, K), (N,) -> (rows, N) bool.
 
-    Logits that are not finite are no answer: torch would take the first of them for the class.
+    What is not `answered` is wrong: torch would take the first class that is not finite.
     """
-    return (logits.argmax(-1) == labels) & logits.isfinite().all(-1)
+    return (logits.argmax(-1) == labels) & answered(logits)
+
+
+def answered(logits: Tensor) -> Tensor:
+    """Which logits (..., K) are an answer: some are finite, the others rule a class out by -inf."""
+    return (logits < torch.inf).all(-1) & logits.isfinite().any(-1)
 
 
 def settled(logits: Tensor) -> Tensor:
-    """Logits in which rows that are not finite are constant: one member's must not hide others'."""
-    return torch.where(logits.isfinite().all(-1, keepdim=True), logits, 0.0)
+    """Finite logits: classes that are ruled out come below the others, no answer is constant.
+
+    One member's must not hide others'.
+    """
+    below = torch.where(logits.isfinite(), logits, torch.inf).amin(-1, keepdim=True).detach() - 1
+    ranked = torch.where(logits == -torch.inf, below, logits)
+    return torch.where(answered(logits).unsqueeze(-1), ranked, 0.0)
 
 
 def expected_correctness(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .objectives import settled
 from .registry import register_attack
 from .threat_model import ThreatModel
 
@@ -34,7 +35,7 @@ class _Model(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K)."""
-        logits: Tensor = self.model(images).to(images.dtype)
+        logits = settled(self.model(images).to(images.dtype))
         return logits if images.device.type == "mps" else logits.double()
 
 

@@ -81,6 +81,7 @@ def subject_of(
         images,
         labels,
         batch_size=batch_size,
+        threat_model=threat_model,
         plan=plan,
         expected=DATASETS[dataset].classes if dataset in DATASETS else None,
     )

@@ -60,7 +60,7 @@ def measure(
 
     Raises:
         LookupError: unknown attack.
-        ValueError: the attack does not support the norm.
+        ValueError: the attack does not support the norm; members without draws that are random.
         AttackError: the attack broke its contract.
     """
     population = subject.population
@@ -74,6 +74,15 @@ def measure(
         made = run.crafted(images, labels, blocks)
         seconds = time.perf_counter() - start + (blocks.earlier_seconds if blocks else 0)
         scored = [run.rows(one, labels, number, "score") for number, one in enumerate(made)]
+        if not population.random:
+            pairs = [(rows, run.rows(made[k], labels, k, "again")) for k, rows in enumerate(scored)]
+            turned = sum((one != two).float().mean().item() for one, two in pairs) / len(pairs)
+            # What a device rounds may turn one answer in a hundred.
+            if turned > 0.01:
+                raise ValueError(
+                    f"{turned:.1%} of answers to perturbed images are others in a second pass: "
+                    "a network is random in itself, and needs draws=16, say"
+                )
         selecting = None
         if population.random and case.protocol != "known":
             # As attackers compare attacks: by other draws than those that answer.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks.seeding import derive_seed
-from ..attacks.threat_model import Norm
+from ..attacks.threat_model import Norm, ThreatModel
 from ..defenses import DEFENSES, Defense, Population, Task
-from ..defenses.surrogate import Plan
+from ..defenses.surrogate import Plan, alike
 from ..defenses.training import BeforeStep, Recipe, initialise
 from ..leaderboard.metrics import Answers
 from .case import Subject
@@ -31,7 +31,14 @@ from .datasets import (
 from .experiment import Experiment, Variation
 from .measure import answers_of
 from .paths import RELEASED
-from .preflight import Preflight, check_answers, preflight
+from .preflight import (
+    OTHER,
+    Preflight,
+    answers_of_each,
+    check_answers,
+    check_kept,
+    preflight,
+)
 from .store import FileCheckpoint, Store, weights_sha256
 from .tuning import fastest_plan
 
@@ -84,6 +91,7 @@ class Prepared:
         parameters: what it was made with, the recipe included.
         folder: its own, in the store; None: its members were loaded from elsewhere.
         trained: whether this run trained it, rather than loaded it.
+        layout: of weights and images in memory.
     """
 
     population: Population
@@ -94,6 +102,7 @@ class Prepared:
     sha256: str
     training_seconds: float
     trained: bool
+    layout: torch.memory_format = torch.channels_last
 
 
 class Populations:
@@ -136,7 +145,7 @@ class Populations:
         device = self.options.device
         return Subject(
             population=prepared.population,
-            images=data.test_images.to(device, memory_format=torch.channels_last),
+            images=data.test_images.to(device, memory_format=prepared.layout),
             labels=data.test_labels.to(device),
             dataset=data.name,
             source=data.source,
@@ -170,9 +179,9 @@ class Populations:
                 f"members={chosen.members}"
             )
         self._check_contract(defense, population, data)
-        population = population.to(memory_format=torch.channels_last)
-        sha256 = weights_sha256(population)
-        return Prepared(population, data, defense, arguments, None, sha256, 0.0, trained=False)
+        layout, sha256 = self._laid_out(population, data), weights_sha256(population)
+        facts = defense, arguments, None, sha256, 0.0
+        return Prepared(population, data, *facts, trained=False, layout=layout)
 
     def prepare_varied(self, dataset: str, variation: Variation) -> Prepared:
         """The same where it is trained otherwise than the budget says.
@@ -234,6 +243,9 @@ class Populations:
                 checkpoint = FileCheckpoint(folder, every_epoch=every_epoch)
                 train(checkpoint)
                 self._check_contract(defense, population.eval(), data)
+                with _named(defense):
+                    some, _ = self._test_images(data, 4)
+                    check_kept(population, self._untrained(dataset, defense), some)
                 card = self.store.save(
                     population,
                     folder,
@@ -244,11 +256,9 @@ class Populations:
                     metrics={"clean_mra": self._clean_accuracy(population, data)},
                 )
                 self.trained.append(folder.name)
-        # Convolutions are faster with the channels last, on CPUs and on GPUs.
-        population = population.to(memory_format=torch.channels_last)
-        sha256, seconds = card["weights_sha256"], card["training_seconds"]
-        trained = card["run"] == self.options.run
-        return Prepared(population, data, defense, parameters, folder, sha256, seconds, trained)
+        layout, trained = self._laid_out(population, data), card["run"] == self.options.run
+        facts = defense, parameters, folder, card["weights_sha256"], card["training_seconds"]
+        return Prepared(population, data, *facts, trained=trained, layout=layout)
 
     def after_epochs(self, prepared: Prepared) -> list[Prepared]:
         """A population after each epoch, the last included; StoreError: it was not kept so."""
@@ -261,7 +271,7 @@ class Populations:
         return [
             replace(
                 prepared,
-                population=population.to(memory_format=torch.channels_last),
+                population=population.to(memory_format=prepared.layout),
                 parameters={**prepared.parameters, "after_epoch": epoch},
                 sha256=weights_sha256(population),
             )
@@ -284,6 +294,20 @@ class Populations:
             population, task, self.experiment(dataset).arguments(defense)
         )
         return population.eval()
+
+    def _laid_out(self, population: Population, data: Dataset) -> torch.memory_format:
+        """Lay weights out as is fastest, on CPUs and GPUs, if networks then answer as before."""
+        images, _ = self._test_images(data, 2)
+        layout = torch.channels_last
+        with suppress(RuntimeError):
+            first, second = (answers_of_each(population, images) for _ in range(2))
+            population.to(memory_format=layout)
+            after = answers_of_each(population, images.to(memory_format=layout))
+            # Of members that keep generators of their own, two passes cannot be compared.
+            if alike(first, after, OTHER) or not alike(first, second):
+                return layout
+        population.to(memory_format=torch.contiguous_format)
+        return torch.contiguous_format
 
     def plan(self, population: Population, images: Tensor) -> Plan:
         """How to compute with a population on such images."""
@@ -338,12 +362,15 @@ class Populations:
     def preflight(self, defense: str, population: Population, data: Dataset) -> Preflight:
         """What was found of a finished population, looked at once; DefenseError: it is refused."""
         if population not in self._preflights:
-            plan, size = self.options.plan, self.experiment(data.name).batch_size
+            plan, numbers = self.options.plan, self.experiment(data.name)
+            norm = self.options.norm
+            eps = max(self.options.eps or numbers.radii[norm])
             with _named(defense):
                 self._preflights[population] = preflight(
                     population,
                     *self._test_images(data),
-                    batch_size=size,
+                    batch_size=numbers.batch_size,
+                    threat_model=ThreatModel(norm, eps),
                     plan=plan,
                     expected=data.classes,
                 )
@@ -363,9 +390,7 @@ class Populations:
             self.preflight(defense, population, data)
             return
         with _named(defense):
-            check_answers(
-                population, *self._test_images(data), finished=False, expected=data.classes
-            )
+            check_answers(population, *self._test_images(data), expected=data.classes)
 
     def _clean_accuracy(self, population: Population, data: Dataset) -> float:
         """Expected accuracy on the first thousand clean test images."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,21 +21,22 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from ..attacks.freezing import changed, frozen, held, on_trial
+from ..attacks.objectives import answered
 from ..attacks.seeding import derive_seed, generator, global_seed
 from ..attacks.threat_model import TOLERANCE, ThreatModel
 from ..defenses import Population
 from ..defenses.population import Cast
-from ..defenses.surrogate import Plan
+from ..defenses.surrogate import ROUNDING, Plan, alike
 from ..leaderboard.metrics import Answers, difference
 from .environment import full_precision
 from .tuning import fastest_plan
 
-# Passes differ by more than this where a network draws random numbers, not where a device rounds.
-ROUNDING = 1e-3
 # The same in other batches, where one rounding may turn a quantized number into the next.
 OTHER = 0.1
 # Images at which gradients are looked at.
 PROBED = 16
+# Images of which a random network is asked one at a time and together.
+IN_LAW = 64
 # Draws may be alike by chance: of a coin that comes up once in ten passes, one in 25 times.
 PASSES = 32
 
@@ -85,6 +87,7 @@ def preflight(
     labels: Tensor,
     *,
     batch_size: int,
+    threat_model: ThreatModel | None = None,
     plan: Plan | None = None,
     expected: int | None = None,
 ) -> Preflight:
@@ -93,32 +96,47 @@ def preflight(
     Args:
         images: (N, C, H, W) in [0, 1]; labels: (N,) int64.
         batch_size: most images classified at once.
+        threat_model: a ball, of which random corners are looked at as well.
         plan: how attacks compute; None: as is fastest on this machine.
         expected: the number of classes; None: any.
 
     Raises:
         ValueError: as `check_answers`, or a member that answers nothing finite.
     """
-    classes = check_answers(population, images, labels, expected=expected)
+    classes, random = check_answers(population, images, labels, expected=expected)
     answers, blind = [], []
+    moved = images
+    if threat_model:
+        signs = torch.rand(images.shape, generator=generator(0, "corners")).sub(0.5).sign()
+        moved = threat_model.project(images + threat_model.eps * signs.to(images), images)
     odd: defaultdict[str, list[str]] = defaultdict(list)
     for number, member in enumerate(population.submodels):
         whose = _name(number, member)
         with frozen(population), global_seed(number, images.device):
             with torch.no_grad(), full_precision():
-                passes = [
-                    torch.cat([member(batch).detach() for batch in images.split(batch_size)])
-                    for _ in range(population.draws)
-                ]
+                passes = [_pass(member, images, batch_size) for _ in range(population.draws)]
+                pair = [_pass(member, moved, batch_size) for _ in range(2)]
+                varies = not all(alike(some[0], one) for some in (passes, pair) for one in some)
                 if not population.random:
                     # The same images in other batches and places.
-                    parts = images.flip(0).split(max(1, batch_size // 3))
-                    again = torch.cat([member(batch).detach() for batch in parts]).flip(0)
-                    if not _alike(passes[0], again, OTHER):
+                    again = _pass(member, images.flip(0), max(1, batch_size // 3)).flip(0)
+                    if apart := not alike(passes[0], again, OTHER):
+                        varies |= not alike(passes[0], _pass(member, images, batch_size))
+                    if varies:
+                        raise ValueError(_needs_draws(whose))
+                    if apart:
                         raise ValueError(_batch_decides(whose))
+                elif _batch_matters(member, images, labels, batch_size):
+                    raise ValueError(_batch_decides(whose))
             cause, zero = _without_gradient(member, images[:PROBED])
+            if not (cause or _same_with_gradients(member, images[:PROBED], number)):
+                odd[
+                    "answers otherwise with gradients on than under torch.no_grad(), where it is "
+                    "scored: attacks follow another network; drop torch.is_grad_enabled()"
+                ] += [whose]
+        random |= varies
         logits = torch.stack(passes)
-        finite = logits.isfinite().all(-1)
+        finite = answered(logits)
         # A class that no label names, where there is no answer.
         answers.append(torch.where(finite, logits.argmax(-1), classes).cpu().numpy())
         if not finite.any():
@@ -149,6 +167,12 @@ def preflight(
         f"{whose[0]}{f', as {len(whose) - 1} more,' * (len(whose) > 1)} {what}"
         for what, whose in odd.items()
     ]
+    if population.random and not random:
+        findings += [
+            f"draws={population.draws}, but no randomness was seen in any member: without any, "
+            "draws=1 says the same and costs less (for dropout that stays on: net.eval(); "
+            "net.dropout.train())"
+        ]
     findings += _labels_in_doubt(np.concatenate(answers), labels.cpu().numpy(), classes, population)
     chunk = min((plan or fastest_plan(population, images)).chunk, batch_size, len(images))
     for finding in [*findings, *_too_large(population, images[:2], chunk)]:
@@ -199,33 +223,41 @@ def check_answers(
     images: Tensor,
     labels: Tensor,
     *,
-    finished: bool = True,
     expected: int | None = None,
-) -> int:
-    """Refuse a population that cannot be scored, by its answers to two images; return K.
+) -> tuple[int, bool]:
+    """Refuse a population that cannot be scored, by its answers to two images.
 
     Args:
-        finished: whether it is trained; what is random may be so only then.
         expected: the number of classes; None: any.
 
+    Returns:
+        K, and whether any member is random.
+
     Raises:
-        ValueError: a member that fails, changes its images or was made in inference mode; logits
+        ValueError: a member that fails, changes its images, was made in inference mode or holds
+            weights in a plain list; logits
             that are not floats of shape (N, K), the same K for all; labels that are not below K;
             answers that depend on the rest of the batch, or on passes before; weights that change
-            meanwhile; randomness that `draws` denies.
+            meanwhile; random members without `draws`.
     """
     if any(one.is_inference() for one in (*population.parameters(), *population.buffers())):
         raise ValueError("a submodel was made in torch.inference_mode: build it outside of it")
+    for number, member in enumerate(population.submodels):
+        if hidden := _hidden(member):
+            raise ValueError(
+                f"{_name(number, member)} holds weights in {', '.join(hidden[:3])}, which eval(), "
+                "to() and state_dict() do not find: use nn.ModuleList, or nn.ParameterList"
+            )
     probe = torch.cat([images[:1], images[-1:]])
     other = torch.rand(probe.shape, generator=generator(0, "companion")).to(probe)
     other[0] = probe[0]
-    random, classes = [], set()
+    random, classes = False, set()
     with frozen(population):
         for number, member in enumerate(population.submodels):
             with on_trial(member):
                 count, varies = _looked_at(number, member, probe, other, drawn=population.random)
             classes.add(count)
-            random += [number] if varies else []
+            random |= varies
     if len(classes) > 1:
         raise ValueError(f"submodels must have the same classes, got {sorted(classes)}")
     (count,) = classes
@@ -236,12 +268,56 @@ def check_answers(
             f"labels must lie in [0, {count - 1}], the classes of the submodels, "
             f"got [{labels.min()}, {labels.max()}]"
         )
-    if finished and population.random and not random:
+    return count, random
+
+
+@torch.no_grad()
+def answers_of_each(population: Population, images: Tensor) -> Tensor:
+    """The logits of every member, drawn from one seed: (n, N, K)."""
+    with frozen(population), global_seed(0, images.device):
+        return torch.stack([member(images) for member in population.submodels])
+
+
+def check_kept(population: Population, untrained: Population, images: Tensor) -> None:
+    """Refuse, with a ValueError, a population that its state dict does not make again.
+
+    Args:
+        untrained: the same as it was built; it takes over the state dict.
+    """
+    try:
+        untrained.load_state_dict(population.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"training made other networks than it was given: {error}") from error
+    first, second = (answers_of_each(population, images) for _ in range(2))
+    loaded = answers_of_each(untrained, images)
+    # Of members that keep generators of their own, two passes cannot be compared.
+    if alike(first, second) and not alike(first, loaded):
         raise ValueError(
-            f"draws={population.draws}, but no member is random: two passes give the same logits "
-            "(for dropout that stays on: net.eval(); net.dropout.train()); use draws=1"
+            "its networks answer otherwise once their state_dict() is saved and loaded: keep all "
+            "that training changes in parameters and buffers"
         )
-    return count
+
+
+def _hidden(member: nn.Module) -> list[str]:
+    """Where parts hold weights that are no part of the network, such as in lists of networks."""
+    own = set(map(id, (*member.parameters(), *member.buffers())))
+    return [
+        f"{type(part).__name__}.{name}"
+        for part in member.modules()
+        for name, value in vars(part).items()
+        if not own.issuperset(map(id, _weights(value)))
+    ]
+
+
+def _weights(value: object) -> Iterator[Tensor]:
+    """The parameters and buffers in a value."""
+    if isinstance(value, nn.Parameter):
+        yield value
+    elif isinstance(value, nn.Module):
+        yield from (*value.parameters(), *value.buffers())
+    elif isinstance(value, (list, tuple, Mapping)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _weights(part)
 
 
 def _looked_at(
@@ -251,12 +327,13 @@ def _looked_at(
     whose = _name(number, member)
     ask = _asked(whose, member)
     weights, before = [weight._version for weight in member.parameters()], held(member)
-    first = ask(probe, 0)
+    # What takes turns is another from one pass to the next, if not after many.
+    first, next_one = ask(probe, 0), ask(probe, 0)
     kept = {type(part).__name__ for part in member.modules() if getattr(part, "training", False)}
     hint = f" ({', '.join(sorted(kept))} in training mode)" if kept else ""
     # The first numbers of neighbouring seeds are alike themselves.
     others = [ask(probe, derive_seed(0, "preflight", seed)) for seed in range(1, PASSES)]
-    same = _alike(first, ask(probe, 0))
+    same = alike(first, next_one) and alike(first, ask(probe, 0))
     if [weight._version for weight in member.parameters()] != weights:
         raise ValueError(
             f"{whose} changes its weights as it answers, so that answers depend on those before: "
@@ -268,23 +345,32 @@ def _looked_at(
             f"{whose} keeps state from pass to pass ({names}), so that answers depend on those "
             "before: reset it at the start of forward"
         )
-    varies = not all(_alike(first, one) for one in others)
+    varies = not all(alike(first, one) for one in others)
     if not varies and sum(not torch.equal(first, one) for one in others) > PASSES // 8:
         # What is drawn is the same to the last bit under one seed; what a device rounds is not.
         varies = all(torch.equal(first, ask(probe, 0)) for _ in others)
     if varies and not drawn:
-        raise ValueError(
-            f"{whose} gives another answer in every pass{hint}: it is random in itself, "
-            "and needs draws=16, say, over which expectations are taken"
-        )
+        raise ValueError(_needs_draws(whose, hint))
     elsewhere = (ask(some, 0)[-1:] for some in (probe[:1], probe.flip(0)))
     rounding = ROUNDING if varies else OTHER
     # Of one that keeps a generator of its own, two passes cannot be compared.
-    if (same and not _alike(first[:1], ask(other, 0)[:1], rounding)) or (
-        not varies and not all(_alike(first[:1], one, OTHER) for one in elsewhere)
+    if (same and not alike(first[:1], ask(other, 0)[:1], rounding)) or (
+        not varies and not all(alike(first[:1], one, OTHER) for one in elsewhere)
     ):
         raise ValueError(_batch_decides(whose, hint))
     return first.shape[1], varies
+
+
+def _pass(member: nn.Module, images: Tensor, size: int) -> Tensor:
+    """A member's logits, with so many images in a batch."""
+    return torch.cat([member(batch).detach() for batch in images.split(size)])
+
+
+def _needs_draws(whose: str, hint: str = "") -> str:
+    return (
+        f"{whose} gives another answer in every pass{hint}: it is random in itself, "
+        "and needs draws=16, say, over which expectations are taken"
+    )
 
 
 def _batch_decides(whose: str, hint: str = "") -> str:
@@ -292,6 +378,26 @@ def _batch_decides(whose: str, hint: str = "") -> str:
         f"answers of {whose} to an image depend on the rest of its batch{hint}, or its place: give "
         "batch norm its running statistics, and draw noise from torch's generators, unseeded"
     )
+
+
+def _batch_matters(member: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> bool:
+    """Whether a random member is surer of labels in a batch than of one image at a time.
+
+    A draw that all images of a pass share moves the mean over them by no more than a mean image's
+    deviation, as passes over single images show it.
+    """
+    at = torch.linspace(0, len(images) - 1, min(batch_size, len(images), IN_LAW)).long()
+    some, right = images[at], labels[at].view(-1, 1)
+
+    def sureness(size: int, passes: int) -> Tensor:
+        """(passes, images), where so many images are in a batch."""
+        answers = [_pass(member, some, size) for _ in range(passes)]
+        return torch.stack([one.double().softmax(-1).gather(1, right)[:, 0] for one in answers])
+
+    alone, together = sureness(1, 4), sureness(len(some), PASSES)
+    apart = (alone.mean() - together.mean()).abs()
+    varies = torch.maximum(together.mean(1).var(), alone.var(0).mean()) / PASSES
+    return bool(apart > 0.02 and apart > 4 * (varies + alone.mean(1).var() / len(alone)).sqrt())
 
 
 def _name(number: int, member: nn.Module) -> str:
@@ -318,6 +424,8 @@ def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
                 ) from error
             if "size of tensor" in said and tensors:
                 said += f"; if {', '.join(tensors[:3])} is of an earlier pass, reset it in forward"
+            if fixed := re.search(r"shape '\[(\d+),.* is invalid for input", str(error)):
+                said += f"; if it takes {fixed[1]} images alone, pad batches to that inside forward"
             raise ValueError(
                 f"{whose} fails on images {tuple(images.shape)} {images.dtype} on "
                 f"{images.device}: {said}"
@@ -335,13 +443,6 @@ def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
         return logits.detach()
 
     return ask
-
-
-def _alike(first: Tensor, second: Tensor, rounding: float = ROUNDING) -> bool:
-    """Whether two passes gave the same."""
-    rounding = max(rounding, 16 * torch.finfo(first.dtype).eps)
-    spread = float(first.std().nan_to_num()) or 1.0
-    return torch.allclose(first, second, rtol=rounding, atol=rounding * spread, equal_nan=True)
 
 
 def _without_gradient(member: nn.Module, images: Tensor) -> tuple[str, float]:
@@ -363,6 +464,16 @@ def _without_gradient(member: nn.Module, images: Tensor) -> tuple[str, float]:
             ) from error
         return str(error).partition("\n")[0].partition(". ")[0].rstrip("."), 0.0
     return "", (gradient == 0).flatten(1).all(1).float().mean().item()
+
+
+def _same_with_gradients(member: nn.Module, images: Tensor, seed: int) -> bool:
+    """Whether answers are the same with gradients on; True where no two passes are the same."""
+    answers = []
+    for on in (False, False, True):
+        with torch.set_grad_enabled(on), global_seed(seed, images.device), full_precision():
+            answers.append(member(images.clone().requires_grad_(on)).detach())
+    first, second, third = answers
+    return alike(first, third, OTHER) or not alike(first, second)
 
 
 def _labels_in_doubt(

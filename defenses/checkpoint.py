@@ -93,11 +93,22 @@ def _fill(network: nn.Module, content: bytes) -> None:
     try:
         (weights,) = fitting.values()
         missing, surplus = network.load_state_dict(weights, strict=False)
+        # safetensors keeps weights that are tied under one of their names.
+        tensors = network.state_dict()
+        loaded = {_place(tensors[name]) for name in own & weights.keys()}
+        missing = [name for name in missing if _place(tensors[name]) not in loaded]
     except RuntimeError as error:
         raise ValueError(f"is not of {kind}: {str(error).splitlines()[-1].strip()}") from error
     differing = (("missing", missing), ("surplus", surplus))
     if said := "; ".join(f"{word} {_listed(names)}" for word, names in differing if names):
         raise ValueError(f"is not of {kind}: {said}")
+
+
+def _place(tensor: object) -> object:
+    """Equal for names of one tensor."""
+    if not isinstance(tensor, Tensor):
+        return id(tensor)
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def _read(content: bytes) -> object:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dis import get_instructions
 from functools import partial
 from hashlib import sha256
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType, SimpleNamespace
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ _KNOWN = ("torch", "torchvision")
 # What every module has, such as its mode.
 _COMMON = vars(nn.Module()).keys()
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+# What draws is no setting: it is another after every pass.
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 def description(network: nn.Module, but: Iterable[tuple[nn.Module, str]] = ()) -> str:
@@ -26,7 +30,8 @@ def description(network: nn.Module, but: Iterable[tuple[nn.Module, str]] = ()) -
 
     Of every part: its class, the numbers, words and tensors that it holds, and its shapes. Of code
     that is not torch's: its instructions, with the constants, functions and classes of the same
-    package that these name; of other packages the name.
+    package that these name; of other packages the name. Of other objects, such as an estimator of
+    scikit-learn: all that pickle keeps.
 
     Args:
         but: parts and names of what they hold that does not count.
@@ -46,10 +51,13 @@ def _described(value: object, seen: set[object], package: str | None = None) -> 
         with suppress(RuntimeError, TypeError):
             flat = torch.as_tensor(value).detach().cpu().flatten()
             yield f"{value.shape} {sha256(flat.view(torch.uint8).numpy().data).hexdigest()}"
-    elif isinstance(value, (tuple, list, Mapping)):
+    elif isinstance(value, (tuple, list, set, frozenset, Mapping)):
         yield type(value).__name__
         if isinstance(value, Mapping):
             value = [part for pair in value.items() for part in pair]
+        elif isinstance(value, (set, frozenset)):
+            # In an order that hashes do not change from process to process.
+            value = sorted(value, key=repr)
         for part in value:
             # What a list or a mapping collects, such as features, is no setting.
             if isinstance(value, tuple) or not isinstance(part, Tensor):
@@ -68,6 +76,20 @@ def _described(value: object, seen: set[object], package: str | None = None) -> 
                 yield from _described(part, seen, own)
     else:
         yield str(getattr(value, "__name__", type(value).__name__))
+        digest = sha256()
+        # It runs code that was not written for it, and may raise anything.
+        with suppress(Exception):
+            _Pickler(SimpleNamespace(write=digest.update)).dump(value)
+            yield digest.hexdigest()
+
+
+class _Pickler(pickle.Pickler):
+    """Of generators the kind, and sets in order."""
+
+    def persistent_id(self, value: object) -> object:
+        if isinstance(value, (set, frozenset)):
+            return sorted(map(repr, value))
+        return type(value).__name__ if isinstance(value, _GENERATORS) else None
 
 
 def _of_network(network: nn.Module, seen: set[object]) -> tuple[object, ...]:

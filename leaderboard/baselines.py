@@ -5,6 +5,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+FOLDER = files(__package__) / "published"
+
 
 @cache
 def robustbench() -> dict[str, Any]:
@@ -12,7 +14,7 @@ def robustbench() -> dict[str, Any]:
 
     A model's "robust" accuracy is by an external evaluation where there is one, else AutoAttack's.
     """
-    content: dict[str, Any] = _read("robustbench")
+    content: dict[str, Any] = json.loads((FOLDER / "robustbench.json").read_text("utf-8"))
     for model in content["models"]:
         model["robust"] = model["external_accuracy"] or model["autoattack_accuracy"]
     return content
@@ -21,10 +23,5 @@ def robustbench() -> dict[str, Any]:
 @cache
 def figures(file: str = "figures") -> list[dict[str, Any]]:
     """Other papers' figures, each at a dataset, norm and eps; or "claims" of random defenses."""
-    rows: list[dict[str, Any]] = _read(file)["rows"]
+    rows: list[dict[str, Any]] = json.loads((FOLDER / f"{file}.json").read_text("utf-8"))["rows"]
     return rows
-
-
-def _read(name: str) -> Any:
-    path = files(__package__) / "published" / f"{name}.json"
-    return json.loads(path.read_text("utf-8"))

@@ -32,19 +32,14 @@ def _link(entry: Entry) -> str:
 
 def _random(entry: Entry) -> str:
     n = entry.row.submodels
-    words = f"one of {n} networks" if n > 1 else entry.row.facts.random
-    return escape(textwrap.shorten(words, 20, placeholder=" …"))
+    words = f"one of {n}" if n > 1 else entry.row.facts.random
+    return escape(textwrap.shorten(words, 15, placeholder="…"))
 
 
 def _worst(entry: Entry) -> str:
     images = entry.row.worst_images
     fewer = 0 < images < max(r.case.images for e in entry.ranking.entries for r in e.row.records)
     return entry.bounded(format_score(entry.row.worst)) + f" on {images:,} images" * fewer
-
-
-def _gain(entry: Entry) -> str:
-    gain = entry.row.gain
-    return format_points(gain) + (" †" if gain and gain.low <= 0 else "")
 
 
 COLUMNS = (
@@ -95,11 +90,6 @@ COLUMNS = (
         *[lambda e: f"1 of {e.row.submodels}" if e.row.submodels > 1 else "1"] * 2,
     ),
     Column(
-        "illusion",
-        "claimed minus worst case, on the images of the worst case",
-        lambda entry: format_points(entry.row.illusion if entry.row.complete else None),
-    ),
-    Column(
         "best member",
         "robust accuracy of the most robust network deployed by itself, chosen on one half of the "
         "images and scored on the other",
@@ -109,7 +99,7 @@ COLUMNS = (
         "gain",
         "robust accuracy of the population minus its best member's under the same cascade: what "
         "drawing at random buys; † where it is not significant",
-        _gain,
+        lambda entry: format_points(g := entry.row.gain) + (" †" if g and g.low <= 0 else ""),
     ),
     Column(
         "averaged",

@@ -150,19 +150,6 @@ class Row:
         return score([*self.worst_by_seed.values()]) if self.worst_by_seed else None
 
     @property
-    def illusion(self) -> float | None:
-        """Claimed minus worst-case accuracy, on the seeds and images of the latter."""
-        seeds = self.worst_by_seed.keys()
-        tried = [
-            {seed: by_seed[seed].answers.first(self.worst_images) for seed in seeds}
-            for attack in self.facts.claim
-            if seeds and seeds <= (by_seed := self.by_attack.get(attack, {})).keys()
-        ]
-        if not tried or not self.worst:
-            return None
-        return score([*min(tried, key=_selected).values()]).value - self.worst.value
-
-    @property
     def worst_images(self) -> int:
         """On how many images the worst case was measured."""
         return next((answers.images for answers in self.worst_by_seed.values()), 0)

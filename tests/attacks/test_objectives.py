@@ -1,7 +1,14 @@
 import pytest
 import torch
 from networks import Linear, problem_of
-from randomized_defense_bench.attacks.objectives import CLIP, LOSSES, expected_correctness, margins
+from randomized_defense_bench.attacks.objectives import (
+    CLIP,
+    LOSSES,
+    correct_answers,
+    expected_correctness,
+    margins,
+    settled,
+)
 
 # Two submodels, one image, three classes, label 0.
 LOGITS = torch.tensor([[[2.0, 1.0, 0.0]], [[0.0, 1.0, 5.0]]])
@@ -43,6 +50,31 @@ def test_losses_by_hand(loss, weights):
     shift = torch.tensor(2.0).log() if loss == "mean-probability" and weights is None else 0.0
     found = LOSSES[loss](LOGITS, LABELS, weights, SCALE, None).item()
     assert found == pytest.approx(float(expected - shift))
+
+
+NAN, INF = torch.nan, torch.inf
+
+
+@pytest.mark.parametrize(
+    ("row", "right"),
+    [
+        ([2.0, 1.0, -INF], True),
+        ([2.0, -INF, -INF], True),
+        ([-INF, 1.0, 2.0], False),
+        ([INF, 1.0, 0.0], False),
+        ([2.0, 1.0, NAN], False),
+        ([-INF, -INF, -INF], False),
+    ],
+)
+def test_classes_that_are_ruled_out_leave_answers_and_losses_finite(row, right):
+    logits = torch.tensor([[row], [[2.0, 1.0, 0.0]]], requires_grad=True)
+    assert correct_answers(logits, LABELS).tolist() == [[right], [True]]
+    rows = settled(logits)
+    for loss in LOSSES.values():
+        value = loss(rows, LABELS, None, SCALE, None)
+        (gradient,) = torch.autograd.grad(value.sum(), logits, retain_graph=True)
+        assert value.isfinite().all()
+        assert gradient.isfinite().all()
 
 
 def test_the_clipped_margin_spends_nothing_on_submodels_that_are_fooled():

@@ -200,6 +200,27 @@ def test_a_checkpoint_keeps_its_precision_and_its_modes(monkeypatch, options):
     assert record.correct.shape == (4, 50)
 
 
+class Views(nn.Module):
+    """As tutorials write it: it needs the layout in memory that torch has by default."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.layer = nn.Conv2d(1, 4, 5, stride=4), nn.Linear(196, 10)
+
+    def forward(self, images):
+        features = self.convolution(images).relu()
+        return self.layer(features.view(features.size(0), -1))
+
+
+def test_a_network_keeps_the_layout_in_memory_that_it_needs(monkeypatch, options):
+    monkeypatch.setattr(DEFENSES, "_entries", dict(DEFENSES._entries))
+    register_checkpoint("views", datasets=("digits",), members=2)(lambda data: [Views(), Views()])
+    session = Session(options)
+    for attack in ("none", "fgsm"):
+        record, _ = session.measure(session.prepare("digits", "views"), attack, LINF)
+    assert record.correct.shape == (2, 50)
+
+
 @pytest.mark.parametrize("source", [random.random, np.random.random])
 def test_a_network_that_draws_from_another_library_is_a_function_of_the_seed(source):
     network = Changed(lambda net, x: net(x) - 0.1 * source())

@@ -5,6 +5,8 @@ import itertools
 import os
 import random
 import warnings
+from collections import deque
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 import torch.utils.checkpoint
 from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks.evaluation import evaluate
-from randomized_defense_bench.benchmarks.preflight import check_answers, preflight
+from randomized_defense_bench.benchmarks.preflight import preflight
 from randomized_defense_bench.benchmarks.session import Session
 from randomized_defense_bench.defenses import Population
 from stand_ins import Chance, linear
@@ -66,7 +68,7 @@ def test_rounding_that_differs_from_pass_to_pass_is_not_random():
     passes = itertools.count()
     member = Changed(lambda net, x: net(x) + 1e-6 * (next(passes) % 2))
     looked_at(member)
-    with pytest.raises(ValueError, match="no member is random"):
+    with pytest.warns(UserWarning, match="no randomness was seen"):
         looked_at(member, draws=16)
 
 
@@ -102,6 +104,46 @@ def test_state_that_is_kept_from_pass_to_pass_is_refused_and_left_as_it_was(draw
     looked_at(Leaky(reset=True))
 
 
+class Stateful(nn.Module):
+    """It adds to what it holds in every pass, or takes turns; so many images were seen before."""
+
+    def __init__(self, seen, step):
+        super().__init__()
+        self.network, self.seen, self.step = linear(1.0, 1.0), seen, step
+
+    def forward(self, images):
+        return self.network(images) * (1 + self.step(self.seen, images))
+
+
+def appends(seen, images):
+    seen.append(images)
+    return len(seen)
+
+
+def counts(seen, images):
+    seen["passes"] = seen.get("passes", 0) + 1
+    return seen["passes"] % 2
+
+
+@pytest.mark.parametrize("draws", [1, 16])
+@pytest.mark.parametrize(
+    ("seen", "step"),
+    [
+        ([], appends),
+        (deque(maxlen=2), lambda seen, images: appends(seen, images) % 2),
+        ({}, counts),
+        ({"inside": {}}, lambda seen, images: counts(seen["inside"], images)),
+        (itertools.cycle(range(2)), lambda seen, images: next(seen)),
+        (itertools.cycle(range(11)), lambda seen, images: next(seen)),
+    ],
+)
+def test_state_in_containers_is_refused_and_left_as_it_was(draws, seen, step):
+    before = str(seen)
+    with pytest.raises(ValueError, match=r"from pass to pass \(Stateful.seen\)"):
+        looked_at(Stateful(seen, step), draws=draws)
+    assert str(seen) == before
+
+
 @torch.enable_grad()
 def adapted(net, images, *, unfreeze):
     net[1].weight.requires_grad_(unfreeze)
@@ -125,13 +167,36 @@ def test_adaptation_at_test_time_is_refused_and_weights_are_as_they_were(unfreez
     assert weight.requires_grad
 
 
-def test_draws_of_a_deterministic_network_are_refused():
+def test_draws_of_a_deterministic_network_are_odd():
     dropout = nn.Sequential(linear(1.0, 1.0), nn.Dropout(0.5)).train()
     for member in (linear(1.0, 1.0), dropout):
-        with pytest.raises(ValueError, match=r"draws=16, but no member is random.*use draws=1"):
+        with pytest.warns(UserWarning, match=r"draws=16, but no randomness was seen .*train\(\)"):
             looked_at(member, draws=16)
-    # Before it is trained, what is random may not be so yet.
-    check_answers(Population([linear(1.0, 1.0)], draws=16), IMAGES, LABELS, finished=False)
+
+
+GREY = torch.linspace(0.5, 0.51, 12).view(12, 1, 1, 1).repeat(1, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        (lambda x: x[:, 0] == GREY[5, 0, 0, 0], "gives another answer in every pass"),
+        (lambda x: x[:, 0] > 0.55, "gives another answer in every pass"),
+        # Nearer to where an attack goes than any random corner.
+        (lambda x: x.mean(1) < 0.42, "in a second pass.*draws=16"),
+    ],
+)
+@pytest.mark.parametrize("draws", [1, 16])
+def test_networks_that_are_random_at_some_images_alone_need_draws(chosen, words, draws):
+    """As those that answer with noise where an image looks perturbed."""
+
+    def answer(net, images):
+        noise = torch.randn(len(images), 4) * chosen(images.flatten(1)).view(-1, 1)
+        return net(images) + 9 * noise
+
+    population = Population([Changed(answer, linear(*[1.0] * 16))], draws=draws)
+    with pytest.raises(ValueError, match=words) if draws == 1 else nullcontext():
+        evaluate(population, GREY, LABELS, "fgsm", LINF, budget="smoke")
 
 
 def seeded_within(net, images):
@@ -149,6 +214,45 @@ def test_answers_that_the_batch_decides_are_refused(change):
     images = torch.linspace(0.3, 0.7, 12).view(12, 1, 1, 1).expand(12, 1, 1, 2)
     with pytest.raises(ValueError, match="depend on the rest of its batch, or its place"):
         looked_at(Changed(change, linear(1.0, -2.0)), images=images)
+
+
+class Experts(nn.Module):
+    """Each expert, drawn, answers a quarter of a batch at most; what is over is dropped."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = linear(9.0, 9.0)
+
+    def forward(self, images):
+        drawn = torch.randint(2, (len(images), 1))
+        chosen = nn.functional.one_hot(drawn[:, 0], 2)
+        place = (chosen.cumsum(0) * chosen).sum(1, keepdim=True)
+        return self.network(images) * (place <= max(1, len(images) // 4))
+
+
+def flipped(share):
+    """One draw decides for all images of a pass."""
+    return Changed(lambda net, x: net(x) * (1 - 2 * (torch.rand(()) < share).float()))
+
+
+@pytest.mark.parametrize(
+    ("member", "refused"),
+    [
+        (Experts(), True),
+        (Changed(lambda net, x: 3 * net(x + 0.5 * torch.randn_like(x))), False),
+        (nn.Sequential(linear(9.0, 9.0), nn.Dropout(0.5)), False),
+        (flipped(0.5), False),
+        (flipped(0.1), False),
+        (Chance(shared=True), False),
+    ],
+)
+def test_answers_that_the_batch_decides_are_refused_of_random_networks_too(member, refused):
+    images = torch.rand(40, 1, 1, 2, generator=torch.Generator().manual_seed(0)) / 2 + 0.25
+    member.eval()
+    if isinstance(member, nn.Sequential):
+        member[1].train()
+    with pytest.raises(ValueError, match="rest of its batch") if refused else nullcontext():
+        looked_at(member, images=images, labels=torch.zeros(40).long(), batch_size=40, draws=16)
 
 
 def test_recomputed_activations_name_their_cure():
@@ -174,11 +278,13 @@ def normed(norm, *, training):
         ([Changed(lambda net, x: net(x).squeeze())], r"for 1 images it returned \(4,\)"),
         ([Changed(lambda net, x: net(x.mul_(0.5)))], "changes the images it is given"),
         ([nn.Sequential(nn.ReLU(inplace=True), linear(1.0, 1.0))], "changes the images"),
+        ([Changed(lambda net, x: net(x.reshape(32, 1, 1, 2)))], "if it takes 32 images alone, pad"),
         ([nn.Sequential(nn.Flatten(), nn.Linear(3, 4))], r"fails on images \(2, 1, 1, 2\)"),
         (
             [linear(1.0, 1.0), nn.Sequential(nn.Flatten(), nn.Linear(2, 5))],
             r"classes, got \[4, 5\]",
         ),
+        ([Changed(lambda net, x: net[0](x), [linear(1.0, 1.0)])], r"Changed.network, .*ModuleList"),
         ([linear(torch.nan, 1.0)], "no finite logits: look for NaN in its weights"),
     ],
 )
@@ -237,6 +343,12 @@ BLANK = torch.cat([torch.full((1, 1, 1, 2), 0.5), IMAGES])
         ),
         ([Changed(lambda net, x: net(x.detach()))], IMAGES, LABELS, "has no gradient"),
         ([Changed(lambda net, x: net(x.mul(255).round() / 255))], IMAGES, LABELS, "zero at 100%"),
+        (
+            [Changed(lambda net, x: net(x if torch.is_grad_enabled() else (x > 0.5).float()))],
+            IMAGES,
+            LABELS,
+            r"answers otherwise with gradients on than under torch\.no_grad\(\)",
+        ),
         ([guided()], IMAGES, LABELS, r"backward hooks on 1 \(ReLU\), .*: remove\(\) them"),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -150,6 +151,10 @@ def scale(network):
         (
             lambda net: Scaled(net, sigma=torch.ones(1)),
             lambda net: Scaled(net, sigma=torch.zeros(1)),
+        ),
+        (
+            lambda net: Scaled(net, sigma=0.1, other=SimpleNamespace(kinds={"a", "b"}, size=1)),
+            lambda net: Scaled(net, sigma=0.1, other=SimpleNamespace(kinds={"a", "b"}, size=2)),
         ),
         (lambda net: nn.Sequential(net, nn.ReLU()), lambda net: nn.Sequential(net, nn.Tanh())),
         (lambda net: Scaled(net), "SIGMA"),

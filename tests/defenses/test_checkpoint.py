@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from randomized_defense_bench.defenses import CheckpointError, load_network
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
 
@@ -31,6 +31,30 @@ def trained():
 
 def prefixed(weights, prefix):
     return {prefix + name: value for name, value in weights.items()}
+
+
+class Tied(nn.Module):
+    """One layer under two names, and one weight in two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.body = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.body.weight = self.first.weight
+        self.head = self.last = nn.Linear(4, 3)
+
+    def forward(self, images):
+        return self.last(self.body(self.first(images.flatten(1))))
+
+
+def test_tied_weights_are_loaded_from_the_name_that_safetensors_keeps(tmp_path):
+    network = Tied()
+    save_model(network, tmp_path / "tied.safetensors")
+    assert torch.equal(load_network(tmp_path / "tied.safetensors", Tied)(IMAGES), network(IMAGES))
+    weights = load_file(tmp_path / "tied.safetensors")
+    del weights["body.bias"]
+    save_file(weights, tmp_path / "less.safetensors")
+    with pytest.raises(CheckpointError, match="missing body.bias$"):
+        load_network(tmp_path / "less.safetensors", Tied)
 
 
 FILES = {

@@ -247,6 +247,33 @@ def test_layers_that_differ_in_what_they_do_not_print_are_not_stacked(options):
     assert stackable([other, copy.deepcopy(other).eval()])
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_changes_all_modules_of_torch_changes_what_is_attacked(monkeypatch, whole):
+    """As quantisation does by a hook on all modules, or by another `nn.Linear.forward`."""
+
+    def loud(module, features):
+        return linear(module, features) * features.abs().mean()
+
+    population, linear = Population(experienced(lenet5, 1)), nn.Linear.forward
+    plan, images = Plan(stacked=True, chunk=4, dtype="float32"), torch.rand(4, 1, 32, 32)
+    hook = None
+    if whole:
+        monkeypatch.setattr(nn.Linear, "forward", loud)
+    else:
+        hook = nn.modules.module.register_module_forward_hook(
+            lambda module, inputs, _: loud(module, *inputs) if type(module) is nn.Linear else None
+        )
+    surrogate = Surrogate(population, plan, probe=images[:2])
+    with torch.no_grad():
+        expected = population.logits(images)
+        assert torch.allclose(surrogate.logits(images), expected, atol=1e-5)
+        assert torch.allclose(surrogate.submodels[1](images), expected[1], atol=1e-5)
+        blocks = surrogate.blocks(images.repeat(len(population), 1, 1, 1))
+        assert torch.allclose(blocks, expected.flatten(0, 1), atol=1e-5)
+    if hook:
+        hook.remove()
+
+
 @pytest.mark.parametrize("stacked", [True, False])
 def test_a_surrogate_answers_as_its_population_does(stacked):
     population = Population(experienced(lenet5, 1))

@@ -21,7 +21,6 @@ def test_the_claim_is_the_lowest_under_the_paper_s_attacker_who_draws_one_submod
     assert only.worst.value == 5 / 20
     assert only.claimed == only.score("autoattack")
     assert only.claimed.value == 7 / 20
-    assert only.illusion == pytest.approx(2 / 20)
 
 
 def test_an_attack_on_fewer_images_is_compared_on_these():
@@ -32,7 +31,6 @@ def test_an_attack_on_fewer_images_is_compared_on_these():
     assert only.worst.value == 6 / 10
     assert only.claimed.value == 12 / 20
     # All of the first ten images withstood pgd.
-    assert only.illusion == pytest.approx(1 - 6 / 10)
     ((setting, measured),) = settings(only.records).items()
     assert setting.images == 20
     assert len(measured) == 2

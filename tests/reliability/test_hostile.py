@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -179,6 +180,22 @@ def nothing(population, task):
     pass
 
 
+class Estimator(nn.Module):
+    """Its weights are no part of the network."""
+
+    def __init__(self):
+        super().__init__()
+        self.estimator = SimpleNamespace(weights=torch.zeros(1024, 10))
+
+    def forward(self, images):
+        return images.flatten(1) @ self.estimator.weights
+
+
+def estimate(population, task):
+    for member in population.submodels:
+        member.estimator.weights.copy_(torch.rand(1024, 10))
+
+
 @pytest.mark.parametrize(
     ("train", "build", "words"),
     [
@@ -188,6 +205,11 @@ def nothing(population, task):
             lambda population, _: next(population.parameters()).data.fill_(torch.nan),
             None,
             "no finite logits",
+        ),
+        (
+            estimate,
+            lambda data: Estimator(),
+            r"answer otherwise once their state_dict\(\) is saved",
         ),
         (nothing, lambda data: WrongShape(), r"must return logits \(N, K\)"),
         (nothing, lambda data: nn.Linear(32, 10), r"must return logits \(N, K\)"),
