@@ -78,7 +78,9 @@ def record(right=10, *, headline=True, measured_at="2026-01-02T03:04:05+00:00", 
     return Record(
         case=case,
         correct=correct,
-        selecting=None if case.draws == 1 else (np.arange(case.images) < right).astype(float),
+        selecting=None
+        if case.draws == 1 or case.protocol == "known"
+        else (np.arange(case.images) < right).astype(float),
         facts=Facts(
             attack_kind=KINDS.get(case.attack, "population"),
             claim=CLAIM,
