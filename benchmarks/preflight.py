@@ -245,8 +245,8 @@ def check_answers(
     for number, member in enumerate(population.submodels):
         if hidden := _hidden(member):
             raise ValueError(
-                f"{_name(number, member)} holds weights in {', '.join(hidden[:3])}, which eval(), "
-                "to() and state_dict() do not find: use nn.ModuleList, or nn.ParameterList"
+                f"{_name(number, member)} holds weights in {', '.join(hidden[:3])}, which "
+                "state_dict() and to() do not find: use nn.ModuleList, or nn.ParameterList"
             )
     probe = torch.cat([images[:1], images[-1:]])
     other = torch.rand(probe.shape, generator=generator(0, "companion")).to(probe)

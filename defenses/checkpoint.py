@@ -143,7 +143,10 @@ def _sets(loaded: object, where: str = "") -> dict[str, Weights]:
 
 
 def _unwrapped(weights: Weights, own: KeysView[str]) -> Weights:
-    """The network's weights, without what a wrapper put before their names, and beside them."""
+    """The network's weights, without what a wrapper put before their names, and beside them.
+
+    ValueError: several wrappers hold as many of them, such as raw and averaged weights.
+    """
     if not own or not own.isdisjoint(weights):
         return weights
     first = f".{next(iter(own))}"
@@ -152,7 +155,11 @@ def _unwrapped(weights: Weights, own: KeysView[str]) -> Weights:
         {name.removeprefix(part): weights[name] for name in weights if name.startswith(part)}
         for part in before
     ]
-    return max(inner, key=lambda found: len(own & found.keys()), default=weights)
+    fits = [len(own & found.keys()) for found in inner]
+    best = [part.rstrip(".") for part, fit in zip(before, fits, strict=True) if fit == max(fits)]
+    if len(best) > 1:
+        raise ValueError(f"holds several sets of weights ({_listed(best)}): save one by itself")
+    return inner[before.index(f"{best[0]}.")] if best else weights
 
 
 def _listed(names: Collection[str]) -> str:

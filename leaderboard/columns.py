@@ -33,7 +33,7 @@ def _link(entry: Entry) -> str:
 def _random(entry: Entry) -> str:
     n = entry.row.submodels
     words = f"one of {n}" if n > 1 else entry.row.facts.random
-    return escape(textwrap.shorten(words, 15, placeholder="…"))
+    return escape(textwrap.shorten(words, 12, placeholder="…"))
 
 
 def _worst(entry: Entry) -> str:

@@ -115,7 +115,6 @@ SMALL = ("my_networks:small", "--weights", "a.safetensors")
         (["my_networks:hundred"], "tell 100 classes apart, expected 10"),
         (["my_networks:coloured"], "to have 3 channels, but got 1 channels instead"),
         (["my_networks:Noisy"], "is random in itself, and needs draws=16"),
-        ([*SMALL, "--draws=4"], "draws=4, but no member is random"),
         ([*SMALL, "--eps=8"], "write 8/255"),
         ([*SMALL, "--name=My Name"], "use lower-case letters"),
         ([*SMALL, "--results=a.safetensors/results"], "a.safetensors is no folder; name another"),

@@ -135,6 +135,10 @@ class Bomb:
         (lambda w: {"net": w, "args": argparse.Namespace()}, "Python, argparse.Namespace, and is"),
         (lambda w: build(), "Python, torch.nn.modules.container.Sequential, .*the state dict"),
         (lambda w: {"best": w, "last": w}, r"several sets of weights \(best, last\)"),
+        (
+            lambda w: {f"{raw}.{name}": w[name] for raw in ("net", "ema.net") for name in w},
+            r"several sets of weights \(net, ema.net\)",
+        ),
         (lambda w: {"a.weight": w["1.weight"]}, "has none of the weights of Sequential, but a.wei"),
         (lambda w: [1, 2], "has none of the weights of Sequential, but no tensors"),
         (lambda w: {k: v for k, v in w.items() if k[0] != "1"}, "missing 1.weight, 1.bias$"),

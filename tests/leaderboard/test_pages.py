@@ -86,7 +86,7 @@ def test_a_row_says_what_is_known_of_its_defense():
     assert values["training (s)"] == "12"
     (line,) = table(page(records), "rank", "defense")
     assert line["worst case"] == f"32.5±{max(high - 32.5, 32.5 - low):.1f}"
-    assert (line["random"], line["passes"]) == ("one of 2 networks", "1 of 2")
+    assert (line["random"], line["passes"]) == ("one of 2", "1 of 2")
 
 
 def test_the_page_says_it_is_generated_and_depends_only_on_the_records():

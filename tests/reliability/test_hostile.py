@@ -49,8 +49,9 @@ def test_nothing_of_ours_unpickles():
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
             for number, line in enumerate(path.read_text().splitlines(), 1):
-                # A network's eval() takes no argument; what reads weights alone runs nothing.
-                for harmless in (".eval()", READS_WEIGHTS):
+                # A network's eval() takes no argument; what reads weights alone runs nothing, nor
+                # does what writes to tell objects apart.
+                for harmless in (".eval()", READS_WEIGHTS, "import pickle", "pickle.Pickler"):
                     line = line.replace(harmless, "")
                 found = unsafe.search(line)
                 assert not found, f"{path}:{number}: {line}"
