@@ -31,7 +31,7 @@ def description(network: nn.Module, but: Iterable[tuple[nn.Module, str]] = ()) -
     Of every part: its class, the numbers, words and tensors that it holds, and its shapes. Of code
     that is not torch's: its instructions, with the constants, functions and classes of the same
     package that these name; of other packages the name. Of other objects, such as an estimator of
-    scikit-learn: all that pickle keeps.
+    scikit-learn: all of their state.
 
     Args:
         but: parts and names of what they hold that does not count.
