@@ -7,13 +7,14 @@ from . import cascade as cascade
 from . import population as population
 from . import published as published
 from .craft import AttackError, Crafted, craft
-from .registry import ATTACKS, Attack, register_attack
+from .registry import ATTACKS, CERTIFICATES, Attack, register_attack, register_certificate
 from .threat_model import ThreatModel, parse_eps
 
 ATTACKS.load_plugins()
 
 __all__ = [
     "ATTACKS",
+    "CERTIFICATES",
     "Attack",
     "AttackError",
     "Crafted",
@@ -21,4 +22,5 @@ __all__ = [
     "craft",
     "parse_eps",
     "register_attack",
+    "register_certificate",
 ]

@@ -101,7 +101,7 @@ def keyword_defaults(function: Callable[..., object]) -> dict[str, Any]:
 
 
 Surrogate = Literal["submodel", "population"]
-AttackKind = Literal["authors", "population", "queries", "cascade", "control"]
+AttackKind = Literal["authors", "population", "queries", "cascade", "control", "certificate"]
 Protocol = Literal["alone", "known", "average", "transfer", "doubled"]
 Effective = Callable[[Mapping[str, Any], ThreatModel], dict[str, Any]]
 
@@ -164,6 +164,7 @@ class Attack:
 
 
 ATTACKS: Registry[Attack] = Registry("attack")
+CERTIFICATES: Registry[Attack] = Registry("certificate")
 
 
 def register_attack(name: str, **facts: Any) -> Callable[[F], F]:
@@ -171,6 +172,20 @@ def register_attack(name: str, **facts: Any) -> Callable[[F], F]:
 
     def register(function: F) -> F:
         ATTACKS.add(name, Attack(name, function, **facts))
+        return function
+
+    return register
+
+
+def register_certificate(name: str, **facts: Any) -> Callable[[F], F]:
+    """Decorator that registers what bounds all attacks: `f` with the arguments of an attack's.
+
+    Its model is one member, and it returns float64 (N,): a lower bound of the probability that the
+    member classifies correctly whatever image of the ball it gets; of a deterministic one 0 or 1.
+    """
+
+    def register(function: F) -> F:
+        CERTIFICATES.add(name, Attack(name, function, kind="certificate", **facts))
         return function
 
     return register

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..attacks import ATTACKS, Attack, ThreatModel
+from ..attacks import ATTACKS, CERTIFICATES, Attack, ThreatModel
 from ..defenses import Population
 from ..leaderboard.records import Case, Facts, Norm, Protocol
 from .experiment import Experiment
@@ -71,6 +71,11 @@ def protocol_attacks(protocol: Protocol, norm: Norm) -> list[str]:
     return asked or (swept if protocol != "doubled" else [])
 
 
+def entry(attack: str, protocol: Protocol) -> Attack:
+    """The attack of a name or, where the protocol is "certified", the certificate."""
+    return (CERTIFICATES if protocol == "certified" else ATTACKS)[attack]
+
+
 def build_case(
     subject: Subject,
     attack: str,
@@ -90,7 +95,7 @@ def build_case(
         LookupError: unknown attack.
         ValueError: the attack does not support the norm.
     """
-    chosen = ATTACKS[attack]
+    chosen = entry(attack, protocol)
     if threat_model.norm not in chosen.norms:
         raise ValueError(
             f"attack {attack!r} supports {', '.join(chosen.norms)}, not {threat_model.norm}"

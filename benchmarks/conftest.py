@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from randomized_defense_bench.attacks import ATTACKS, AttackError, ThreatModel
+from randomized_defense_bench.attacks import ATTACKS, CERTIFICATES, AttackError, ThreatModel
 from randomized_defense_bench.benchmarks.case import protocols
 from randomized_defense_bench.benchmarks.datasets import DATASETS, DatasetError, DatasetMissingError
 from randomized_defense_bench.benchmarks.environment import resolve_device
@@ -84,12 +84,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _means_something(item: pytest.Item) -> bool:
-    """Whether a protocol says something of a defense: of one member, alone, only "doubled" does."""
+    """Whether a protocol says something of a defense: of one member, alone, only "doubled" does.
+
+    "certified" does where the defense has a certificate in the norm.
+    """
     parameters = getattr(item, "callspec", None)
     if parameters is None or "protocol" not in parameters.params:
         return True
     _, name = parameters.params["population"]
     defense = DEFENSES[name]
+    if parameters.params["protocol"] == "certified":
+        name, norm = defense.certificate, item.config.option.norm
+        return name in CERTIFICATES and norm in CERTIFICATES[name].norms
     several = (defense.members or item.config.option.submodels or 2) > 1
     return parameters.params["protocol"] in protocols(several=several, random=defense.draws > 1)
 

@@ -258,6 +258,7 @@ def standard(
             defenses={
                 "clm": {**counter_linking, **period, **retraining},
                 "clm-adv": {**counter_linking_adv, **period},
+                "ibp": {"eps": eps},
             },
             attacks=attack_numbers(
                 BUDGETS[k], step_size=step_size, **(quick_attacks or {} if k == 1 else {})
@@ -295,7 +296,7 @@ def shortened(full: Experiment, epochs: int = 30, adversary_steps: int = 10) -> 
 
     def shorter(numbers: Parameters) -> Parameters:
         fewer = {name: min(value, most.get(name, value)) for name, value in numbers.items()}
-        if "eps" in numbers:
+        if "step_size" in numbers:
             fewer["step_size"] = max(numbers["step_size"], numbers["eps"] / 4)
         return fewer
 
@@ -316,7 +317,7 @@ def attack_numbers(
     arc_steps: int | None = None,
     square_queries: int | None = None,
 ) -> dict[str, Parameters]:
-    """Keyword arguments of attacks: the paper's four with parameters, then those on the population.
+    """Keyword arguments: of the paper's four attacks, of those on the population, of a certificate.
 
     ARC and the outsider's Square are slow on images that other attacks are done with at once: they
     get at most 20 rounds and 1,000 queries.
@@ -353,6 +354,7 @@ def attack_numbers(
             "members": 2,
             "cycles": (1, 1, 2)[k],
         },
+        "clopper-pearson": {"samples": (100, 1000, 10_000)[k]},
     }
 
 

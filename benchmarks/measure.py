@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..attacks import ATTACKS, Attack, ThreatModel, craft
+from ..attacks import Attack, ThreatModel, craft
 from ..attacks.draws import KnownDraw
 from ..attacks.freezing import frozen
 from ..attacks.objectives import correct_answers
@@ -21,8 +22,8 @@ from ..attacks.seeding import derive_seed, global_seed
 from ..defenses import AveragedEnsemble, Population
 from ..defenses.surrogate import Plan, Surrogate
 from ..leaderboard.metrics import Answers
-from ..leaderboard.records import KNOWN_DRAWS, Case, Record
-from .case import Subject, facts
+from ..leaderboard.records import KNOWN_DRAWS, LEVELS, Case, Record
+from .case import Subject, entry, facts
 from .environment import environment, full_precision, subnormals_flushed
 from .store import FileBlocks
 from .tuning import fastest_plan
@@ -65,9 +66,8 @@ def measure(
     """
     population = subject.population
     images, labels = subject.images[: case.images], subject.labels[: case.images]
-    run = _Run(
-        case, attack or ATTACKS[case.attack], population, plan or fastest_plan(population, images)
-    )
+    chosen = attack or entry(case.attack, case.protocol)
+    run = _Run(case, chosen, population, plan or fastest_plan(population, images))
     # Whatever the caller switched off, attacks follow gradients.
     with torch.inference_mode(False), torch.enable_grad(), subnormals_flushed():
         start = time.perf_counter()
@@ -84,7 +84,7 @@ def measure(
                     "a network is random in itself, and needs draws=16, say"
                 )
         selecting = None
-        if population.random and case.protocol != "known":
+        if population.random and case.protocol not in ("known", "certified"):
             # As attackers compare attacks: by other draws than those that answer.
             chosen = [run.selecting(one, labels, number) for number, one in enumerate(made)]
             selecting = torch.stack(chosen).mean(0).double().numpy()
@@ -157,6 +157,8 @@ class _Run:
     ) -> list[Tensor]:
         """The perturbed images for each target of the protocol, (N, C, H, W) each."""
         case, attack, attacked = self.case, self.attack, self.population
+        if attack.kind == "certificate":
+            return [images]
         if case.eps > 0 and attack.kind != "control":
             low = attack.gradient_only
             attacked = surrogate_of(attacked, self.plan, low_precision=low, probe=images[:2])
@@ -200,7 +202,21 @@ class _Run:
     def rows(self, images: Tensor, labels: Tensor, target: int, purpose: str) -> Tensor:
         """`correct` (rows, N) of what answers a target's images, by draws for a purpose."""
         seed, size = derive_seed(self.seed, purpose, target), self.case.batch_size
+        if self.attack.kind == "certificate":
+            return self.certified(images, labels, seed)
         return answers_of(self.answering(target), images, labels, seed=seed, batch_size=size)
+
+    def certified(self, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """`correct` (n, N) of what is proven of each member; of a random one, `LEVELS` rows."""
+        case, members = self.case, self.population.submodels
+        at, size = ThreatModel(case.norm, case.eps), case.batch_size
+        prove = partial(self.attack.function, threat_model=at, **case.attack_parameters)
+        batches = [*zip(images.split(size), labels.split(size), strict=True)]
+        with frozen(self.population), global_seed(seed, images.device), full_precision():
+            proven = [torch.cat([prove(member, *b).cpu() for b in batches]) for member in members]
+        steps = LEVELS if self.population.random else 1
+        levels = torch.arange(1, steps + 1, dtype=torch.float64).view(-1, 1) / steps
+        return (torch.stack(proven).unsqueeze(1) >= levels).flatten(0, 1)
 
     def selecting(self, images: Tensor, labels: Tensor, target: int) -> Tensor:
         """s_j (N,) of a target's images, by draws of its own."""

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from ..attacks import ATTACKS, Attack, ThreatModel
+from ..attacks import Attack, ThreatModel
 from ..leaderboard import records
 from ..leaderboard.records import Case, Norm, Protocol, Record
-from .case import build_case
+from .case import build_case, entry
 from .environment import environment
 from .experiment import Experiment
 from .measure import measure
@@ -71,7 +71,8 @@ class Session(Populations):
         case = self.case(prepared, attack, at, protocol)
         headline = attack == "none" or at in self.radii(prepared.dataset.name)
         # One attack on the population, a strong and quick one.
-        repeat = headline and ATTACKS[attack].swept and ATTACKS[attack].kind == "population"
+        chosen = entry(attack, protocol)
+        repeat = headline and chosen.swept and chosen.kind == "population"
         return self.measure_case(
             prepared, case, folder=self.options.results, headline=headline, repeat=repeat
         )

@@ -8,6 +8,7 @@ from . import bat as bat
 from . import clm as clm
 from . import ctrw as ctrw
 from . import hrs as hrs
+from . import ibp as ibp
 from . import kwta as kwta
 from . import lwta as lwta
 from . import noise as noise
@@ -18,6 +19,7 @@ from . import rnd as rnd
 from . import rpf as rpf
 from . import rse as rse
 from . import sap as sap
+from . import smoothing as smoothing
 from . import ulm as ulm
 from . import wca as wca
 from .checkpoint import CheckpointError, load_network

@@ -53,6 +53,7 @@ class Defense:
         claim: the attacks by which its authors measure it, each with those of its numbers that are
             theirs rather than the budget's: `pgd` attacks one draw, held fixed, `pgd-eot` the mean
             over `draws` fresh ones at every step. None: all of kind "authors" that attack one draw.
+        certificate: the name of the one that it is trained for; None: none bounds its accuracy.
         field: it is of other papers: its cases run where `-k` says its name or `field`.
         version: raised when a change of the code changes results; part of a population's key.
             Without one, every change of the file counts.
@@ -69,6 +70,7 @@ class Defense:
     random: str = "which network answers"
     reference: str = ""
     claim: Mapping[str, Mapping[str, Any]] | None = None
+    certificate: str | None = None
     field: bool = False
     version: int | str = ""
 

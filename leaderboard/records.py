@@ -22,6 +22,8 @@ SCHEMA_VERSION = 2
 
 # So many draws of each random member are shown to an attacker.
 KNOWN_DRAWS = 4
+# In so many steps the probability is told that a random member is right wherever in the ball.
+LEVELS = 100
 # What `correct` holds, by protocol. The rows of a random member are its draws.
 PROTOCOLS = {
     "draw": "(n * draws, N): the deployed defense, one member drawn for each query",
@@ -30,14 +32,16 @@ PROTOCOLS = {
     "known": f"(n * {KNOWN_DRAWS}, N): row i is a draw of a random member that the attacker sees",
     "average": "(draws, N): the members deployed as an ensemble that averages probabilities",
     "transfer": "(n, n * draws, N): crafted on member a, answered by member b",
+    "certified": "(n * levels, N): no image of the ball is misclassified by member i; of a random "
+    f"one level k of {LEVELS} says that a share of k / {LEVELS} of its draws does not, or more",
 }
 # Attacks: by authors of defenses, on one draw; by gradients on the whole law; without gradients;
-# combining others; and none at all.
-Kind = Literal["authors", "population", "queries", "cascade", "control"]
+# combining others; none at all; and what bounds them all.
+Kind = Literal["authors", "population", "queries", "cascade", "control", "certificate"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Norm = Literal["Linf", "L2"]
-Protocol = Literal["draw", "doubled", "alone", "known", "average", "transfer"]
+Protocol = Literal["draw", "doubled", "alone", "known", "average", "transfer", "certified"]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Amount = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -89,6 +93,7 @@ class Case:
         """The shape of `correct`; see `PROTOCOLS`."""
         n, rows = self.submodels, self.submodels * self.draws
         other = {"average": (self.draws,), "transfer": (n, rows), "known": (n * KNOWN_DRAWS,)}
+        other["certified"] = (n * LEVELS if self.draws > 1 else n,)
         leading = other.get(self.protocol, (rows,))
         return (*leading, self.images)
 
@@ -164,11 +169,15 @@ class Record:
     @cached_property
     def answers(self) -> metrics.Answers:
         """`correct` as scores take it; of "transfer" all pairs alike."""
-        case, lawful = self.case, ("draw", "doubled", "known")
+        case, lawful = self.case, ("draw", "doubled", "known", "certified")
+        rows, draws = self.correct.reshape(-1, case.images), {"known": KNOWN_DRAWS, "certified": 1}
+        if case.protocol == "certified":
+            # Levels are no draws: together they are one bound.
+            rows = rows.reshape(case.submodels, -1, case.images).mean(axis=1)
         return metrics.Answers(
-            self.correct.reshape(-1, case.images),
+            rows,
             probabilities=case.probabilities if case.protocol in lawful else None,
-            draws=KNOWN_DRAWS if case.protocol == "known" else case.draws,
+            draws=draws.get(case.protocol, case.draws),
             block=case.images_per_draw,
             selecting=None if case.protocol == "transfer" else self.selecting,
         )
@@ -225,7 +234,7 @@ def decode(data: dict[str, Any]) -> Record:
     case, selecting, law = record.case, record.selecting, record.case.probabilities
     if record.correct.shape != case.shape:
         raise ValueError(f"correct has shape {record.correct.shape}, the case says {case.shape}")
-    selected = case.draws > 1 and case.protocol != "known"
+    selected = case.draws > 1 and case.protocol not in ("known", "certified")
     if (None if selecting is None else len(selecting)) != (case.images if selected else None):
         raise ValueError("selecting has one share an image where members are random, else nothing")
     if law is not None and (len(law) != case.submodels or abs(sum(law) - 1) > 1e-9):
