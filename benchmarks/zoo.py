@@ -19,7 +19,7 @@ from torch import nn
 
 from ..attacks.threat_model import Norm
 from ..defenses import DEFENSES, Defense
-from ..leaderboard import baselines
+from ..leaderboard.published import sources
 from .datasets import DATASETS, DatasetEntry
 
 INSTALL = "pip install -e '.[robustbench]'"
@@ -62,7 +62,7 @@ def register_zoo(name: str, norm: Norm, folder: Path) -> None:
             where = folder / data.name / trained_for / f"{robustbench}.pt"
             raise ValueError(f"RobustBench cannot load or download {where} ({first})") from error
 
-    models = baselines.robustbench()["models"]
+    models = sources.robustbench()["models"]
     reference = next((model["link"] for model in models if model["id"] == name), "")
     slug = "robustbench-" + re.sub("[^a-z0-9]+", "-", name.lower())
     defense = Defense(

@@ -3,11 +3,10 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from functools import cached_property, partial
 from typing import Any
 
-from . import baselines, gates, metrics
+from . import gates, metrics
 from .curves import Curve, curves, draw_curves, widest
 from .drawing import Figure
 from .gates import Gate
@@ -136,13 +135,6 @@ class Ranking:
     def unit(self) -> float:
         """What its radius is written in multiples of."""
         return self.entries[0].row.facts.eps_unit if self.entries else 1.0
-
-    @property
-    def published(self) -> list[dict[str, Any]]:
-        """Other papers' figures at the same dataset, norm and radius."""
-        place = self.section.setting.dataset, self.norm
-        at = [f for f in baselines.figures() if (f["dataset"], f["norm"]) == place]
-        return [figure for figure in at if abs(float(Fraction(figure["eps"])) - self.eps) < 1e-6]
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,6 +65,13 @@ COLUMNS = (
         lambda entry: entry.bounded(plus_minus(entry.row.claimed)),
     ),
     Column(
+        "certified",
+        "robust accuracy that no attack can take, proven: by interval bounds, or of Gaussian noise "
+        "from many draws of a clean image",
+        lambda entry: format_score(entry.row.protocol_score("certified")),
+        lambda entry: format_percent(entry.row.protocol_score("certified")),
+    ),
+    Column(
         "worst case",
         "robust accuracy under an attacker who knows everything but the draw and has, for each "
         "image, the strongest of all attacks run. Rows are ranked by it; count on this number",
@@ -123,9 +130,15 @@ COLUMNS = (
 
 
 def ranked_table(ranking: Ranking, headers: Collection[str] = ()) -> str:
-    """The ranking: of the columns that have a short form all, or those with these headers."""
+    """The ranking: of the columns that have a short form all, or those with these headers.
+
+    Without the certified ones, where nothing is.
+    """
     chosen = {
-        c.header: c.short for c in COLUMNS if c.short and (c.header in headers or not headers)
+        c.header: [c.short(entry) for entry in ranking.entries]
+        for c in COLUMNS
+        if c.short and (c.header in headers or not headers)
     }
-    body = [[short(entry) for short in chosen.values()] for entry in ranking.entries]
-    return markdown_table([*chosen], body)
+    if set(chosen.get("certified", [])) == {"–"}:
+        del chosen["certified"]
+    return markdown_table([*chosen], [*zip(*chosen.values(), strict=True)])

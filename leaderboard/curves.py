@@ -102,7 +102,7 @@ def _curve(row: Row, among: Set[str] | None = None) -> Curve | None:
     points = {0.0: (_accuracy(clean, seeds),) * 2}
     for eps, by_attack in swept.items():
         chosen = {a: {seed: by_attack[a][seed] for seed in sorted(seeds)} for a in attacks}
-        worst = score([*worst_case_by_seed(chosen).values()]).value
+        worst = score([*worst_case_by_seed(chosen.values()).values()]).value
         points[eps] = min(_accuracy(chosen[attack], seeds) for attack in claims), worst
     return Curve(row.label, row.submodels, tuple(attacks), tuple(sorted(seeds)), points)
 

@@ -60,6 +60,8 @@ def check(row: Row) -> list[Gate]:
         "few images without gradient": _few(gradients),
         "same seed, same images": _repeats(row),
     }
+    if proven := answers(row.by_protocol.get("certified", {})):
+        findings["no attack breaks what is certified"] = _unbroken(row, proven)
     odd = [r.findings for r in row.records if r.findings is not None]
     # Records from before there was a preflight do without.
     if odd:
@@ -108,7 +110,7 @@ def _worst_of(excesses: Mapping[str, Score], images: int) -> tuple[str, Outcome,
 
 def _no_weaker(row: Row, weak: Sequence[str]) -> Finding | None:
     """The best gradient attack on the population is not above any weak attack, paired."""
-    strong = worst_case_by_seed({name: row.by_attack[name] for name in row.attacks("population")})
+    strong = worst_case_by_seed(row.by_attack[name] for name in row.attacks("population"))
     if not strong or not weak:
         return None
     if missing := [attack for attack in weak if attack not in row.by_attack]:
@@ -213,6 +215,15 @@ def _doubled(row: Row) -> Finding | None:
         return None
     change, error = max(changes, key=lambda pair: pair[0] - pair[1])
     return ("passed" if change <= error else "failed"), f"{100 * change:.2f} of {100 * error:.2f}"
+
+
+def _unbroken(row: Row, proven: Mapping[int, Answers]) -> Finding | None:
+    """Accuracy in the worst case is at least what is certified, paired."""
+    broken = metrics.shared_difference(proven, row.worst_by_seed)
+    if broken is None:
+        return None
+    result, note = judged(broken, min(answers.images for answers in proven.values()))
+    return result, f"{100 * broken.value:+.1f}{note}"
 
 
 def _few(shares: Iterable[float | None]) -> Finding | None:

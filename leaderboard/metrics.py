@@ -244,6 +244,11 @@ def worst_case(by_attack: Sequence[Answers]) -> Answers:
     )
 
 
+def halves(answers: Answers) -> npt.NDArray[np.int_]:
+    """Of which half each image is, 0 or 1, (N,): one chooses, and the other tells how good it is."""
+    return np.arange(answers.images) // answers.block % 2
+
+
 def best_member(alone: Answers) -> Answers:
     """The most robust member, cross-fitted: chosen on one half of the images, scored on the other.
 
@@ -259,7 +264,7 @@ def best_member(alone: Answers) -> Answers:
         alone: members, each deployed and attacked by itself: (n * draws, N).
     """
     members = alone.correct.reshape(-1, alone.draws, alone.images)
-    k, half = len(members), np.arange(alone.images) // alone.block % 2
+    k, half = len(members), halves(alone)
     if k == 1 or not half.any():
         best = members.mean(axis=(1, 2)).argmax()
         return Answers(members[best], draws=alone.draws, block=alone.block)

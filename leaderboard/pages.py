@@ -1,17 +1,15 @@
 """The Markdown pages: views of the board, in templates; the same board gives the same text."""
 
 import math
-from collections.abc import Iterable, Mapping
-from fractions import Fraction
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from . import baselines, metrics, rows
-from .board import Board, Entry
+from . import laws, metrics, rows
+from .board import Board
 from .columns import COLUMNS, ranked_table
 from .curves import sweep
-from .metrics import Score
 from .records import KINDS
 from .rows import Row
 from .templating import render, templates
@@ -23,7 +21,7 @@ TRIES = (1, 2, 5, 10, math.inf)
 
 def pages(board: Board) -> dict[str, str]:
     """The leaderboard's pages, by file name."""
-    names = ("LEADERBOARD.md", "PUBLISHED.md", "SPEED.md")
+    names = ("LEADERBOARD.md", "SPEED.md")
     texts = {name: render(_TEMPLATES, name.lower(), board=board) for name in names}
     for defense in board.defenses:
         page = render(_TEMPLATES, "defense.md", board=board, defense=defense)
@@ -62,33 +60,14 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def zoo(entries: Iterable[Entry]) -> list[tuple[Row, Mapping[str, Any], Score]]:
-    """Rows of RobustBench's models, what it publishes of them at the same radius, and how far off.
-
-    What is published is in percent, the difference a share.
-    """
-    models = baselines.robustbench()["models"]
-    by_id = {(m["dataset"], m["threat_model"], m["id"]): m for m in models}
-    compared = []
-    for row in (entry.row for entry in entries):
-        case = next(record.case for record in row.records if record.case.attack != "none")
-        named = str(case.defense_parameters.get("robustbench"))
-        model = by_id.get((case.dataset, case.norm, named))
-        if model and row.worst and abs(float(Fraction(model["eps"])) - case.eps) < 1e-6:
-            compared.append((row, model, row.worst - model["robust"] / 100))
-    return compared
-
-
 _TEMPLATES = templates(__package__)
 _TEMPLATES.filters |= {"seconds": rows.seconds_a_seed}
 _TEMPLATES.globals |= {
-    "claims": baselines.figures("claims"),
     "columns": COLUMNS,
     "draw": draw,
     "first_line": FIRST_LINE,
     "kinds": KINDS,
+    "best_law": laws.best,
     "ranked_table": ranked_table,
-    "robustbench": baselines.robustbench(),
     "sweep": sweep,
-    "zoo": zoo,
 }

@@ -15,8 +15,8 @@ from .speed import Timing
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
-# Case studies: packages whose module `report` makes pages and figures of their own of the board.
-WINGS = ("paper",)
+# Packages whose module `report` makes pages and figures of their own of the board.
+WINGS = ("paper", "published")
 _README_BLOCK = re.compile(r"(?<=<!-- result -->\n).*?(?=<!-- end of result -->)", re.S)
 
 

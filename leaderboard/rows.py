@@ -135,14 +135,17 @@ class Row:
         return score([*self.claimed_by_seed.values()]) if self.claimed_by_seed else None
 
     @cached_property
+    def tried_by_seed(self) -> dict[int, list[Answers]]:
+        """Each seed's answers under all attacks, in the order of their names."""
+        return tried_by_seed(self.by_attack[attack] for attack in sorted(self.attacks()))
+
+    @cached_property
     def worst_by_seed(self) -> dict[int, Answers]:
         """Each seed's answers under the best of all attacks, image by image.
 
-        Over the attacks that were run on all seeds, on the images that all were run on. Of attacks
-        that look equal the first by name counts, whatever the order of the records.
+        Of attacks that look equal the first by name counts, whatever the order of the records.
         """
-        tried = sorted(self.attacks())
-        return worst_case_by_seed({attack: self.by_attack[attack] for attack in tried})
+        return {seed: metrics.worst_case(tried) for seed, tried in self.tried_by_seed.items()}
 
     @cached_property
     def worst(self) -> Score | None:
@@ -227,20 +230,22 @@ def seconds_a_seed(by_seed: BySeed) -> float:
     return sum(record.attack_seconds for record in by_seed.values()) / len(by_seed)
 
 
-def worst_case_by_seed(by_attack: Mapping[str, BySeed]) -> dict[int, Answers]:
-    """Each seed's answers under the best of several attacks, image by image.
+def tried_by_seed(attacks: Iterable[BySeed]) -> dict[int, list[Answers]]:
+    """Each seed's answers under several attacks.
 
-    Over the attacks that were run on all seeds, since a seed with fewer would look more robust, and
-    on the images that all were run on.
+    Under those that were run on all seeds, since a seed with fewer would look more robust, and on
+    the images that all were run on.
     """
-    seeds = sorted({seed for by_seed in by_attack.values() for seed in by_seed})
-    tried = [answers(by_seed) for by_seed in by_attack.values() if by_seed.keys() >= {*seeds}]
+    run = [answers(by_seed) for by_seed in attacks]
+    seeds = sorted({seed for by_seed in run for seed in by_seed})
+    tried = [by_seed for by_seed in run if by_seed.keys() >= {*seeds}]
     images = min((a.images for by_seed in tried for a in by_seed.values()), default=0)
-    return {
-        seed: metrics.worst_case([by_seed[seed].first(images) for by_seed in tried])
-        for seed in seeds
-        if tried
-    }
+    return {s: [by_seed[s].first(images) for by_seed in tried] for s in seeds if tried}
+
+
+def worst_case_by_seed(attacks: Iterable[BySeed]) -> dict[int, Answers]:
+    """Each seed's answers under the best of several attacks, image by image."""
+    return {seed: metrics.worst_case(tried) for seed, tried in tried_by_seed(attacks).items()}
 
 
 def settings(records: Iterable[Record]) -> dict[Setting, list[Record]]:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import baselines, gates, metrics
+from .. import gates, metrics
 from ..board import Entry
 from ..metrics import Score, hull
+from ..published import sources
 from ..rows import BySeed, split_transfer
 from .correlation import correlations
 from .evidence import COMPARED, DIVERSITY, Evidence
@@ -186,7 +187,7 @@ def state_of_the_art(study: Study) -> Verdict | None:
     row = entry.row if entry else None
     if not entry or not row or not row.complete or row.claimed is None or row.worst is None:
         return None
-    listed = (figure for figure in baselines.figures() if figure["dataset"] == "mnist")
+    listed = (figure for figure in sources.rows("figures") if figure["dataset"] == "mnist")
     best = max(listed, key=lambda figure: float(figure["robust"]))
     least = best["robust"] / 100
     worst = decide(row.worst, least) if entry.trusted else _untrusted(entry)

@@ -25,7 +25,7 @@ from randomized_defense_bench.defenses.rpf import RandomFilters
 from randomized_defense_bench.defenses.sap import Pruned, keep_probability
 from randomized_defense_bench.defenses.training import initialise
 from randomized_defense_bench.defenses.wca import GaussianHead
-from randomized_defense_bench.leaderboard import baselines
+from randomized_defense_bench.leaderboard.published import sources
 from torch import nn
 
 FIELD = [name for name in DEFENSES if DEFENSES[name].field]
@@ -94,7 +94,7 @@ def test_authors_attack_with_their_own_numbers(digits):
 
 
 def test_what_others_published_is_of_known_defenses_and_names_its_evaluator():
-    claims = baselines.figures("claims")
+    claims = sources.rows("claims")
     assert {row["defense"] for row in claims} <= {*FIELD, "resize-pad"}
     assert all((row["adaptive"] is None) == (row["evaluated"] is None) for row in claims)
     assert all(row["attack"] for row in claims if row["claimed"] is not None)

@@ -5,7 +5,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-FOLDER = files(__package__) / "published"
+FOLDER = files(__package__)
 
 
 @cache
@@ -21,7 +21,9 @@ def robustbench() -> dict[str, Any]:
 
 
 @cache
-def figures(file: str = "figures") -> list[dict[str, Any]]:
-    """Other papers' figures, each at a dataset, norm and eps; or "claims" of random defenses."""
-    rows: list[dict[str, Any]] = json.loads((FOLDER / f"{file}.json").read_text("utf-8"))["rows"]
-    return rows
+def rows(file: str) -> list[dict[str, Any]]:
+    """Other papers' "figures", each at a dataset, norm and eps; "claims" of random defenses, and
+    public "disputes" about them.
+    """
+    listed: list[dict[str, Any]] = json.loads((FOLDER / f"{file}.json").read_text("utf-8"))["rows"]
+    return listed

@@ -1,0 +1,1 @@
+"""What others publish, and their attacks beside those of this suite."""
