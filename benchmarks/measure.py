@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -86,8 +86,8 @@ def measure(
         selecting = None
         if population.random and case.protocol not in ("known", "certified"):
             # As attackers compare attacks: by other draws than those that answer.
-            chosen = [run.selecting(one, labels, number) for number, one in enumerate(made)]
-            selecting = torch.stack(chosen).mean(0).double().numpy()
+            shares = [run.selecting(one, labels, number) for number, one in enumerate(made)]
+            selecting = torch.stack(shares).mean(0).double().numpy()
         zero_gradients = None
         if case.attack == "none":
             first = slice(case.batch_size)

@@ -2,8 +2,8 @@
 
 Random: which network answers. Half of the loss, in the end, is the cross-entropy of the worst
 logits that the bounds allow; the radius and that share rise together over the first half of the
-training. The dataset's network without batch norm, as there. Simplified: the last layer's bounds are
-not merged with the margin's.
+training. The dataset's network without batch norm, as there. Simplified: the last layer's bounds
+are not merged with the margin's.
 """
 
 import math

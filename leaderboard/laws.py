@@ -15,6 +15,7 @@ from .rows import Row
 # Laws whose scores differ by less than this share of an image are equal.
 EQUAL = 1e-3
 
+
 def best_law(correct: Correct) -> Floats:
     """The law p (n,) with the highest worst-case accuracy, by a linear programme.
 
@@ -55,7 +56,7 @@ def under_best_law(tried: Sequence[Answers]) -> Answers:
     s = np.empty(len(half))
     for here in (0, 1):
         law = best_law(correct[:, :, half != here])
-        under = worst_case([replace(answers, probabilities=law) for answers in tried])
+        under = worst_case([replace(answers, probabilities=law.tolist()) for answers in tried])
         s[half == here] = under.s[half == here]
     return Answers(s[None], block=tried[0].block)
 

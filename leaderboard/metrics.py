@@ -245,7 +245,7 @@ def worst_case(by_attack: Sequence[Answers]) -> Answers:
 
 
 def halves(answers: Answers) -> npt.NDArray[np.int_]:
-    """Of which half each image is, 0 or 1, (N,): one chooses, and the other tells how good it is."""
+    """The half of each image, 0 or 1, (N,): what one chooses, the other scores."""
     return np.arange(answers.images) // answers.block % 2
 
 

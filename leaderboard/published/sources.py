@@ -22,8 +22,6 @@ def robustbench() -> dict[str, Any]:
 
 @cache
 def rows(file: str) -> list[dict[str, Any]]:
-    """Other papers' "figures", each at a dataset, norm and eps; "claims" of random defenses, and
-    public "disputes" about them.
-    """
+    """Other papers' "figures" at a radius, "claims" of random defenses, "disputes" about them."""
     listed: list[dict[str, Any]] = json.loads((FOLDER / f"{file}.json").read_text("utf-8"))["rows"]
     return listed

@@ -5,7 +5,7 @@ import torch
 from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks.datasets import DATASETS, experiment, load
 from randomized_defense_bench.benchmarks.evaluation import evaluate
-from randomized_defense_bench.defenses import DEFENSES, Population, Recipe, Task, smoothing
+from randomized_defense_bench.defenses import DEFENSES, Population, Recipe, Task, clopper_pearson
 from randomized_defense_bench.defenses.interval_bounds import certify, interval_bounds
 from randomized_defense_bench.defenses.noise import Noise
 from randomized_defense_bench.defenses.training import initialise
@@ -107,7 +107,7 @@ def test_smoothing_certifies_a_plane_tightly_and_never_too_much():
     """Of a plane the bound is attained: the probability at the ball's nearest point."""
     member, images, labels = noisy(margin=0.3, sigma=0.2)
     torch.manual_seed(0)
-    bounds = smoothing.certify(
+    bounds = clopper_pearson.certify(
         member, images, labels, threat_model=ThreatModel("L2", 0.1), samples=4000
     )
     exact = norm.cdf((0.3 - 0.1) / 0.2)
@@ -116,10 +116,10 @@ def test_smoothing_certifies_a_plane_tightly_and_never_too_much():
     for margin, known in ((10.0, 0.001 ** (1 / 50)), (-10.0, 0.0)):
         member, images, labels = noisy(margin, 0.2)
         at = ThreatModel("L2", 0.0)
-        bound = smoothing.certify(member, images[:1], labels[:1], threat_model=at, samples=50)
+        bound = clopper_pearson.certify(member, images[:1], labels[:1], threat_model=at, samples=50)
         assert float(bound) == pytest.approx(known)
     with pytest.raises(ValueError, match="Linear is not a network with Gaussian noise"):
-        smoothing.certify(nn.Linear(2, 2), images, labels, threat_model=at, samples=5)
+        clopper_pearson.certify(nn.Linear(2, 2), images, labels, threat_model=at, samples=5)
 
 
 def test_a_certificate_of_a_random_network_is_a_record_of_levels():
