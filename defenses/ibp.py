@@ -1,7 +1,7 @@
 """Training with interval bounds (Gowal et al., ICCV 2019), of two networks: a certified defense.
 
 Random: which network answers. Half of the loss, in the end, is the cross-entropy of the worst
-logits that the bounds allow; the radius and that share rise together over the first half of the
+logits that the bounds allow; the radius and that share rise together over the middle half of the
 training. The dataset's network without batch norm, as there. Simplified: the last layer's bounds
 are not merged with the margin's.
 """
@@ -27,16 +27,15 @@ from .training import Task, train
     field=True,
     version=1,
 )
-def ibp(
-    population: Population, task: Task, *, eps: float = 0.1, kappa: float = 0.5, ramp: float = 0.5
-) -> None:
+def ibp(population: Population, task: Task, *, eps: float = 0.1, kappa: float = 0.5) -> None:
     """Train every member by itself; kappa is the share of cross-entropy on clean images."""
     steps = math.ceil(len(task.images) / task.recipe.batch_size)
     reached = 0.0
 
     def rise(_: Sequence[nn.Module], __: range, epoch: int, step: int) -> None:
         nonlocal reached
-        reached = min(1.0, (epoch + step / steps) / (ramp * task.recipe.epochs))
+        done = (epoch + step / steps) / task.recipe.epochs
+        reached = min(max(2 * done - 0.5, 0.0), 1.0)
 
     def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         clean, radius = task.recipe.entropy(network(images), labels), reached * eps

@@ -68,8 +68,7 @@ COLUMNS = (
         "certified",
         "robust accuracy that no attack can take, proven: by interval bounds, or of Gaussian noise "
         "from many draws of a clean image",
-        lambda entry: format_score(entry.row.protocol_score("certified")),
-        lambda entry: format_percent(entry.row.protocol_score("certified")),
+        *[lambda entry: format_percent(entry.row.protocol_score("certified"))] * 2,
     ),
     Column(
         "worst case",
@@ -132,13 +131,12 @@ COLUMNS = (
 def ranked_table(ranking: Ranking, headers: Collection[str] = ()) -> str:
     """The ranking: of the columns that have a short form all, or those with these headers.
 
-    Without the certified ones, where nothing is.
+    Without those that say nothing of any row.
     """
-    chosen = {
-        c.header: [c.short(entry) for entry in ranking.entries]
-        for c in COLUMNS
-        if c.short and (c.header in headers or not headers)
+    shown = {
+        column.header: [column.short(entry) for entry in ranking.entries]
+        for column in COLUMNS
+        if column.short and (column.header in headers or not headers)
     }
-    if set(chosen.get("certified", [])) == {"–"}:
-        del chosen["certified"]
-    return markdown_table([*chosen], [*zip(*chosen.values(), strict=True)])
+    said = {header: cells for header, cells in shown.items() if set(cells) != {"–"}}
+    return markdown_table([*said], [*zip(*said.values(), strict=True)])

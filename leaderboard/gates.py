@@ -60,8 +60,9 @@ def check(row: Row) -> list[Gate]:
         "few images without gradient": _few(gradients),
         "same seed, same images": _repeats(row),
     }
-    if proven := answers(row.by_protocol.get("certified", {})):
-        findings["no attack breaks what is certified"] = _unbroken(row, proven)
+    if broken := excess(row.by_protocol.get("certified", {}), row.cascade):
+        outcome, note = judged(broken, row.worst_images)
+        findings["no attack breaks a certificate"] = outcome, f"{100 * broken.value:+.1f}{note}"
     odd = [r.findings for r in row.records if r.findings is not None]
     # Records from before there was a preflight do without.
     if odd:
@@ -215,15 +216,6 @@ def _doubled(row: Row) -> Finding | None:
         return None
     change, error = max(changes, key=lambda pair: pair[0] - pair[1])
     return ("passed" if change <= error else "failed"), f"{100 * change:.2f} of {100 * error:.2f}"
-
-
-def _unbroken(row: Row, proven: Mapping[int, Answers]) -> Finding | None:
-    """Accuracy in the worst case is at least what is certified, paired."""
-    broken = metrics.shared_difference(proven, row.worst_by_seed)
-    if broken is None:
-        return None
-    result, note = judged(broken, min(answers.images for answers in proven.values()))
-    return result, f"{100 * broken.value:+.1f}{note}"
 
 
 def _few(shares: Iterable[float | None]) -> Finding | None:

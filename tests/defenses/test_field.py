@@ -14,9 +14,13 @@ from randomized_defense_bench.benchmarks.store import FileCheckpoint
 from randomized_defense_bench.defenses import DEFENSES, Population, Recipe, Task, adversarial, rse
 from randomized_defense_bench.defenses.adp import log_volume
 from randomized_defense_bench.defenses.adv_bnn import GaussianWeight
+from randomized_defense_bench.defenses.boosting import margin_cross_entropy
 from randomized_defense_bench.defenses.ctrw import RandomWeight
+from randomized_defense_bench.defenses.dverge import distilled
+from randomized_defense_bench.defenses.gal import coherence
 from randomized_defense_bench.defenses.hrs import CHANNELS, lower
 from randomized_defense_bench.defenses.kwta import Winners
+from randomized_defense_bench.defenses.l2p import LearnedNoise
 from randomized_defense_bench.defenses.lwta import Competition
 from randomized_defense_bench.defenses.pni import NoisyWeight
 from randomized_defense_bench.defenses.replacing import replaced
@@ -53,7 +57,8 @@ def trained(digits):
             made.draws = min(defense.draws, 4)
             data = (digits.train_images, digits.train_labels)
             task = Task(images=data[0], labels=data[1], recipe=RECIPE, seed=0, load=population)
-            arguments = ADVERSARY if defense.adversarial else {}
+            # In so few steps networks that must be certified learn nothing.
+            arguments = {"eps": 0.0} if name == "ibp" else ADVERSARY if defense.adversarial else {}
             defense.run_training(made, task, defense.parameters(arguments))
             known[name] = made.eval()
         return known[name]
@@ -184,12 +189,13 @@ def test_hrs_has_every_path_through_its_channels_once(trained):
     assert [len(set(content)) for content in halves.values()] == [CHANNELS] * 2
 
 
-def test_hrs_goes_on_where_it_was_killed(digits, tmp_path):
+@pytest.mark.parametrize(("name", "members"), [("hrs", CHANNELS**2), ("barre", 3), ("mrboost", 3)])
+def test_what_trains_in_phases_goes_on_where_it_was_killed(name, members, digits, tmp_path):
     class KilledError(Exception):
         pass
 
     def run(folder=None, last=None):
-        """The members, trained, if need be, up to a step of the upper channels."""
+        """The members, trained, if need be, up to a step of the second phase."""
         steps = []
 
         def observe(*_):
@@ -200,14 +206,52 @@ def test_hrs_goes_on_where_it_was_killed(digits, tmp_path):
         data = {"images": digits.train_images[:100], "labels": digits.train_labels[:100]}
         checkpoint = FileCheckpoint(folder) if folder else None
         options = {"seed": 0, "load": None, "checkpoint": checkpoint, "observe": observe}
-        made = initialise(DIGITS.standard_network, CHANNELS**2, seed=0)
-        DEFENSES["hrs"].run_training(made, Task(recipe=RECIPE, **data, **options), {})
+        made = initialise(DIGITS.standard_network, members, seed=0)
+        arguments = ADVERSARY if DEFENSES[name].adversarial else {}
+        DEFENSES[name].run_training(made, Task(recipe=RECIPE, **data, **options), arguments)
         return made.state_dict().values()
 
-    # Six steps below, then as many above.
+    # A phase has six steps.
     with pytest.raises(KilledError):
         run(tmp_path, last=10)
     assert all(map(torch.equal, run(tmp_path), run()))
+
+
+def test_boosting_pushes_other_classes_evenly_away():
+    logits, labels = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([0])
+    known = math.log(math.e + 2) - 1 + math.log(2 + math.exp(-1))
+    assert float(margin_cross_entropy(logits, labels)) == pytest.approx(known)
+    # Of equal sums of other classes' logits, the even one.
+    uneven = torch.tensor([[1.0, 1.0, -1.0]])
+    assert margin_cross_entropy(uneven, labels) > margin_cross_entropy(logits, labels)
+
+
+def test_gal_measures_how_far_gradients_point_one_way():
+    first, second, third = torch.eye(3)[:, None]
+    apart = coherence([first, second, third])
+    assert float(apart) == pytest.approx(math.log(3))
+    assert float(coherence([first, first, third])) == pytest.approx(math.log(math.e + 2))
+
+
+def test_dverge_shows_a_network_other_images_within_its_ball():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    images, others = torch.full((2, 1, 4, 4), 0.5), torch.rand(2, 1, 4, 4)
+    seen = distilled(network, network[1], images, others, 0.07)
+    with torch.no_grad():
+        before, after = ((network(x) - network(others)).square().sum(1) for x in (images, seen))
+    assert (after < before).all()
+    assert float((seen - images).abs().max()) <= 0.07 + 1e-6
+    assert not network[1]._forward_hooks
+
+
+def test_l2p_adds_noise_of_its_own_to_each_channel():
+    torch.manual_seed(0)
+    layer = LearnedNoise(nn.BatchNorm2d(2)).eval()
+    layer.theta.data = torch.tensor([0.5, -1.0])
+    with torch.no_grad():
+        noise = layer(torch.zeros(100, 2, 10, 10))
+    assert noise.std((0, 2, 3)).tolist() == pytest.approx([0.5, 0.01], rel=0.05)
 
 
 def test_rna_draws_each_kind_as_often():
