@@ -31,7 +31,7 @@ from randomized_defense_bench.defenses import AveragedEnsemble, Population, Reci
 from randomized_defense_bench.defenses.architectures import cifar_resnet18, lenet5
 from randomized_defense_bench.defenses.training import initialise
 from randomized_defense_bench.leaderboard import metrics
-from randomized_defense_bench.leaderboard.speed import Timing
+from randomized_defense_bench.leaderboard.speed.timing import Timing
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -13,7 +13,6 @@ from .gates import Gate
 from .metrics import Score
 from .records import Record
 from .rows import Row, Setting, populations, rows_of, settings
-from .speed import Timing
 
 
 @dataclass(frozen=True)
@@ -180,10 +179,9 @@ class Section:
 
 
 class Board:
-    """Records in sections, the largest budget first, and timings."""
+    """Records in sections, the largest budget first."""
 
-    def __init__(self, records: Sequence[Record], timings: Sequence[Timing] = ()) -> None:
-        self.timings = timings
+    def __init__(self, records: Sequence[Record]) -> None:
         self.sections = [Section(*item) for item in settings(records).items()]
 
     @cached_property

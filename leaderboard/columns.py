@@ -17,12 +17,14 @@ class Column:
         meaning: for the legend; empty where the header says it all.
         cell: on the defense's page.
         short: in the ranking; None: not shown there.
+        rare: nor where it says nothing of any row.
     """
 
     header: str
     meaning: str
     cell: Callable[[Entry], str]
     short: Callable[[Entry], str] | None = None
+    rare: bool = False
 
 
 def _link(entry: Entry) -> str:
@@ -69,6 +71,7 @@ COLUMNS = (
         "robust accuracy that no attack can take, proven: by interval bounds, or of Gaussian noise "
         "from many draws of a clean image",
         *[lambda entry: format_percent(entry.row.protocol_score("certified"))] * 2,
+        rare=True,
     ),
     Column(
         "worst case",
@@ -129,14 +132,12 @@ COLUMNS = (
 
 
 def ranked_table(ranking: Ranking, headers: Collection[str] = ()) -> str:
-    """The ranking: of the columns that have a short form all, or those with these headers.
-
-    Without those that say nothing of any row.
-    """
+    """The ranking: of the columns that have a short form all, or those with these headers."""
     shown = {
-        column.header: [column.short(entry) for entry in ranking.entries]
+        column.header: cells
         for column in COLUMNS
         if column.short and (column.header in headers or not headers)
+        for cells in [[column.short(entry) for entry in ranking.entries]]
+        if not (column.rare and set(cells) == {"–"})
     }
-    said = {header: cells for header, cells in shown.items() if set(cells) != {"–"}}
-    return markdown_table([*said], [*zip(*said.values(), strict=True)])
+    return markdown_table([*shown], [*zip(*shown.values(), strict=True)])

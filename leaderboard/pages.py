@@ -21,8 +21,7 @@ TRIES = (1, 2, 5, 10, math.inf)
 
 def pages(board: Board) -> dict[str, str]:
     """The leaderboard's pages, by file name."""
-    names = ("LEADERBOARD.md", "SPEED.md")
-    texts = {name: render(_TEMPLATES, name.lower(), board=board) for name in names}
+    texts = {"LEADERBOARD.md": render(_TEMPLATES, "leaderboard.md", board=board)}
     for defense in board.defenses:
         page = render(_TEMPLATES, "defense.md", board=board, defense=defense)
         texts[f"defenses/{defense}.md"] = page

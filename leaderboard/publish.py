@@ -11,12 +11,11 @@ from . import pages, records
 from .board import Board
 from .drawing import MARK, Figure
 from .pages import FIRST_LINE
-from .speed import Timing
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 # Packages whose module `report` makes pages and figures of their own of the board.
-WINGS = ("paper", "published")
+WINGS = ("paper", "published", "speed")
 _README_BLOCK = re.compile(r"(?<=<!-- result -->\n).*?(?=<!-- end of result -->)", re.S)
 
 
@@ -69,7 +68,7 @@ def stale(results: Path) -> list[Path]:
 
 def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, Figure]]:
     """The texts and the figures that the records ask for, by path."""
-    board = Board(records.read_all(results), Timing.read_all(results))
+    board = Board(records.read_all(results))
     texts, figures = pages.pages(board), board.figures
     for wing in WINGS:
         more = import_module(f"{__package__}.{wing}.report").report(board, results)

@@ -64,6 +64,7 @@ KINDS = {
     **dict.fromkeys(("square-population", "square-oracle"), "queries"),
     **dict.fromkeys(("none", "noise"), "control"),
     "worst-case": "cascade",
+    "interval-bounds": "certificate",
 }
 
 

@@ -3,12 +3,11 @@ from dataclasses import replace
 
 from randomized_defense_bench.leaderboard.board import Board
 from randomized_defense_bench.leaderboard.pages import FIRST_LINE, pages, result
-from randomized_defense_bench.leaderboard.speed import Timing
 from samples import gated, masked, record, row
 
 
-def page(records, name="LEADERBOARD.md", timings=()):
-    return pages(Board(records, timings))[name]
+def page(records, name="LEADERBOARD.md"):
+    return pages(Board(records))[name]
 
 
 def shown(records, defense="ulm"):
@@ -30,22 +29,6 @@ def measured_by_hand():
     incomplete = [record(8, defense="mine", attack="pgd", submodels=1)]
     quick = [*row("ulm", 3), *row("ulm", 5, seed=1), *gated("clm", 7), *incomplete, *sweep]
     return [*quick, *row("ulm", 6, budget="smoke", dataset="digits")]
-
-
-def timed_by_hand(**changes):
-    fields = {
-        "name": "crafting",
-        "budget": "quick",
-        "work": "PGD-40 on 10 networks",
-        "unit": "gradients/s",
-        "suite": 21_000.0,
-        "others": {"another tool": 7_000.0, "the machine's matrix products": 84_000.0},
-        "growth": {"n = 1": 0.5, "n = 2": 1.0},
-        "note": "stacked",
-        "measured_at": "2026-01-02T03:04:05+00:00",
-        "environment": {"device": "cpu", "processor": "A <b>", "threads": "2", "torch": "2.9"},
-    }
-    return Timing(**{**fields, **changes})
 
 
 def tables(text):
@@ -196,61 +179,9 @@ def test_of_random_networks_no_number_of_tries_is_unlimited():
     assert attacked["5 tries"] == attacked["unlimited tries"] == "–"
 
 
-def test_published_figures_stand_in_the_block_of_their_dataset_and_eps():
-    records = [*row("ulm", 5), *row("ulm", 5, dataset="cifar10", eps=8 / 255)]
-    cifar, mnist = page(records, "PUBLISHED.md").split("\n## ")[1:3]
-    if cifar.startswith("mnist"):
-        cifar, mnist = mnist, cifar
-    assert "CROWN-IBP" in mnist
-    assert "CROWN-IBP" not in cifar
-    assert "ARC (Dbouk and Shanbhag)" in cifar
-    assert "ARC (Dbouk and Shanbhag)" not in mnist
-
-
 def test_a_row_without_all_attacks_or_all_gates_has_no_rank():
     text = page([*gated("a", 5), *row("ungated", 4), record(19, defense="weakly-attacked")])
     assert ranked(text) == [("1", "a"), ("–", "ungated"), ("–", "weakly-attacked")]
-
-
-def test_a_model_of_robustbench_s_stands_beside_what_is_published_of_it():
-    """42.22% on CIFAR-10 at 8/255; here its worst case is 10 of 20."""
-    named = {"defense_parameters": {"robustbench": "Wong2020Fast", "trained_for": "Linf"}}
-    case = {"dataset": "cifar10", "submodels": 1, **named}
-
-    def models(eps):
-        measured = row("robustbench-wong2020fast", 10, eps=eps, **case)
-        text = page(measured, "PUBLISHED.md")
-        return [t for t in tables(text) if t and "difference" in t[0]]
-
-    (((line,),)) = models(8 / 255)
-    assert line["model"] == "[Wong2020Fast](https://arxiv.org/abs/2001.03994)"
-    published = float(line["robust, published"])
-    assert line["worst case"].startswith("50.0 (")
-    assert line["difference"].startswith(f"{50 - published:+.1f} (")
-    assert models(4 / 255) == []
-
-
-def test_published_rows_stand_apart_with_their_evaluator():
-    text = page(row("ulm", 3), "PUBLISHED.md").split("## RobustBench, CIFAR-10")[1]
-    (published,) = tables(text)
-    names = {r["architecture"] for r in published}
-    assert {"ResNet-18", "PreActResNet-18", "WideResNet-28-10", "WideResNet-34-10"} <= names
-    assert [int(r["rank"]) for r in published[:10]] == list(range(1, 11))
-    robust = [float(r["robust"]) for r in published]
-    assert robust == sorted(robust, reverse=True)
-    assert {r["evaluator"] for r in published} == {"AutoAttack", "external evaluation"}
-    assert "78fcc9e48a07" in text
-    assert "2025-03-31" in text
-
-
-def test_a_device_has_a_block_of_its_own_and_zero_has_no_ratio():
-    slow = timed_by_hand().environment
-    gpu = timed_by_hand(others={"nothing": 0.0}, environment={**slow, "device": "NVIDIA X"})
-    text = page([], "SPEED.md", [timed_by_hand(), gpu])
-    cpu, nvidia = text.split("## On ")[1:]
-    ratios = {r["beside"]: r["ratio"] for r in table(cpu, "ratio")}
-    assert ratios == {"another tool": "3.00", "the machine's matrix products": "0.25"}
-    assert table(nvidia, "ratio")[0]["ratio"] == "–"
 
 
 CONTROL = {"submodels": 1, "images": 1000}

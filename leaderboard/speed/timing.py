@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from ..files import Name, Sealed
+from ...files import Name, Sealed
 
 Figure = Annotated[float, msgspec.Meta(ge=0)]
 

@@ -1,0 +1,1 @@
+"""What the suite's own work costs, beside other tools."""
