@@ -29,6 +29,7 @@ CURES = {
     "torchvision": "install torch and torchvision from one index in one command: "
     "pip install --force-reinstall torch torchvision",
     "torchattacks": "pip install --force-reinstall --no-deps torchattacks==3.5.1",
+    "pyautoattack": "pip install -e '.[peers]'",
 }
 
 PAPER = Path(__file__).parent / "paper"
@@ -50,7 +51,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for dataset in DATASETS
             for name, defense in ((name, DEFENSES[name]) for name in DEFENSES)
             if dataset in (defense.datasets or DATASETS)
-            if not defense.field or name in asked or "field" in asked
+            if not defense.field or name in asked or "field" in asked or "peers" in asked
         ]
         metafunc.parametrize("population", cases, indirect=True, scope="session")
     attacks = [name for name in ATTACKS if metafunc.config.option.norm in ATTACKS[name].norms]
@@ -61,9 +62,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The paper's studies take longer than all the rest: they run when they are asked for."""
+    """What takes long runs when it is asked for: studies by their folder, peers by `-k`."""
     folder = config.invocation_params.dir
     asked = [(folder / str(argument).partition("::")[0]).resolve() for argument in config.args]
+    if collection_path.name == "test_peers.py" and "peers" not in config.option.keyword:
+        return True if collection_path not in asked else None
     named = any(path.is_relative_to(PAPER) for path in asked)
     return True if collection_path == PAPER and not named else None
 
