@@ -259,7 +259,7 @@ def standard(
                 "clm": {**counter_linking, **period, **retraining},
                 "clm-adv": {**counter_linking_adv, **period},
                 "ibp": {"eps": eps},
-                # A vote is certified where 97.7% of draws are right; 0.25 on CIFAR-10, as in the paper.
+                # On CIFAR-10 the 0.25 of the paper; a vote needs 97.7% of draws to be right.
                 **({"smoothing": {"sigma": radii["L2"][0] / 2}} if "L2" in radii else {}),
             },
             attacks=attack_numbers(

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import gates
 from .board import Entry, Ranking
@@ -24,7 +24,7 @@ class Column:
     meaning: str
     cell: Callable[[Entry], str]
     short: Callable[[Entry], str] | None = None
-    rare: bool = False
+    rare: bool = field(default=False, kw_only=True)
 
 
 def _link(entry: Entry) -> str:
