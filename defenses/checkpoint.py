@@ -32,8 +32,8 @@ def load_network(
     Weights are safetensors, or a state dict as PyTorch saves it, by itself or under any key of a
     dictionary; what a wrapper put before all names, such as DataParallel's `module.`, is left out.
     Of what else a file holds only an optimizer's state, single numbers and the state of generators
-    are ignored: a normaliser beside the network is part of the answer. Only tensors are read: nothing in such a file can run. TorchScript is a program and runs as one,
-    so it must be pinned.
+    are ignored: a normaliser beside the network is part of the answer. Only tensors are read:
+    nothing in such a file can run. TorchScript is a program and runs as one, so it must be pinned.
 
     Args:
         build: makes the untrained network; None: the file is TorchScript.
@@ -113,8 +113,8 @@ def _fill(network: nn.Module, content: bytes) -> None:
         raise ValueError(f"is not of {kind}: {said}")
     if rest:
         raise ValueError(
-            f"holds {_listed(rest)} beside the weights of {kind}: if its answers need them, as with "
-            "a normaliser, build a network that has them, else save its weights alone"
+            f"holds {_listed(rest)} beside the weights of {kind}: if its answers need them, as a "
+            "normaliser's, build a network that has them, else save its weights alone"
         )
 
 
