@@ -246,7 +246,7 @@ def check_answers(
         if getattr(part, "training", False) and type(part).train is not nn.Module.train:
             kind = type(part).__name__
             raise ValueError(
-                f"{kind} is in training mode and has a train() of its own: call eval() on the "
+                f"{kind} is in training mode and has a train() of its own: call .eval() on the "
                 "network beforehand"
             )
     for number, member in enumerate(population.submodels):

@@ -72,7 +72,7 @@ def load_network(
         raise CheckpointError(f"{path} {error}") from error
     except TypeError as error:
         kind = type(network).__name__
-        raise CheckpointError(f"{path} is of {kind}, whose eval() fails: {error}") from error
+        raise CheckpointError(f"{path} is of {kind}, whose .eval() fails: {error}") from error
     return network
 
 

@@ -215,7 +215,7 @@ class AlwaysOn(nn.Dropout):
 def test_modes_that_a_network_defines_itself_are_left_to_it():
     for member in (Switching(), nn.Sequential(linear(1.0, 1.0), AlwaysOn())):
         kind = type(member if isinstance(member, Switching) else member[1]).__name__
-        with pytest.raises(ValueError, match=rf"{kind} is in training mode and has.*call eval"):
+        with pytest.raises(ValueError, match=rf"{kind} is in training mode and has.*call .eval"):
             looked_at(member, draws=16)
         looked_at(member.eval(), draws=16)
 

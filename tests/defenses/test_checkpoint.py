@@ -180,7 +180,7 @@ class Named(nn.Linear):
 
 def test_a_network_without_modes_is_said_to_be_so(tmp_path):
     save_file(Named().state_dict(), tmp_path / "w")
-    with pytest.raises(CheckpointError, match=r"is of Named, whose eval\(\) fails: 'bool'"):
+    with pytest.raises(CheckpointError, match=r"is of Named, whose .eval\(\) fails: 'bool'"):
         load_network(tmp_path / "w", Named)
 
 
