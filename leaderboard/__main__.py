@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from randomized_defense_bench.leaderboard.publish import RESULTS, publish, stale
+from randomized_defense_bench.leaderboard import RESULTS
+from randomized_defense_bench.leaderboard.publish import publish, stale
 from randomized_defense_bench.leaderboard.records import RecordError
 
 from randomized_defense_bench.files import folder_named

@@ -13,7 +13,7 @@ from .drawing import Figure
 from .gates import Gate
 from .metrics import Score
 from .records import Record
-from .rows import Row, Setting, populations, rows_of, settings
+from .rows import Row, Setting, populations, rows, settings
 from .speed import Timing
 
 
@@ -83,7 +83,9 @@ class Entry:
         """
         shared = self.parameters.items()
         fixed = (entry for entry in self.ranking.entries if not entry.random)
-        controls = (entry for entry in fixed if entry.parameters.items() <= shared)
+        controls = [entry for entry in fixed if entry.parameters.items() <= shared]
+        # Of two that share as much the one from where the row is from.
+        controls.sort(key=lambda entry: entry.row.measured[0].local != self.row.measured[0].local)
         return max(controls, key=lambda entry: len(entry.parameters), default=None)
 
     @cached_property
@@ -164,7 +166,7 @@ class Section:
         """By norm and radius, also those that nothing is ranked at."""
         known, cases = populations(self.records), [r.case for r in self.records]
         radii = sorted({(case.norm, case.eps) for case in cases if case.attack != "none"})
-        return {at: rows_of(known, *at) for at in radii}
+        return {at: rows(known, *at) for at in radii}
 
     @cached_property
     def swept(self) -> dict[str, list[Row]]:
@@ -197,8 +199,7 @@ class Board:
     @cached_property
     def entries(self) -> list[Entry]:
         """All rows of all rankings."""
-        rankings = [ranking for section in self.sections for ranking in section.rankings]
-        return [entry for ranking in rankings for entry in ranking.entries]
+        return [e for section in self.sections for at in section.rankings for e in at.entries]
 
     @property
     def figures(self) -> list[Figure]:

@@ -7,13 +7,12 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..files import write_atomically
-from . import pages, records
+from . import RESULTS, pages, records
 from .board import Board
 from .drawing import MARK, Figure
 from .pages import FIRST_LINE
 from .speed import Timing
 
-RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 # Case studies: packages whose module `report` makes pages and figures of their own of the board.
 WINGS = ("paper",)
@@ -25,23 +24,16 @@ def page_path(results: Path) -> Path:
     return results.parent / "LEADERBOARD.md"
 
 
-def fresh(results: Path) -> bool:
-    """Whether the page was written after every record, so that nothing need be rendered."""
-    # A record that was removed leaves its folder changed.
-    page, files = page_path(results), (results, *results.rglob("*.json"))
-    return page.exists() and page.stat().st_mtime > max(p.stat().st_mtime for p in files)
-
-
 def publish(results: Path) -> Path:
-    """Write all pages, the README's part, and figures of changed data; remove what is outdated.
+    """Write all pages and changed figures, remove outdated ones; return the leaderboard's path.
 
-    Returns:
-        The leaderboard's path.
+    The README's part is written with the committed records' pages.
 
     Raises:
         RecordError: a record that cannot be used; nothing is written then.
         ValueError: another file has a page's name; likewise.
     """
+    results.mkdir(parents=True, exist_ok=True)
     with FileLock(results.with_name(f".{results.name}.lock")):
         texts, figures = _expected(results)
         for path in texts.keys() - {README}:
@@ -51,7 +43,9 @@ def publish(results: Path) -> Path:
             path.unlink(missing_ok=True)
         for path, figure in figures.items():
             if not figure.is_in(path):
-                write_atomically(path, figure.svg().encode())
+                there = RESULTS.parent / "figures" / figure.file
+                svg = _text(there) if figure.is_in(there) else figure.svg()
+                write_atomically(path, svg.encode())
         for path, text in texts.items():
             write_atomically(path, text.encode())
     return page_path(results)
