@@ -6,16 +6,18 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..attacks import Attack, ThreatModel
-from ..leaderboard import records
+from ..leaderboard import CONFIRMED, WITHIN, committed, records
+from ..leaderboard.formats import format_score
 from ..leaderboard.records import Case, Norm, Protocol, Record
 from .case import build_case, entry
 from .environment import environment
 from .experiment import Experiment
 from .measure import measure
-from .paths import read_or_set_aside
+from .paths import kept
 from .populations import Options, Populations, Prepared
 
 # What bits depend on beside a record's own seeds and the way it was computed.
@@ -40,13 +42,19 @@ def ranked_at(
 
 
 class Session(Populations):
-    """Measures each case once, and decides which record may be re-used."""
+    """Measures each case once, and decides which record may be re-used.
+
+    Attributes:
+        compared: how what was measured agrees with the committed record of its case, by key;
+            whoever tells of it empties it.
+    """
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         # Threads inherit it when they start, so before any does.
         torch.set_flush_denormal(True)
         self._measured: set[Path] = set()
+        self.compared: dict[str, str] = {}
 
     def radii(self, dataset: str) -> tuple[ThreatModel, ...]:
         """The threat models to rank at; NoRadiusError: the dataset has none in the norm."""
@@ -115,15 +123,17 @@ class Session(Populations):
         bits = "".join([prepared.sha256, *(about[name] for name in SAME_BITS), str(plan)])
         key = f"{case.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
-            record = read_or_set_aside(path, records.read)
-            reused = bool(
+            known = kept(path, records.read)
+            # A point of a curve lacks the repetition that a ranked one needs.
+            reusable = (
                 record
-                and record.population_sha256 == prepared.sha256
-                and not fresh
-                # A point of a curve lacks the repetition that a ranked one needs.
+                for record in known
+                if record.population_sha256 == prepared.sha256
                 and not (repeat and record.repeatable is None)
             )
-            if record is None or not reused:
+            record = None if fresh else next(reusable, None)
+            reused = record is not None
+            if record is None:
                 found = self.preflight(prepared.defense, prepared.population, prepared.dataset)
                 ready = found.ready(prepared.population)
                 record, _ = measure(
@@ -136,9 +146,20 @@ class Session(Populations):
                     blocks=blocks,
                 )
                 self._measured.add(records.write(record, folder))
+                if (beside := committed(path)) and beside.exists():
+                    self.compared[case.key] = agreement(record, records.read(beside))
             elif headline and not record.headline:
                 record = replace(record, headline=True)
                 records.write(record, folder)
             if blocks:
                 blocks.discard()
         return record, reused
+
+
+def agreement(record: Record, earlier: Record) -> str:
+    """`CONFIRMED` by the same answers, `WITHIN` the earlier interval, or else both accuracies."""
+    if np.array_equal(record.correct, earlier.correct):
+        return CONFIRMED
+    if earlier.score.low <= record.score.value <= earlier.score.high:
+        return WITHIN
+    return f"{format_score(record.score)} in place of {format_score(earlier.score)}"

@@ -10,7 +10,7 @@ from scipy.sparse import eye_array, hstack, vstack
 
 from . import metrics
 from .metrics import Answers, Floats
-from .rows import Row
+from .rows import Row, tried_by_seed
 
 # Laws whose scores differ by less than this share of an image are equal.
 EQUAL = 1e-3
@@ -40,7 +40,7 @@ def best_law(tried: Sequence[Answers], images: Any = slice(None)) -> Floats:
 
 def under_best_law(tried: Sequence[Answers]) -> Answers:
     """The worst case under the law that is best on the other half of the images, (1, N)."""
-    half = metrics.halves(tried[0])
+    half = np.arange(tried[0].images) // tried[0].block % 2
     s = np.empty(len(half))
     for here in (0, 1):
         law = best_law(tried, half != here).tolist()
@@ -56,9 +56,10 @@ def best(row: Row) -> dict[str, Any] | None:
     """
     if row.submodels == 1 or row.draws > 1 or not row.worst or row.worst.value == 0:
         return None
-    under = {seed: under_best_law(tried) for seed, tried in row.tried_by_seed.items()}
+    by_seed = tried_by_seed(row.by_attack[attack] for attack in sorted(row.attacks()))
+    under = {seed: under_best_law(tried) for seed, tried in by_seed.items()}
     return {
-        "laws": {seed: best_law(tried).tolist() for seed, tried in row.tried_by_seed.items()},
+        "laws": {seed: best_law(tried).tolist() for seed, tried in by_seed.items()},
         "score": metrics.score([*under.values()]),
         "gain": metrics.shared_difference(under, row.worst_by_seed),
     }

@@ -89,11 +89,6 @@ def another_mean(shares: npt.NDArray[np.floating[Any]], count: int) -> Score:
     return Score(known.value, max(0.0, known.value - half), min(1.0, known.value + half))
 
 
-def hull(first: Score, second: Score) -> tuple[float, float]:
-    """The least interval that holds both."""
-    return min(first.low, second.low), max(first.high, second.high)
-
-
 @dataclass(frozen=True, eq=False)
 class Answers:
     """`correct`, and how its rows and images belong together: what every score is computed from.
@@ -244,11 +239,6 @@ def worst_case(by_attack: Sequence[Answers]) -> Answers:
     )
 
 
-def halves(answers: Answers) -> npt.NDArray[np.int_]:
-    """The half of each image, 0 or 1, (N,): what one chooses, the other scores."""
-    return np.arange(answers.images) // answers.block % 2
-
-
 def best_member(alone: Answers) -> Answers:
     """The most robust member, cross-fitted: chosen on one half of the images, scored on the other.
 
@@ -264,7 +254,7 @@ def best_member(alone: Answers) -> Answers:
         alone: members, each deployed and attacked by itself: (n * draws, N).
     """
     members = alone.correct.reshape(-1, alone.draws, alone.images)
-    k, half = len(members), halves(alone)
+    k, half = len(members), np.arange(alone.images) // alone.block % 2
     if k == 1 or not half.any():
         best = members.mean(axis=(1, 2)).argmax()
         return Answers(members[best], draws=alone.draws, block=alone.block)

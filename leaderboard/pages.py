@@ -21,11 +21,11 @@ TRIES = (1, 2, 5, 10, math.inf)
 
 def pages(board: Board) -> dict[str, str]:
     """The leaderboard's pages, by file name."""
-    texts = {"LEADERBOARD.md": render(_TEMPLATES, "leaderboard.md", board=board)}
-    for defense in board.defenses:
-        page = render(_TEMPLATES, "defense.md", board=board, defense=defense)
-        texts[f"defenses/{defense}.md"] = page
-    return texts
+    page = render(_TEMPLATES, "leaderboard.md", board=board)
+    return {"LEADERBOARD.md": page} | {
+        f"defenses/{defense}.md": render(_TEMPLATES, "defense.md", board=board, defense=defense)
+        for defense in board.defenses
+    }
 
 
 def result(board: Board) -> str:

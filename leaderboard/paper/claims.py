@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import gates, metrics
 from ..board import Entry
-from ..metrics import Score, hull
+from ..metrics import Score
 from ..published import sources
 from ..rows import BySeed, split_transfer
 from .correlation import correlations
@@ -27,6 +27,7 @@ from .templating import render_macro
 from .transfer import means_apart, network_shares
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+IN_KIND = "{} in kind"
 NOT_MEASURED = "not measured"
 UNTRUSTED = "not judged: gates {}"
 # Where a claim says nothing of that attacker.
@@ -67,7 +68,7 @@ class Claim:
     limits: Mapping[str, Any] = field(default_factory=dict)
 
     def verdict(self, study: Study | None) -> Verdict | None:
-        """How it fares; under less than the paper's budget only with figures.
+        """How it fares: under less than the paper's budget in kind, on other images in figures.
 
         None: what it takes was not measured.
         """
@@ -77,6 +78,10 @@ class Claim:
             return None
         if study.obstacle:
             verdict = replace(verdict, claimed=f"not judged: {study.obstacle}", worst=NO_MATTER)
+        elif study.in_kind:
+            words = (verdict.claimed, verdict.worst)
+            claimed, worst = (IN_KIND.format(w) if w in (HOLDS, FAILS) else w for w in words)
+            verdict = replace(verdict, claimed=claimed, worst=worst)
         return replace(verdict, figures=render_macro("measured.md", self.judge, **verdict.measured))
 
 
@@ -221,7 +226,11 @@ def ahead(study: Study, *, attacks: Sequence[str]) -> Verdict | None:
             apart[attack] = means_apart(
                 *(shares[entry.row.defense, attack] for entry in pair.entries)
             )
-    both = {a: Score(d.value, *hull(d, apart.get(a, d))) for a, d in pair.claimed.items()}
+    sides = {a: (d, apart.get(a, d)) for a, d in pair.claimed.items()}
+    both = {
+        a: Score(d.value, min(d.low, other.low), max(d.high, other.high))
+        for a, (d, other) in sides.items()
+    }
     verdict = _all_of(
         decide(d, 0) if attack in attacks else decide(d, high=0) for attack, d in both.items()
     )
