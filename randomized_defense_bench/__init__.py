@@ -9,7 +9,7 @@ from typing import Any
 
 _NAMES = {
     "attacks.craft": ("AttackError",),
-    "attacks.registry": ("ATTACKS", "register_attack"),
+    "attacks.registry": ("ATTACKS", "register_attack", "register_certificate"),
     "attacks.threat_model": ("ThreatModel", "parse_eps"),
     "benchmarks.datasets.registry": ("DATASETS", "Published", "Raw", "register_dataset"),
     "benchmarks.evaluation": ("Evaluation", "evaluate"),
