@@ -100,7 +100,7 @@ def test_what_the_readme_adds_is_measured_in_a_package_of_one_s_own(environment,
         found = records.read_all(tmp_path / "results")
         return {(r.case.defense, r.case.attack, r.case.norm) for r in found}
 
-    assert {path[-1] for path in PLUGINS} == {"contrast", "mine", "shade", "svhn"}
+    assert {path[-1] for path in PLUGINS} == {"constant", "contrast", "mine", "shade", "svhn"}
     run("Linf")
     defenses = ("contrast", "mine")
     linf = {(d, a, "Linf") for d in defenses for a in ("none", "mifgsm")}

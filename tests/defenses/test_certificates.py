@@ -1,8 +1,11 @@
 """Certificates: they hold for every image of the ball, and are tight where that can be computed."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
-from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.attacks import CERTIFICATES, ThreatModel
 from randomized_defense_bench.benchmarks.datasets import DATASETS, experiment, load
 from randomized_defense_bench.benchmarks.evaluation import evaluate
 from randomized_defense_bench.defenses import DEFENSES, Population, Recipe, Task, clopper_pearson
@@ -139,7 +142,7 @@ def test_a_population_is_certified_by_its_law():
     def constant(label):
         linear = nn.Linear(4, 2)
         nn.init.zeros_(linear.weight)
-        linear.bias.data = torch.eye(2)[label]
+        linear.bias.data = 3 * torch.eye(2)[label]
         return nn.Sequential(nn.Flatten(), linear)
 
     population = Population([constant(0), constant(1)], probabilities=(0.75, 0.25))
@@ -149,3 +152,20 @@ def test_a_population_is_certified_by_its_law():
     assert proven.record.answers.s.tolist() == [0.75, 0.25] * 4
     assert DEFENSES["ibp"].certificate == "interval-bounds"
     assert experiment("paper", "mnist").arguments("ibp")["eps"] == 0.3
+
+
+def test_the_documented_certificate_counts_as_any(monkeypatch):
+    monkeypatch.setattr(CERTIFICATES, "_entries", dict(CERTIFICATES._entries))
+    text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+    (code,) = re.findall(r"```python\n(# defenses/constant.py.*?)```", text, re.DOTALL)
+    exec(code, {"__name__": "constant"})
+    torch.manual_seed(0)
+    fixed, other = (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)) for _ in range(2))
+    nn.init.zeros_(fixed[1].weight)
+    images = torch.rand(8, 1, 2, 2)
+    labels = fixed(images).argmax(1)
+    at = ThreatModel("L2", 1.0)
+    proven = evaluate(
+        Population([fixed, other]), images, labels, "constant", at, protocol="certified"
+    )
+    assert proven.correct.tolist() == [[True] * 8, [False] * 8]
