@@ -133,7 +133,7 @@ class Experiment:
             adversarial examples, else "default".
         adversary: of PGD in training, for defenses that take its numbers.
         defenses: further keyword arguments of defenses, by name.
-        attacks: keyword arguments of attacks, by name.
+        attacks: keyword arguments of attacks and certificates, by name.
         radii: by norm, at which defenses are ranked.
         sweep_radii: by norm, further ones for curves.
         batch_size: most images attacked or classified at once.

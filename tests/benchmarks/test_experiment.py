@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from randomized_defense_bench.attacks import ATTACKS, ThreatModel, registry
+from randomized_defense_bench.attacks import ATTACKS, CERTIFICATES, ThreatModel, registry
 from randomized_defense_bench.benchmarks.datasets import DATASETS, Raw, experiment, register_dataset
 from randomized_defense_bench.benchmarks.experiment import standard
 from randomized_defense_bench.benchmarks.session import Options, Session
@@ -72,7 +72,7 @@ def test_names_are_known_curves_go_beyond_the_ranked_radii_and_counter_linking_h
     budget, dataset
 ):
     numbers = experiment(budget, dataset)
-    assert numbers.attacks.keys() <= set(ATTACKS)
+    assert numbers.attacks.keys() <= {*ATTACKS, *CERTIFICATES}
     assert numbers.defenses.keys() <= set(DEFENSES)
     for norm, radii in numbers.radii.items():
         assert max(numbers.sweep_radii[norm]) > max(radii)
