@@ -31,9 +31,11 @@ def write(results: Path, folder: Path) -> Path:
         RecordError: a record that cannot be used; nothing is written then.
     """
     from markdown_it import MarkdownIt
+    from mdit_py_plugins.anchors import anchors_plugin
 
     library, own = files("itables") / "html", files(__package__)
     board, markdown = board_of(results), MarkdownIt("commonmark").enable("table")
+    markdown.use(anchors_plugin, max_level=4)
     texts, figures = expected(board, results)
     data, script = _data(board), _json((library / "dt_bundle.js").read_text("utf-8"))
     pages = {
@@ -67,17 +69,10 @@ def _json(content: Any) -> str:
 
 
 def _linked(page: str) -> str:
-    """A page with links to the site's own, anchors, and tables that scroll."""
-
-    def anchored(match: re.Match[str]) -> str:
-        name = re.sub(r"<.*?>|[^\w -]", "", match[2]).lower().replace(" ", "-")
-        return f'<h{match[1]} id="{name}">{match[2]}</h{match[1]}>'
-
-    page = re.sub(r"<h(\d)>(.*?)</h\1>", anchored, page)
+    """A page whose links lead to the site's pages, and whose tables scroll."""
     page = re.sub(r'(<a href="[^":]*)\.md', r"\1.html", page.replace('href="results/"', ""))
-    return re.sub(
-        "<table>(.*?)</table>", r'<div class="scroll" tabindex="0">\g<0></div>', page, flags=re.S
-    )
+    page = page.replace("<table>", '<div class="scroll" tabindex="0"><table>')
+    return page.replace("</table>", "</table></div>")
 
 
 def _data(board: Board) -> dict[str, Any]:
@@ -93,15 +88,17 @@ def _data(board: Board) -> dict[str, Any]:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    """A row as it is shown, compared and downloaded."""
-    row, section, at = entry.row, entry.ranking.section, entry.ranking
-    seed, answers = next(iter(row.worst_by_seed.items()), (None, None))
-    named = row.label, row.submodels
-    facts = {
-        "dataset": section.setting.dataset,
-        "budget": section.setting.budget,
-        "norm": at.norm,
-        "eps": format_eps(at.eps, at.unit),
+    """A row as it is shown, compared and downloaded; of `correct` the bits, row after row."""
+    row, at, section = entry.row, entry.ranking, entry.ranking.section
+    setting, named = section.setting, (row.label, row.submodels)
+    seed, answers = next(iter(row.worst_by_seed.items()), (0, metrics.Answers(np.empty((0, 0)))))
+    correct = answers.first(IMAGES).correct.astype(bool)
+    place = {"dataset": setting.dataset, "budget": setting.budget, "norm": at.norm}
+    place["eps"] = format_eps(at.eps, at.unit)
+    words = " ".join([*place.values(), row.label, str(row.submodels), setting.sha256[:4]])
+    return place | {
+        "id": re.sub(r"[^a-z0-9.]+", "-", words.lower()),
+        "data": describe(setting),
         "rank": at.ranks.get(entry),
         "defense": row.defense,
         "label": row.label,
@@ -110,27 +107,15 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "clean": row.score("none"),
         "claimed": row.claimed,
         "worst": row.worst,
-        "verdict": entry.verdict.word if entry.verdict else "–",
         "bound": not row.complete,
+        "verdict": entry.verdict.word if entry.verdict else "–",
         "reference": row.facts.reference,
-        "data": describe(section.setting),
         "color": style(row.defense)["color"],
         "curve": next((c.points for c in section.curves if (c.label, c.submodels) == named), {}),
         "seed": seed,
-        "members": 0 if answers is None else len(answers.correct),
-        "images": 0 if answers is None else min(answers.images, IMAGES),
-        "correct": "" if answers is None else _bits(answers.first(IMAGES).correct),
+        "shape": correct.shape,
+        "correct": b64encode(np.packbits(correct).tobytes()).decode(),
     }
-    parts = (
-        *(facts[name] for name in ("dataset", "budget", "norm", "eps", "label")),
-        row.submodels,
-    )
-    return facts | {"id": re.sub(r"[^a-z0-9.]+", "-", " ".join(map(str, parts)).lower())}
-
-
-def _bits(correct: Any) -> str:
-    """(rows, N) bool as base64, row after row, the first bit the highest."""
-    return b64encode(np.packbits(correct.astype(bool)).tobytes()).decode()
 
 
 _templates = Environment(

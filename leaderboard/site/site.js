@@ -139,24 +139,26 @@ function curves(chosen) {
 function answers(row) {
   const bytes = Uint8Array.from(atob(row.correct), (letter) => letter.charCodeAt(0));
   const right = (bit) => (bytes[bit >> 3] >> (7 - (bit & 7))) & 1;
-  return Array.from({ length: row.members }, (_, member) =>
-    Array.from({ length: row.images }, (_, image) => right(member * row.images + image)),
+  const [members, images] = row.shape;
+  return Array.from({ length: members }, (_, member) =>
+    Array.from({ length: images }, (_, image) => right(member * images + image)),
   );
 }
 
 function matrices(chosen) {
   const first = answers(chosen[0]);
-  const count = Math.min(...chosen.map((row) => row.images));
+  const count = Math.min(...chosen.map((row) => row.shape[1]));
   const total = (image) => first.reduce((sum, member) => sum + member[image], 0);
   const order = [...Array(count).keys()].sort((a, b) => total(b) - total(a) || a - b);
-  return chosen.filter((row) => row.members && count).map((row) => {
+  return chosen.filter(() => count).map((row) => {
     const matrix = answers(row);
-    const canvas = make("canvas", { width: count, height: row.members, role: "img" });
+    const [members] = row.shape;
+    const canvas = make("canvas", { width: count, height: members, role: "img" });
     const hit = matrix.flatMap((member) => member.slice(0, count)).reduce((a, b) => a + b, 0);
-    const share = ((100 * hit) / (count * row.members)).toFixed(1);
-    const text = `${row.members} ${row.members > 1 ? "members or draws" : "network"} (rows) of seed ${row.seed} on ${count} images (columns, in the order of ${title(chosen[0])}): ${share}% right`;
+    const share = ((100 * hit) / (count * members)).toFixed(1);
+    const text = `${members} ${members > 1 ? "members or draws" : "network"} (rows) of seed ${row.seed} on ${count} images (columns, in the order of ${title(chosen[0])}): ${share}% right`;
     canvas.setAttribute("aria-label", `${title(row)}: ${text}`);
-    canvas.style.height = `${Math.max(24, Math.min(96, 8 * row.members))}px`;
+    canvas.style.height = `${Math.max(24, Math.min(96, 8 * members))}px`;
     const context = canvas.getContext("2d");
     context.fillStyle = row.color;
     matrix.forEach((member, line) => order.forEach((image, column) => {
@@ -252,5 +254,5 @@ function paint(dark) {
       download(button.value, table.rows({ search: "applied", order: "applied" }).indexes().toArray().map((number) => rows[number])),
     );
   }
-  root.dataset.ready = "";
+  root.dataset.ready = performance.now();
 })();
