@@ -124,8 +124,6 @@ COLUMNS = (
 
 def ranked_table(ranking: Ranking, headers: Collection[str] = ()) -> str:
     """The ranking: of the columns that have a short form all, or those with these headers."""
-    chosen = {
-        c.header: c.short for c in COLUMNS if c.short and (c.header in headers or not headers)
-    }
-    body = [[short(entry) for short in chosen.values()] for entry in ranking.entries]
-    return markdown_table([*chosen], body)
+    short = {c.header: c.short for c in COLUMNS if c.short}
+    shown = [header for header in short if header in (headers or short)]
+    return markdown_table(shown, [[short[h](entry) for h in shown] for entry in ranking.entries])

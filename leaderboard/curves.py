@@ -1,5 +1,6 @@
 """Accuracy of each defense at every eps: attack by attack, and under each of the two attackers."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +28,10 @@ class Curve:
 
 def widest(rows: Iterable[Row]) -> list[Row]:
     """Of rows at several radii one for each population, the one that most was swept of."""
-    same: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
-        same.setdefault((row.label, row.submodels), []).append(row)
-    return [max(of_one, key=lambda row: len(_swept(row))) for _, of_one in sorted(same.items())]
+    most: dict[tuple[str, int], Row] = {}
+    for row in sorted(rows, key=lambda row: len(_radii(row))):
+        most[row.label, row.submodels] = row
+    return [most[name] for name in sorted(most)]
 
 
 def curves(rows: Sequence[Row]) -> list[Curve]:
@@ -76,32 +77,28 @@ def draw_curves(drawn: Sequence[Curve], figure: Any) -> None:
     left.set_ylabel("robust accuracy (%)")
 
 
-def _swept(row: Row) -> dict[float, dict[str, BySeed]]:
-    """The row's records by eps, where there is more than one attack."""
-    by_eps: dict[float, dict[str, BySeed]] = {}
-    for attack in row.attacks():
-        for eps, by_seed in row.curve(attack).items():
-            by_eps.setdefault(eps, {})[attack] = by_seed
-    return {eps: by for eps, by in sorted(by_eps.items()) if eps and len(by) > 1}
+def _radii(row: Row) -> list[float]:
+    """Clean images, at 0, and the radii with more than one attack."""
+    times = Counter(eps for attack in row.attacks() for eps in row.curve(attack))
+    return sorted(eps for eps, count in times.items() if count > 1)
 
 
 def _curve(row: Row, among: Set[str] | None = None) -> Curve | None:
     """Under those attacks that were run at all radii; `among` some only."""
-    swept, clean = _swept(row), row.by_attack.get("none", {})
-    if len(swept) < 2 or not clean:
-        return None
-    everywhere = set.intersection(*map(set, swept.values()))
-    attacks = sorted(everywhere if among is None else everywhere & among)
+    run, radii = {attack: row.curve(attack) for attack in row.attacks()}, _radii(row)
+    attacks = sorted(a for a, curve in run.items() if curve.keys() >= {0.0, *radii})
+    attacks = [attack for attack in attacks if among is None or attack in among]
     claims = [attack for attack in attacks if attack in row.facts.claim]
-    seeds = set(clean).intersection(*(by[attack] for by in swept.values() for attack in attacks))
-    if not claims or len(claims) == len(attacks) or not seeds:
+    if len(radii) < 3 or not claims or len(claims) == len(attacks):
         return None
-    points = {0.0: (_accuracy(clean, seeds),) * 2}
-    for eps, by_attack in swept.items():
-        chosen = {a: {seed: by_attack[a][seed] for seed in sorted(seeds)} for a in attacks}
+    seeds = set.intersection(*(set(run[attack][eps]) for attack in attacks for eps in radii))
+    points = {}
+    for eps in radii if seeds else ():
+        chosen = {a: {seed: run[a][eps][seed] for seed in sorted(seeds)} for a in attacks}
         worst = score([*worst_case_by_seed(chosen).values()]).value
         points[eps] = min(_accuracy(chosen[attack], seeds) for attack in claims), worst
-    return Curve(row.label, row.submodels, tuple(attacks), tuple(sorted(seeds)), points)
+    found = Curve(row.label, row.submodels, tuple(attacks), tuple(sorted(seeds)), points)
+    return found if points else None
 
 
 def _accuracy(by_seed: BySeed, seeds: Iterable[int]) -> float:

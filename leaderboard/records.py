@@ -217,19 +217,19 @@ def read_all(folder: Path) -> list[Record]:
     Of the local folder the committed ones first; then, marked, all of those populations of which
     it holds anything that they do not.
     """
-    here = read_each(sorted(folder.glob("*.json")), read)
+    here = {record.case.key: record for record in read_each(sorted(folder.glob("*.json")), read)}
     if not (beside := committed(folder)):
-        return here
+        return [*here.values()]
     known = {record.case.key: record for record in read_all(beside)}
-    pairs = ((record, known.get(record.case.key)) for record in here)
-    weights = {
-        record.population_sha256
-        for record, other in pairs
-        if not (other and np.array_equal(record.correct, other.correct))
-        or record.headline > other.headline
+    same = {
+        key
+        for key in known.keys() & here.keys()
+        if np.array_equal(here[key].correct, known[key].correct)
+        if here[key].headline <= known[key].headline
     }
-    told = {r.case.key: r for r in (*known.values(), *here) if r.population_sha256 in weights}
-    return [*known.values(), *(replace(record, local=True) for record in told.values())]
+    new = {record.population_sha256 for key, record in here.items() if key not in same}
+    told = (record for record in (known | here).values() if record.population_sha256 in new)
+    return [*known.values(), *(replace(record, local=True) for record in told)]
 
 
 def decode(data: dict[str, Any]) -> Record:

@@ -24,6 +24,7 @@ def templates(package: str) -> Environment:
         inert=formats.escape,
         paragraph=lambda text: " ".join(text.split()),
         percent=formats.format_percent,
+        plus_minus=formats.plus_minus,
         points=formats.format_points,
         score=formats.format_score,
         table=_aligned,

@@ -3,24 +3,19 @@
 import re
 from base64 import b64encode
 from importlib.resources import files
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ...files import write_atomically
-from .. import metrics
-from ..board import Board, Entry
+from ..board import Entry
 from ..columns import COLUMNS
 from ..drawing import style
-from ..formats import describe, format_difference, format_eps, format_percent, plus_minus
+from ..formats import format_eps
 from ..publish import board_of, draw, expected
-
-# So many images are shown one by one.
-IMAGES = 1000
+from ..templating import render, templates
 
 
 def write(results: Path, folder: Path) -> Path:
@@ -30,42 +25,40 @@ def write(results: Path, folder: Path) -> Path:
         ImportError: the extra `site` is not installed.
         RecordError: a record that cannot be used; nothing is written then.
     """
-    from markdown_it import MarkdownIt
-    from mdit_py_plugins.anchors import anchors_plugin
+    try:
+        from markdown_it import MarkdownIt
+        from mdit_py_plugins.anchors import anchors_plugin
 
-    library, own = files("itables") / "html", files(__package__)
-    board, markdown = board_of(results), MarkdownIt("commonmark").enable("table")
-    markdown.use(anchors_plugin, max_level=4)
+        library = files("itables") / "html"
+    except ImportError as error:
+        raise ImportError(f"{error}; pip install 'randomized-defense-bench[site]'") from error
+    markdown = MarkdownIt("commonmark").enable("table").use(anchors_plugin, max_level=4)
+    board, by_name = board_of(results), {}
     texts, figures = expected(board, results)
-    data, script = _data(board), _json((library / "dt_bundle.js").read_text("utf-8"))
-    pages = {
-        path.relative_to(results.parent).with_suffix(".html").as_posix(): text
-        for path, text in texts.items()
-        if path.is_relative_to(results.parent)
-    }
-    titles = {name: re.findall("^# (.*)", text, re.M)[0] for name, text in pages.items()}
-    nav = {name: title for name, title in titles.items() if not re.search("[/-]", name)}
+    for path, text in texts.items():
+        if path.is_relative_to(results.parent):
+            title, *_ = re.findall("^# (.*)", text, re.M)
+            name = path.relative_to(results.parent).with_suffix(".html").as_posix()
+            by_name[name] = {"title": title, "body": _linked(markdown.render(text))}
+    nav = {name: page["title"] for name, page in by_name.items() if not re.search("[/-]", name)}
+    # Without a server browsers import no module from a file, but from a text.
+    script = _json((library / "dt_bundle.js").read_text("utf-8"))
     written = {
-        "index.html": _templates.get_template("index.html.j2").render(nav=nav, **data),
-        **{name: (own / name).read_text("utf-8") for name in ("site.css", "site.js")},
+        "index.html": render(_templates, "index.html", board=board, nav=nav, root=""),
+        "data.js": render(_templates, "data.js", board=board),
+        "datatables.js": f"const MODULE = new Blob([{script}], {{ type: 'text/javascript' }});",
         "datatables.css": (library / "dt_bundle.css").read_text("utf-8"),
-        # Without a server browsers import no module from a file, but from a text.
-        "datatables.js": f'const MODULE = new Blob([{script}], {{ type: "text/javascript" }});\n',
-        "data.js": f"const BOARD = {_json(data)};\n",
+        "site.css": (files(__package__) / "site.css").read_text("utf-8"),
+        "site.js": (files(__package__) / "site.js").read_text("utf-8"),
     }
-    for name, text in pages.items():
-        body, root = _linked(markdown.render(text)), "../" * name.count("/")
-        page = _templates.get_template("page.html.j2")
-        written[name] = page.render(title=titles[name], body=body, root=root, nav=nav)
+    for name, page in by_name.items():
+        root = "../" * name.count("/")
+        written[name] = render(_templates, "page.html", nav=nav, root=root, **page)
     for name, text in written.items():
         write_atomically(folder / name, text.encode())
     for path, figure in figures.items():
         draw(figure, folder / path.relative_to(results.parent))
     return folder / "index.html"
-
-
-def _json(content: Any) -> str:
-    return msgspec.json.encode(content).decode()
 
 
 def _linked(page: str) -> str:
@@ -75,55 +68,24 @@ def _linked(page: str) -> str:
     return page.replace("</table>", "</table></div>")
 
 
-def _data(board: Board) -> dict[str, Any]:
-    """All rows, and in words by how much every two of a ranking differ: claimed, worst case."""
-    numbers = {entry: number for number, entry in enumerate(board.entries)}
-    pairs = {}
-    for ranking in {entry.ranking: None for entry in numbers}:
-        for a, b in combinations(ranking.entries, 2):
-            sides = a.row.claimed_by_seed, b.row.claimed_by_seed
-            differences = metrics.shared_difference(*sides), ranking.leads[a, b]
-            pairs[f"{numbers[a]} {numbers[b]}"] = [*map(format_difference, differences)]
-    return {"rows": [_facts(entry) for entry in numbers], "pairs": pairs}
+def _id(entry: Entry) -> str:
+    """A row's name in a link."""
+    at, setting = entry.ranking, entry.ranking.section.setting
+    place = setting.dataset, setting.budget, at.norm, format_eps(at.eps, at.unit)
+    return "-".join([*place, entry.row.label, str(entry.row.submodels), setting.sha256[:4]])
 
 
-def _facts(entry: Entry) -> dict[str, Any]:
-    """A row as it is shown, compared and downloaded; of `correct` the bits, row after row."""
-    row, at, section = entry.row, entry.ranking, entry.ranking.section
-    setting, named = section.setting, (row.label, row.submodels)
-    seed, answers = next(iter(row.worst_by_seed.items()), (0, metrics.Answers(np.empty((0, 0)))))
-    correct = answers.first(IMAGES).correct.astype(bool)
-    place = {"dataset": setting.dataset, "budget": setting.budget, "norm": at.norm}
-    place["eps"] = format_eps(at.eps, at.unit)
-    words = " ".join([*place.values(), row.label, str(row.submodels), setting.sha256[:4]])
-    return place | {
-        "id": re.sub(r"[^a-z0-9.]+", "-", words.lower()),
-        "data": describe(setting),
-        "rank": at.ranks.get(entry),
-        "defense": row.defense,
-        "label": row.label,
-        "random": row.facts.random,
-        "networks": row.submodels,
-        "clean": row.score("none"),
-        "claimed": row.claimed,
-        "worst": row.worst,
-        "bound": not row.complete,
-        "verdict": entry.verdict.word if entry.verdict else "–",
-        "reference": row.facts.reference,
-        "color": style(row.defense)["color"],
-        "curve": next((c.points for c in section.curves if (c.label, c.submodels) == named), {}),
-        "seed": seed,
-        "shape": correct.shape,
-        "correct": b64encode(np.packbits(correct).tobytes()).decode(),
-    }
+def _json(content: Any, **_: Any) -> str:
+    return msgspec.json.encode(content).decode()
 
 
-_templates = Environment(
-    loader=PackageLoader(__package__),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_templates.filters.update(percent=format_percent, plus_minus=plus_minus)
-_templates.globals["meanings"] = {column.header: column.meaning for column in COLUMNS}
+def _bits(correct: Any) -> str:
+    """Row after row, the first bit the highest, as base64."""
+    return b64encode(np.packbits(correct.astype(bool)).tobytes()).decode()
+
+
+_templates = templates(__package__)
+_templates.autoescape = True
+_templates.policies["json.dumps_function"] = _json
+_templates.filters.update(bits=_bits, id=_id)
+_templates.globals |= {"style": style, "meanings": {c.header: c.meaning for c in COLUMNS}}

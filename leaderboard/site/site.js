@@ -1,7 +1,7 @@
 /* The board's controls. DataTables sorts and filters; the address holds the whole view. */
 "use strict";
 
-const { rows, pairs } = BOARD;
+const rows = BOARD;
 const MOST = 4;
 const FILTERS = ["dataset", "budget", "norm", "eps", "random", "verdict"];
 const SVG = "http://www.w3.org/2000/svg";
@@ -29,7 +29,7 @@ function save(table) {
   for (const name of ["search", ...FILTERS]) view.set(name, form.elements[name].value);
   const [order] = table.order();
   if (order?.[1]) view.set("sort", order.slice(0, 2).join(" "));
-  if (ticked().length) view.set("compare", ticked().map((row) => row.id).join(" "));
+  for (const row of ticked()) view.append("compare", row.id);
   history.replaceState(null, "", `#${view}`);
   root.classList.toggle("one-ranking", ["dataset", "budget", "norm", "eps"].every((name) => view.get(name)));
 }
@@ -40,7 +40,7 @@ function restore(table) {
   if (!location.hash && rows.length) show(rows[0]);
   else for (const name of FILTERS) form.elements[name].value = view.get(name) ?? "";
   form.elements.search.value = view.get("search") ?? "";
-  const chosen = (view.get("compare") ?? "").split(" ");
+  const chosen = view.getAll("compare");
   for (const box of boxes) box.checked = chosen.includes(box.value);
   const [column, direction] = (view.get("sort") ?? "").split(" ");
   table.order(direction ? [[Number(column), direction]] : []);
@@ -88,7 +88,7 @@ function differences(chosen) {
   const body = make("tbody");
   chosen.forEach((first, k) => {
     for (const second of chosen.slice(k + 1)) {
-      const found = pairs[`${rows.indexOf(first)} ${rows.indexOf(second)}`];
+      const found = first.leads[rows.indexOf(second) - rows.indexOf(first) - 1];
       const cells = (found ?? ["not in one ranking", "not in one ranking"]).map((text) =>
         make("td", { class: "number" }, text),
       );
