@@ -122,7 +122,7 @@ class Session(Populations):
         bits = "".join([prepared.sha256, *(about[name] for name in SAME_BITS), str(plan)])
         key = f"{case.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
-            known = kept(path, records.read)
+            known = [*kept(path, records.read)]
             # A point of a curve lacks the repetition that a ranked one needs.
             reusable = (
                 record

@@ -36,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"up to date: what {options.results} says")
         return 1 if outdated else 0
     except (ImportError, RecordError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        cure = "; pip install 'randomized-defense-bench[site]'" * isinstance(error, ImportError)
+        print(f"{error}{cure}", file=sys.stderr)
         return 2
 
 

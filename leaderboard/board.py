@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property, partial
-from itertools import permutations
+from itertools import permutations, starmap
 from typing import Any
 
 from . import baselines, gates, metrics
@@ -72,8 +72,8 @@ class Entry:
     def control(self) -> "Entry | None":
         """The same network without the randomness.
 
-        That is one deterministic network all of whose parameters are the row's, too; of several the
-        one that shares most, then one from where the row is from.
+        One deterministic network all of whose parameters are the row's, too; of several the one
+        that shares most, then one that is local as the row is.
         """
 
         def parameters(entry: Entry) -> dict[str, Any]:
@@ -121,18 +121,12 @@ class Ranking:
 
     @cached_property
     def leads(self) -> dict[tuple[Entry, Entry], tuple[Score | None, Score | None]]:
-        """Of every two entries the first's accuracy minus the second's, paired.
-
-        Under the attacks of the defenses' authors, and in the worst case.
-        """
-        differ = metrics.shared_difference
-        return {
-            (a, b): (
-                differ(a.row.claimed_by_seed, b.row.claimed_by_seed),
-                differ(a.row.worst_by_seed, b.row.worst_by_seed),
-            )
-            for a, b in permutations(self.entries, 2)
-        }
+        """By how much an entry leads another, claimed and in the worst case, paired."""
+        pairs = {(a, b): (a.row, b.row) for a, b in permutations(self.entries, 2)}
+        claimed = ((a.claimed_by_seed, b.claimed_by_seed) for a, b in pairs.values())
+        worst = ((a.worst_by_seed, b.worst_by_seed) for a, b in pairs.values())
+        leads = (starmap(metrics.shared_difference, sides) for sides in (claimed, worst))
+        return dict(zip(pairs, zip(*leads, strict=True), strict=True))
 
     @cached_property
     def ranks(self) -> dict[Entry, tuple[int, int]]:

@@ -35,10 +35,9 @@ def widest(rows: Iterable[Row]) -> list[Row]:
 
 
 def curves(rows: Sequence[Row]) -> list[Curve]:
-    """The curves that have at least three points.
+    """The curves that have at least three points, all of them under the same attacks.
 
-    Every point of a curve is under the same attacks on the same populations, so that it does not
-    jump where more were run; and all curves are under the same, where they share both attackers'.
+    All curves are under the same, where they share both attackers'.
     """
     drawn = [curve for row in rows if (curve := _curve(row))]
     shared = set.intersection(*(set(curve.attacks) for curve in drawn)) if drawn else set()
@@ -46,10 +45,7 @@ def curves(rows: Sequence[Row]) -> list[Curve]:
 
 
 def sweep(row: Row) -> dict[str, dict[float, float]]:
-    """Accuracy by attack and eps, clean images at 0.
-
-    Of attacks run at three radii or more, on the seeds that there are at all of them.
-    """
+    """Accuracy by attack and eps, clean at 0; of three radii or more, on the seeds of all."""
     drawn = {r.case.attack for r in row.measured if r.case.protocol == "draw"} - {"none"}
     return {
         attack: {eps: _accuracy(by_seed, seeds) for eps, by_seed in curve.items()}

@@ -80,9 +80,9 @@ def counted(gates: Iterable[Gate]) -> str:
 
 
 def judged(excess: Score, images: int, *, limit: float = VISIBLE) -> tuple[Outcome, str]:
-    """Whether something on so many images is above 0, and if that cannot be told, what would tell.
+    """Failed where the interval lies above 0, passed where it ends below `limit`.
 
-    Failed where the interval lies above 0, passed where it ends below `limit`.
+    Else undecided, with how many images would tell.
     """
     if excess.low > 0:
         return "failed", ""

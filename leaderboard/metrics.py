@@ -96,8 +96,7 @@ class Answers:
     Attributes:
         correct: (n * draws, N), the rows of one member beside each other.
         probabilities: (n,) with which members are drawn; None: uniform.
-        draws: how many fresh draws of each member the rows are; 1: members are deterministic, and
-            s_j is exact.
+        draws: fresh ones of each member; 1: members are deterministic, and s_j is exact.
         block: consecutive images that share a draw of the attacker's: a cluster.
         selecting: (N,) s_j estimated on other draws, by which attacks are compared; None: s_j.
         choice: variance of the mean because the member was chosen; see `best_member`.
@@ -213,8 +212,7 @@ def on_shared_images(answers: Sequence[Answers]) -> list[Answers]:
 def strongest_attack(by_attack: Sequence[Answers]) -> npt.NDArray[np.intp]:
     """For each image the number of the attack with the lowest `selected`, (N,).
 
-    Of several the one that is strongest on average, then the first: of few draws of a random member
-    many are all wrong by luck.
+    Of equals the strongest on average, then the first: few draws are often all wrong by luck.
     """
     ranked = sorted(range(len(by_attack)), key=lambda k: float(by_attack[k].selected.mean()))
     selected = np.stack([by_attack[k].selected for k in ranked])
@@ -247,9 +245,8 @@ def worst_case(by_attack: Sequence[Answers]) -> Answers:
 def best_member(alone: Answers) -> Answers:
     """The most robust member, cross-fitted: chosen on one half of the images, scored on the other.
 
-    Chosen and scored on the same images, the best of equals would look better than they are. So
-    would it by the same draws, which many images may share: random members are chosen by one half
-    of their draws, too, and scored on the other; of fewer than four no half tells its spread.
+    Chosen and scored on the same images or draws, the best of equals would look better than they
+    are. Fewer than four draws are not halved: no half would tell its spread.
 
     Args:
         alone: members, each deployed and attacked by itself: (n * draws, N).

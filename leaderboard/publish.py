@@ -19,15 +19,8 @@ WINGS = ("paper",)
 _README_BLOCK = re.compile(r"(?<=<!-- result -->\n).*?(?=<!-- end of result -->)", re.S)
 
 
-def page_path(results: Path) -> Path:
-    """The page of a folder of records: `LEADERBOARD.md` beside the folder."""
-    return results.parent / "LEADERBOARD.md"
-
-
 def publish(results: Path) -> Path:
     """Write what is not as the records say, remove what is outdated; return the board's path.
-
-    The README's part is of the committed records.
 
     Raises:
         RecordError: a record that cannot be used; nothing is written then.
@@ -47,7 +40,7 @@ def publish(results: Path) -> Path:
                 draw(content, path)
             else:
                 write_atomically(path, content.encode())
-    return page_path(results)
+    return results.parent / "LEADERBOARD.md"
 
 
 def draw(figure: Figure, path: Path) -> None:

@@ -210,8 +210,7 @@ def seconds_a_seed(by_seed: BySeed) -> float:
 def worst_case_by_seed(by_attack: Mapping[str, BySeed]) -> dict[int, Answers]:
     """Each seed's answers under the best of several attacks, image by image.
 
-    Over the attacks that were run on all seeds, since a seed with fewer would look more robust, and
-    on the images that all were run on.
+    Of attacks that were run on all seeds, since a seed with fewer would look more robust.
     """
     seeds = {seed for by_seed in by_attack.values() for seed in by_seed}
     tried = [answers(by_seed) for by_seed in by_attack.values() if by_seed.keys() >= seeds]

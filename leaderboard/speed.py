@@ -42,10 +42,11 @@ class Timing(Sealed, frozen=True, kw_only=True):
     @property
     def machine(self) -> str:
         """What it was measured on and how thoroughly, in words."""
-        words = [self.environment["device"]]
-        if words == ["cpu"]:
-            words += [self.environment["processor"], f"{self.environment['threads']} threads"]
-        return ", ".join([*words, f"torch {self.environment['torch']}", f"{self.budget} budget"])
+        where = self.environment
+        cpu = [where["processor"], f"{where['threads']} threads"] * (where["device"] == "cpu")
+        return ", ".join(
+            [where["device"], *cpu, f"torch {where['torch']}", f"{self.budget} budget"]
+        )
 
     def check(self) -> None:
         """Raise ValueError where the machine is not described."""

@@ -10,10 +10,8 @@ import msgspec
 import numpy as np
 
 from ...files import write_atomically
-from ..board import Entry
 from ..columns import COLUMNS
 from ..drawing import style
-from ..formats import format_eps
 from ..publish import board_of, draw, expected
 from ..templating import render, templates
 
@@ -25,14 +23,11 @@ def write(results: Path, folder: Path) -> Path:
         ImportError: the extra `site` is not installed.
         RecordError: a record that cannot be used; nothing is written then.
     """
-    try:
-        from markdown_it import MarkdownIt
-        from mdit_py_plugins.anchors import anchors_plugin
+    from markdown_it import MarkdownIt
+    from mdit_py_plugins.anchors import anchors_plugin
 
-        library = files("itables") / "html"
-    except ImportError as error:
-        raise ImportError(f"{error}; pip install 'randomized-defense-bench[site]'") from error
     markdown = MarkdownIt("commonmark").enable("table").use(anchors_plugin, max_level=4)
+    library, own = files("itables") / "html", files(__package__)
     board, by_name = board_of(results), {}
     texts, figures = expected(board, results)
     for path, text in texts.items():
@@ -48,8 +43,7 @@ def write(results: Path, folder: Path) -> Path:
         "data.js": render(_templates, "data.js", board=board),
         "datatables.js": f"const MODULE = new Blob([{script}], {{ type: 'text/javascript' }});",
         "datatables.css": (library / "dt_bundle.css").read_text("utf-8"),
-        "site.css": (files(__package__) / "site.css").read_text("utf-8"),
-        "site.js": (files(__package__) / "site.js").read_text("utf-8"),
+        **{name: (own / name).read_text("utf-8") for name in ("site.css", "site.js")},
     }
     for name, page in by_name.items():
         root = "../" * name.count("/")
@@ -68,13 +62,6 @@ def _linked(page: str) -> str:
     return page.replace("</table>", "</table></div>")
 
 
-def _id(entry: Entry) -> str:
-    """A row's name in a link."""
-    at, setting = entry.ranking, entry.ranking.section.setting
-    place = setting.dataset, setting.budget, at.norm, format_eps(at.eps, at.unit)
-    return "-".join([*place, entry.row.label, str(entry.row.submodels), setting.sha256[:4]])
-
-
 def _json(content: Any, **_: Any) -> str:
     return msgspec.json.encode(content).decode()
 
@@ -87,5 +74,5 @@ def _bits(correct: Any) -> str:
 _templates = templates(__package__)
 _templates.autoescape = True
 _templates.policies["json.dumps_function"] = _json
-_templates.filters.update(bits=_bits, id=_id)
+_templates.filters["bits"] = _bits
 _templates.globals |= {"style": style, "meanings": {c.header: c.meaning for c in COLUMNS}}

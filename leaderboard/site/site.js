@@ -20,7 +20,7 @@ function make(tag, attributes = {}, ...content) {
 }
 
 const percent = (score) => (score ? (100 * score.value).toFixed(1) : "–");
-const ticked = () => rows.filter((row) => boxes.some((box) => box.checked && box.value === row.id));
+const ticked = () => boxes.filter((box) => box.checked).map((box) => rows[box.value]);
 
 /* ---- The view and the address ---- */
 
@@ -41,7 +41,7 @@ function restore(table) {
   else for (const name of FILTERS) form.elements[name].value = view.get(name) ?? "";
   form.elements.search.value = view.get("search") ?? "";
   const chosen = view.getAll("compare");
-  for (const box of boxes) box.checked = chosen.includes(box.value);
+  for (const box of boxes) box.checked = chosen.includes(rows[box.value].id);
   const [column, direction] = (view.get("sort") ?? "").split(" ");
   table.order(direction ? [[Number(column), direction]] : []);
   table.search(form.elements.search.value).draw();

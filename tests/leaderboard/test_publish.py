@@ -1,7 +1,7 @@
 import pytest
 from randomized_defense_bench.leaderboard import records
 from randomized_defense_bench.leaderboard.__main__ import main
-from randomized_defense_bench.leaderboard.publish import changes, page_path, publish, with_result
+from randomized_defense_bench.leaderboard.publish import changes, publish, with_result
 from samples import record, row
 
 
@@ -28,7 +28,7 @@ def test_a_new_record_a_lost_figure_and_an_edited_page_are_stale(results):
     figure.write_text(drawn + "\n")
     publish(results)
     assert figure.read_text() == drawn + "\n"
-    page = page_path(results)
+    page = results.parent / "LEADERBOARD.md"
     page.write_text(page.read_text().replace("ulm", "mlu"))
     assert [*changes(results)] == [page]
     publish(results)
@@ -37,12 +37,12 @@ def test_a_new_record_a_lost_figure_and_an_edited_page_are_stale(results):
 
 
 def test_an_unusable_record_stops_publishing_and_the_old_page_stays(results, capsys):
-    publish(results)
-    before = page_path(results).read_text()
+    page = publish(results)
+    before = page.read_text()
     (results / "zzz.json").write_text("{")
     assert main(["--results", str(results)]) == 2
     assert "zzz.json" in capsys.readouterr().err
-    assert page_path(results).read_text() == before
+    assert page.read_text() == before
 
 
 def test_the_command_checks_rebuilds_and_says_so(results, capsys):
