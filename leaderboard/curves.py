@@ -68,7 +68,8 @@ def draw_curves(drawn: Sequence[Curve], figure: Any) -> None:
     titles = "the authors' attacks, on one draw", "these, and attacks on all networks at once"
     for which, (panel, title) in enumerate(zip((left, right), titles, strict=True)):
         points = ({eps: pair[which] for eps, pair in curve.points.items()} for curve in drawn)
-        lines = [(c.label, line, style(c.label)) for c, line in zip(drawn, points, strict=True)]
+        looks = (style(curve.label.partition(" ")[0]) for curve in drawn)
+        lines = zip((curve.label for curve in drawn), points, looks, strict=True)
         plot_accuracy(panel, title, lines)
     left.set_ylabel("robust accuracy (%)")
 

@@ -97,8 +97,9 @@ function differences(chosen) {
     }
   });
   const heads = ["Rows", "Claimed", "Worst case"].map((text) => make("th", { scope: "col" }, text));
-  const caption = "Differences in points, paired on the same images, with 95% intervals.";
-  return make("table", {}, make("caption", {}, caption), make("thead", {}, make("tr", {}, ...heads)), body);
+  const caption = make("caption", {}, "Differences in points, paired on the same images, with 95% intervals.");
+  const table = make("table", {}, caption, make("thead", {}, make("tr", {}, ...heads)), body);
+  return make("div", { class: "scroll", tabindex: 0 }, table);
 }
 
 function curves(chosen) {
