@@ -37,13 +37,13 @@ def publish(results: Path) -> Path:
             if content is None:
                 path.unlink()
             elif isinstance(content, Figure):
-                draw(content, path)
+                redraw(content, path)
             else:
                 write_atomically(path, content.encode())
     return results.parent / "LEADERBOARD.md"
 
 
-def draw(figure: Figure, path: Path) -> None:
+def redraw(figure: Figure, path: Path) -> None:
     """Write a figure's file where it is of other data; as committed where that is of the same."""
     there = RESULTS.parent / "figures" / figure.file
     if not figure.is_in(path):

@@ -12,7 +12,7 @@ import numpy as np
 from ...files import write_atomically
 from ..columns import COLUMNS
 from ..drawing import style
-from ..publish import board_of, draw, expected
+from ..publish import board_of, expected, redraw
 from ..templating import render, templates
 
 
@@ -51,7 +51,7 @@ def write(results: Path, folder: Path) -> Path:
     for name, text in written.items():
         write_atomically(folder / name, text.encode())
     for path, figure in figures.items():
-        draw(figure, folder / path.relative_to(results.parent))
+        redraw(figure, folder / path.relative_to(results.parent))
     return folder / "index.html"
 
 
