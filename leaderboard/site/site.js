@@ -89,14 +89,15 @@ function differences(chosen) {
   chosen.forEach((first, k) => {
     for (const second of chosen.slice(k + 1)) {
       const found = first.leads[rows.indexOf(second) - rows.indexOf(first) - 1];
-      const cells = (found ?? ["not in one ranking", "not in one ranking"]).map((text) =>
+      const [claimed, worst] = found ?? ["not in one ranking", "not in one ranking"];
+      const cells = [worst, claimed].map((text) =>
         make("td", { class: "number" }, text),
       );
       const name = make("th", { scope: "row" }, key(first), " minus ", key(second));
       body.append(make("tr", {}, name, ...cells));
     }
   });
-  const heads = ["Rows", "Claimed", "Worst case"].map((text) => make("th", { scope: "col" }, text));
+  const heads = ["Rows", "Worst case", "Claimed"].map((text) => make("th", { scope: "col" }, text));
   const caption = make("caption", {}, "Differences in points, paired on the same images, with 95% intervals.");
   const table = make("table", {}, caption, make("thead", {}, make("tr", {}, ...heads)), body);
   return make("div", { class: "scroll", tabindex: 0 }, table);

@@ -94,8 +94,8 @@ def test_two_ticked_rows_show_the_paired_differences_that_metrics_computes(page,
     ]
     assert cells == [
         "clm minus ulm",
-        format_difference(metrics.shared_difference(first.claimed_by_seed, second.claimed_by_seed)),
         format_difference(metrics.shared_difference(first.worst_by_seed, second.worst_by_seed)),
+        format_difference(metrics.shared_difference(first.claimed_by_seed, second.claimed_by_seed)),
     ]
     (answers, *_) = first.worst_by_seed.values()
     canvas = page.find("#comparison canvas")
