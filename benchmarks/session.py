@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..attacks import Attack, ThreatModel
-from ..leaderboard import CONFIRMED, WITHIN, committed, records
+from ..leaderboard import CONFIRMED, WITHIN, committed, metrics, records
 from ..leaderboard.formats import format_score
 from ..leaderboard.records import Case, Norm, Protocol, Record
 from .case import build_case, entry
@@ -123,7 +123,7 @@ class Session(Populations):
         bits = "".join([prepared.sha256, *(about[name] for name in SAME_BITS), str(plan)])
         key = f"{case.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
-            known = kept(path, records.read)
+            known = [*kept(path, records.read)]
             # A point of a curve lacks the repetition that a ranked one needs.
             reusable = (
                 record
@@ -157,9 +157,13 @@ class Session(Populations):
 
 
 def agreement(record: Record, earlier: Record) -> str:
-    """`CONFIRMED` by the same answers, `WITHIN` the earlier interval, or else both accuracies."""
+    """`CONFIRMED` by the same answers, `WITHIN` where accuracies may be equal, else both of them.
+
+    By the interval of their paired difference.
+    """
     if np.array_equal(record.correct, earlier.correct):
         return CONFIRMED
-    if earlier.score.low <= record.score.value <= earlier.score.high:
+    difference = metrics.difference({0: record.answers}, {0: earlier.answers})
+    if difference.low <= 0 <= difference.high:
         return WITHIN
     return f"{format_score(record.score)} in place of {format_score(earlier.score)}"

@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+from functools import partial
 
 from randomized_defense_bench.leaderboard import RESULTS, site
-from randomized_defense_bench.leaderboard.publish import publish, stale
+from randomized_defense_bench.leaderboard.publish import changes, publish
 from randomized_defense_bench.leaderboard.records import RecordError
 
 from randomized_defense_bench.files import folder_named
@@ -24,23 +25,19 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no folder {options.results}: run pytest benchmarks/ first, or name another")
         return 2
     try:
-        if options.site:
-            print(site.write(options.results, options.site))
+        if options.site or not options.check:
+            write = partial(site.write, folder=options.site) if options.site else publish
+            print(write(options.results))
             return 0
-        if not options.check:
-            print(publish(options.results))
-            return 0
-        outdated = stale(options.results)
+        outdated = changes(options.results)
         for path in outdated:
             print(f"stale: {path}; run python -m {__package__} to rebuild it")
         if not outdated:
             print(f"up to date: what {options.results} says")
         return 1 if outdated else 0
-    except ImportError as error:
-        print(f"{error}; pip install 'randomized-defense-bench[site]'", file=sys.stderr)
-        return 2
-    except (RecordError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+    except (ImportError, RecordError, OSError, ValueError) as error:
+        cure = "; pip install 'randomized-defense-bench[site]'" * isinstance(error, ImportError)
+        print(f"{error}{cure}", file=sys.stderr)
         return 2
 
 

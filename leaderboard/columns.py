@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from . import gates
 from .board import Entry, Ranking
@@ -17,14 +17,12 @@ class Column:
         meaning: for the legend; empty where the header says it all.
         cell: on the defense's page.
         short: in the ranking; None: not shown there.
-        rare: nor where it says nothing of any row.
     """
 
     header: str
     meaning: str
     cell: Callable[[Entry], str]
     short: Callable[[Entry], str] | None = None
-    rare: bool = field(default=False, kw_only=True)
 
 
 def _link(entry: Entry) -> str:
@@ -71,7 +69,6 @@ COLUMNS = (
         "robust accuracy that no attack can take, proven: by interval bounds, or of Gaussian noise "
         "from many draws of a clean image",
         *[lambda entry: format_percent(entry.row.protocol_score("certified"))] * 2,
-        rare=True,
     ),
     Column(
         "worst case",
@@ -82,8 +79,7 @@ COLUMNS = (
     ),
     Column(
         "known",
-        "robust accuracy where the attacker sees the draw that answers: what is real, and not "
-        "owed to the draw's being hidden",
+        "robust accuracy where the attacker sees the draw: what is not owed to hiding it",
         *[lambda entry: format_percent(entry.row.known)] * 2,
     ),
     Column(
@@ -100,8 +96,7 @@ COLUMNS = (
     ),
     Column(
         "best member",
-        "robust accuracy of the most robust network deployed by itself, chosen on one half of the "
-        "images and scored on the other",
+        "robust accuracy of the best network alone, chosen and scored on halves of the images",
         lambda entry: format_percent(entry.row.best_member),
     ),
     Column(
@@ -112,14 +107,12 @@ COLUMNS = (
     ),
     Column(
         "averaged",
-        "robust accuracy of the same networks as one ensemble that averages probabilities, which "
-        "costs n passes",
+        "robust accuracy of the same networks as an ensemble of averaged probabilities: n passes",
         lambda entry: format_score(entry.row.protocol_score("average")),
     ),
     Column(
         "gates",
-        "checks that must be run and not fail before a row is ranked; undecided where too few "
-        "images were used to tell",
+        "checks that a ranked row must not fail; undecided where too few images were used to tell",
         lambda entry: gates.counted(entry.gates),
     ),
     Column(
@@ -133,11 +126,8 @@ COLUMNS = (
 
 def ranked_table(ranking: Ranking, headers: Collection[str] = ()) -> str:
     """The ranking: of the columns that have a short form all, or those with these headers."""
-    shown = {
-        column.header: cells
-        for column in COLUMNS
-        if column.short and (column.header in headers or not headers)
-        for cells in [[column.short(entry) for entry in ranking.entries]]
-        if not (column.rare and set(cells) == {"–"})
-    }
-    return markdown_table([*shown], [*zip(*shown.values(), strict=True)])
+    short = {c.header: [c.short(e) for e in ranking.entries] for c in COLUMNS if c.short}
+    shown = [header for header in short if header in (headers or short)]
+    if set(short["certified"]) == {"–"}:
+        shown = [header for header in shown if header != "certified"]
+    return markdown_table(shown, [*zip(*(short[header] for header in shown), strict=True)])

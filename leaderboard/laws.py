@@ -56,7 +56,7 @@ def best(row: Row) -> dict[str, Any] | None:
     """
     if row.submodels == 1 or row.draws > 1 or not row.worst or row.worst.value == 0:
         return None
-    by_seed = tried_by_seed(row.by_attack[attack] for attack in sorted(row.attacks()))
+    by_seed = tried_by_seed({attack: row.by_attack[attack] for attack in sorted(row.attacks())})
     under = {seed: under_best_law(tried) for seed, tried in by_seed.items()}
     return {
         "laws": {seed: best_law(tried).tolist() for seed, tried in by_seed.items()},
