@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -69,12 +70,14 @@ class Session(Populations):
         earlier one unless this run trained them (a first run measures everything itself).
         """
         case = self.case(prepared, attack, at, protocol)
+        return self.measure_case(prepared, case, **self.how(prepared, attack, at))
+
+    def how(self, prepared: Prepared, attack: str, at: ThreatModel) -> dict[str, Any]:
+        """Where a case's record goes, whether it ranks, and whether the attack is run twice."""
         headline = attack == "none" or at in self.radii(prepared.dataset.name)
         # One attack on the population, a strong and quick one.
         repeat = headline and ATTACKS[attack].swept and ATTACKS[attack].kind == "population"
-        return self.measure_case(
-            prepared, case, folder=self.options.results, headline=headline, repeat=repeat
-        )
+        return {"folder": self.options.results, "headline": headline, "repeat": repeat}
 
     def case(
         self, prepared: Prepared, attack: str, at: ThreatModel, protocol: Protocol = "draw"
@@ -107,22 +110,14 @@ class Session(Populations):
             headline, attack, repeat: see `benchmarks.measure.measure`.
         """
         options, subject = self.options, self.subject(prepared)
-        path = folder / f"{case.key}.json"
-        fresh = (options.rerun or prepared.trained) and path not in self._measured
         plan = self.plan(prepared.population, subject.images)
         about = environment(options.device)
         bits = "".join([prepared.sha256, *(about[name] for name in SAME_BITS), str(plan)])
         key = f"{case.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
-            record = read_or_set_aside(path, records.read)
-            reused = bool(
-                record
-                and record.population_sha256 == prepared.sha256
-                and not fresh
-                # A point of a curve lacks the repetition that a ranked one needs.
-                and not (repeat and record.repeatable is None)
-            )
-            if record is None or not reused:
+            record = self.kept(prepared, case, folder=folder, headline=headline, repeat=repeat)
+            reused = record is not None
+            if record is None:
                 found = self.preflight(prepared.defense, prepared.population, prepared.dataset)
                 ready = found.ready(prepared.population)
                 record, _ = measure(
@@ -134,10 +129,31 @@ class Session(Populations):
                     plan=plan,
                     blocks=blocks,
                 )
-                self._measured.add(records.write(record, folder))
-            elif headline and not record.headline:
-                record = replace(record, headline=True)
-                records.write(record, folder)
+                self.keep(record, folder)
             if blocks:
                 blocks.discard()
         return record, reused
+
+    def kept(
+        self, prepared: Prepared, case: Case, *, folder: Path, headline: bool, repeat: bool
+    ) -> Record | None:
+        """The record of a case if it may be re-used, a headline if it is to be one."""
+        path = folder / f"{case.key}.json"
+        fresh = (self.options.rerun or prepared.trained) and path not in self._measured
+        record = read_or_set_aside(path, records.read)
+        if (
+            record is None
+            or record.population_sha256 != prepared.sha256
+            or fresh
+            # A point of a curve lacks the repetition that a ranked one needs.
+            or (repeat and record.repeatable is None)
+        ):
+            return None
+        if headline and not record.headline:
+            record = replace(record, headline=True)
+            records.write(record, folder)
+        return record
+
+    def keep(self, record: Record, folder: Path) -> None:
+        """Write a record that this run measured."""
+        self._measured.add(records.write(record, folder))

@@ -54,6 +54,9 @@ class Defense:
             theirs rather than the budget's: `pgd` attacks one draw, held fixed, `pgd-eot` the mean
             over `draws` fresh ones at every step. None: all of kind "authors" that attack one draw.
         field: it is of other papers: its cases run where `-k` says its name or `field`.
+        starts_from: the defenses whose populations it loads: several devices train these first.
+        independent: a member's training depends on the seed and its number alone, so that several
+            devices may train one each.
         version: raised when a change of the code changes results; part of a population's key.
             Without one, every change of the file counts.
     """
@@ -70,6 +73,8 @@ class Defense:
     reference: str = ""
     claim: Mapping[str, Mapping[str, Any]] | None = None
     field: bool = False
+    starts_from: tuple[str, ...] = ()
+    independent: bool = False
     version: int | str = ""
 
     def __post_init__(self) -> None:
