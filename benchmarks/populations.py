@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import torch
@@ -255,15 +255,16 @@ class Populations:
                     metrics={"clean_mra": self._clean_accuracy(population, data)},
                 )
                 self.store.remove(parts)
-                self.trained.append(folder.name)
+                if member is None:
+                    self.trained.append(folder.name)
         layout, trained = self._laid_out(population, data), card["run"] == self.options.run
         facts = defense, parameters, folder, card["weights_sha256"], card["training_seconds"]
         return Prepared(population, data, *facts, trained=trained, layout=layout)
 
-    def planned(self, dataset: str, defense: str) -> tuple[Prepared, dict[str, Any] | None]:
-        """What `prepare` would return, but for members and weights; and its card, if it is valid.
+    def planned(self, dataset: str, defense: str) -> Prepared:
+        """What `prepare` would return, but for members and weights; nothing is trained or loaded.
 
-        Its digest is empty where it is not in the store. Nothing is trained or loaded.
+        The digest is empty where the store has no valid population.
         """
         chosen, data = DEFENSES[defense], self.dataset(dataset)
         members = [nn.Identity()] * self._size(dataset, defense)
@@ -280,18 +281,42 @@ class Populations:
             layout=torch.contiguous_format,
         )
         if chosen.load:
-            return prepared, None
+            return prepared
         *_, parameters = self._parameters(data, Variation(defense=defense))
         folder = self._stored(data, defense, parameters)[1]
         prepared = replace(prepared, parameters=parameters, folder=folder)
         card = self.store.card(folder)
         if card is None or (self.options.retrain and card["run"] != self.options.run):
-            return prepared, None
+            return prepared
         for parent, sha256 in card["parents"].items():
-            if self.planned(dataset, parent)[0].sha256 != sha256:
-                return prepared, None
+            if self.planned(dataset, parent).sha256 != sha256:
+                return prepared
         facts = {"sha256": card["weights_sha256"], "training_seconds": card["training_seconds"]}
-        return replace(prepared, **facts, trained=card["run"] == self.options.run), card
+        return replace(prepared, **facts, trained=card["run"] == self.options.run)
+
+    def apart(self, dataset: str, defense: str) -> Plan | None:
+        """How to compute with members that are trained apart, with the bits of a serial training.
+
+        None: they are not independent, or go through a stack, whose sums have another order; or
+        their training has begun.
+        """
+        prepared = self.planned(dataset, defense)
+        begun = prepared.folder is None or (prepared.folder / "checkpoint.safetensors").exists()
+        if begun or prepared.sha256 or not DEFENSES[defense].independent:
+            return None
+        images = self.dataset(dataset).train_images[:1].to(self.options.device)
+        plan = self.plan(self._untrained(dataset, defense), images)
+        return None if plan.stacked else plan
+
+    def use(self, dataset: Dataset) -> None:
+        """Take a dataset for the one in use."""
+        self._dataset = dataset
+
+    def with_plan(self, plan: Plan | None) -> Self:
+        """The same run where it computes otherwise."""
+        other = type(self)(replace(self.options, plan=plan))
+        other._dataset, other.trained = self._dataset, self.trained
+        return other
 
     def _parameters(
         self, data: Dataset, variation: Variation, start: Prepared | None = None
