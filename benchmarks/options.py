@@ -65,7 +65,7 @@ def share(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (0 < value <= 1 or value.is_integer()):
+    if not (0 < value < 1 or (value >= 1 and value.is_integer())):
         raise argparse.ArgumentTypeError(f"must be a share such as 0.5, or 1, got {text!r}")
     return value
 
