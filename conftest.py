@@ -6,12 +6,14 @@ import difflib
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from randomized_defense_bench.benchmarks.paths import obstacle
+from randomized_defense_bench.leaderboard import CONFIRMED, LOCAL, RESULTS, WITHIN
 
 ROOT = Path(__file__).parent
 # For a run that does not read pyproject.toml, which names it earlier.
@@ -32,6 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
             resolve_devices(config.option.device)
         except ValueError as error:
             raise pytest.UsageError(f"--device: {error}") from error
+    if config.option.publish:
+        if config.option.results not in (LOCAL, RESULTS):
+            raise pytest.UsageError(f"--publish: it writes {RESULTS}; leave out --results")
+        config.option.results = RESULTS
     if _asks_for_benchmarks(config) and (problem := _unusable_folder(config.option)):
         raise pytest.UsageError(problem)
     for name in config.option.robustbench:
@@ -143,6 +149,18 @@ def _is_benchmark(one: pytest.Item | pytest.TestReport) -> bool:
     return any(name == BENCHMARK for name, _ in one.user_properties)
 
 
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Say of a case, with -v, that it gives the committed answers."""
+    compared = [how for cells in _cells(report) for how in cells["compared"].values()]
+    confirmed = report.when == "call" and compared and {*compared} == {CONFIRMED}
+    return ("passed", ".", "CONFIRMED") if confirmed and report.passed else None
+
+
+def _cells(report: pytest.TestReport) -> list[Any]:
+    """What a case did; see `benchmarks.conftest.summary`."""
+    return [value for name, value in report.user_properties if name == "cells"]
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Rebuild the page from all records; fail a run that measured nothing."""
@@ -167,7 +185,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         lines += [f"ERROR: nothing was measured. {reason}" for reason in sorted(reasons)]
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         return
-    properties = [value for r in reports for name, value in r.user_properties if name == "cells"]
+    properties = [cells for report in reports for cells in _cells(report)]
     measured = sum(cells["measured"] for cells in properties)
     reused = sum(cells["reused"] for cells in properties)
     # Each process lists what it trained so far; the same population trained by two counts twice.
@@ -175,14 +193,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     lines.append(
         f"populations trained: {len(trained)}; cells measured: {measured}, re-used: {reused}"
     )
+    lines += _confirmation({k: v for cells in properties for k, v in cells["compared"].items()})
     results = config.option.results
-    if not results.is_dir():
+    if not (measured or reused or results.is_dir()):
         return
     try:
-        from randomized_defense_bench.leaderboard.publish import fresh, page_path, publish
+        from randomized_defense_bench.leaderboard.publish import publish
 
-        page = page_path(results) if not measured and fresh(results) else publish(results)
-        lines.append(f"leaderboard: {page}")
+        lines.append(f"leaderboard: {publish(results)}")
         return
     except KeyboardInterrupt:
         problem, session.exitstatus = "interrupted", pytest.ExitCode.INTERRUPTED
@@ -192,6 +210,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
     again = f"python -m leaderboard --results {shlex.quote(str(results))}"
     lines.append(f"ERROR: the leaderboard was not rebuilt ({problem}); {again} tries again")
+
+
+def _confirmation(compared: Mapping[str, str]) -> list[str]:
+    """How many cells confirm the committed records, and what differs; see `Session.compared`."""
+    counts = Counter(compared.values())
+    confirmed, within = counts.pop(CONFIRMED, 0), counts.pop(WITHIN, 0)
+    differing = [f"{key}: {how}" for key, how in compared.items() if how in counts]
+    line = f"{confirmed} of {len(compared)} cells confirm the committed records"
+    line += f", {within} within their intervals" * bool(within)
+    line += f", {len(differing)} outside:" * bool(differing)
+    return [line, *differing] if compared else []
 
 
 def pytest_terminal_summary(

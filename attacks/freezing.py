@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import copy
 
@@ -27,19 +27,24 @@ def held(model: nn.Module) -> Held:
         for part in model.modules()
         for name, value in [*vars(part).items(), *part.named_buffers(recurse=False)]
         if name not in _COMMON
-        for place, found in _within(value)
+        for place, found in within(value)
+        if isinstance(found, (int, float, Tensor, Iterator, *_CONTAINERS))
     }
 
 
-def _within(value: object, place: str = "") -> Iterator[tuple[str, object]]:
-    """A value that may be state, and all that it holds, by place."""
-    if isinstance(value, (int, float, Tensor, Iterator, *_CONTAINERS)):
-        yield place, value
+def within(
+    value: object, place: str = "", above: frozenset[int] = frozenset()
+) -> Iterator[tuple[str, object]]:
+    """A value and all that it holds, by place; `above`: containers that hold it."""
+    if id(value) in above:
+        return
+    yield place, value
+    above |= {id(value)}
     if isinstance(value, (list, tuple, deque)):
         value = dict(enumerate(value))
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _within(part, f"{place}[{key!r}]")
+            yield from within(part, f"{place}[{key!r}]", above)
 
 
 def _version(value: object) -> object:
@@ -64,29 +69,41 @@ def changed(before: Held, model: nn.Module) -> list[tuple[nn.Module, str]]:
 
 
 @contextmanager
-def on_trial(model: nn.Module) -> Iterator[None]:
-    """Weights and their gradients as they were after, and after an error all that is `held`."""
-    weights = [(w, w.detach().clone(), w.grad) for w in model.parameters() if not is_lazy(w)]
-    before = held(model)
-    contents = [(one, copy(one)) for one, _ in before.values() if isinstance(one, _REFILLED)]
-    try:
-        yield
-    except BaseException:
-        for (part, name, place), (value, _) in before.items():
-            if not place and name in vars(part):
-                vars(part)[name] = value
+def on_trial(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Whatever is done inside, `model` is as it was after; what is yielded makes it so inside.
+
+    That is: weights and their gradients, buffers, and what parts hold beside them, but not where
+    iterators and generators stand.
+    """
+    parts = [(vars(part), {**vars(part)}) for part in model.modules()]
+    found = [one for _, then in parts for value in then.values() for _, one in within(value)]
+    contents = [(one, copy(one)) for one in found if isinstance(one, _REFILLED)]
+    tensors = [
+        (one, one.detach().clone(), one.grad if one.is_leaf else None)
+        for one in found
+        if isinstance(one, Tensor) and not (one.is_inference() or is_lazy(one))
+    ]
+
+    def rewind() -> None:
+        for attributes, then in parts:
+            attributes.clear()
+            attributes.update(then)
         for container, content in contents:
             container.clear()
             (container.extend if isinstance(container, (list, deque)) else container.update)(
                 content
             )
-        raise
-    finally:
-        for weight, value, gradient in weights:
-            if not torch.equal(weight, value):
+        for tensor, value, gradient in tensors:
+            if not torch.equal(tensor, value):
                 with torch.no_grad():
-                    weight.copy_(value)
-            weight.grad = gradient
+                    tensor.copy_(value)
+            if tensor.is_leaf:
+                tensor.grad = gradient
+
+    try:
+        yield rewind
+    finally:
+        rewind()
 
 
 @contextmanager
@@ -105,7 +122,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
     # Whatever is compiled has imported it; importing it here would take seconds.
     compiled = "torch._dynamo" in sys.modules
     try:
-        _evaluation_mode(model)
+        for part in [*to_evaluate(model)]:
+            part.training = False
         for weight in trainable:
             weight.requires_grad_(False)
         counted = [
@@ -126,9 +144,9 @@ def frozen(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(value)
 
 
-def _evaluation_mode(module: nn.Module) -> None:
-    """Of a module, and of those of its parts that no part in evaluation mode holds."""
-    module.training = False
-    for part in module.children():
+def to_evaluate(model: nn.Module) -> Iterator[nn.Module]:
+    """What `frozen` puts in evaluation mode: `model`, and parts that no part in that mode holds."""
+    yield model
+    for part in model.children():
         if getattr(part, "training", False):
-            _evaluation_mode(part)
+            yield from to_evaluate(part)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from .objectives import Loss
 from .problem import Incumbent, Problem, pick
-from .spreading import SpreadPooling
 from .square import stripes
 
 
@@ -88,8 +87,7 @@ def apgd(
     """
 
     def evaluate(images: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with SpreadPooling():
-            return problem.evaluate(images, at, loss, pick(targets, at))
+        return problem.evaluate(images, at, loss, pick(targets, at), spread=True)
 
     at = incumbent.alive
     if len(at) == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from .craft import PopulationLike
 from .objectives import Loss, expected_correctness, settled
+from .spreading import SpreadPooling
 from .threat_model import ThreatModel
 
 Confirm = Callable[[Tensor, Tensor], Tensor]
@@ -127,9 +129,19 @@ class Problem:
         return expected_correctness(self.logits(images), self.labels[at], self.weights)
 
     def evaluate(
-        self, images: Tensor, at: Tensor, loss: Loss, targets: Tensor | None
+        self,
+        images: Tensor,
+        at: Tensor,
+        loss: Loss,
+        targets: Tensor | None,
+        *,
+        spread: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss (M,), s_j (M,) and the loss's gradient (M, C, H, W), over all rows."""
+        """Loss (M,), s_j (M,) and the loss's gradient (M, C, H, W), over all rows.
+
+        Args:
+            spread: the gradient is that of `SpreadPooling`.
+        """
         size = self.population.chunk or len(at)
         found = []
         for first in range(0, len(at), size):
@@ -137,7 +149,8 @@ class Problem:
             labels = self.labels[at[chunk]]
             with torch.enable_grad():
                 leaf = images[chunk].detach().requires_grad_()
-                logits = self.logits(leaf)
+                with SpreadPooling() if spread else nullcontext():
+                    logits = self.logits(leaf)
                 rows = settled(logits)
                 weights = self.loss_weights(at[chunk])
                 values = loss(rows, labels, weights, self.scale, pick(targets, chunk))

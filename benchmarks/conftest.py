@@ -212,9 +212,11 @@ def measure(
 
 def summary(session: Session, measured: int, reused: int) -> dict[str, object]:
     """What a case did, for the end of the run."""
+    compared, session.compared = session.compared, {}
     return {
         "measured": measured,
         "reused": reused,
         "trained": list(session.trained),
+        "compared": compared,
         "process": os.getpid(),
     }

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ..files import folder_named
+from ..leaderboard import LOCAL
 from .paths import cache_folder
 
 
@@ -124,7 +125,12 @@ def _seconds(text: str) -> float:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("randomized defense bench")
-    add_options(group.addoption, results=Path(__file__).parents[1] / "leaderboard" / "results")
+    add_options(group.addoption, results=LOCAL)
+    group.addoption(
+        "--publish",
+        action="store_true",
+        help="write the repository's own records, pages and README instead",
+    )
     group.addoption(
         "--store",
         type=folder_named,

@@ -6,12 +6,13 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
 from ..files import RecordError
+from ..leaderboard import committed
 
 Content = TypeVar("Content")
 # A disk with less free is full: a record and its page would not fit.
@@ -53,12 +54,15 @@ def set_aside(path: Path) -> Path:
     return path.rename(aside)
 
 
-def read_or_set_aside(path: Path, read: Callable[[Path], Content]) -> Content | None:
-    """What `read` makes of a file, if it is there; an unusable one is set aside with a warning."""
-    if not path.exists():
-        return None
-    try:
-        return read(path)
-    except RecordError as error:
-        warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=3)
-        return None
+def kept(path: Path, read: Callable[[Path], Content]) -> Iterator[Content]:
+    """What `read` makes of a file, then of the committed one that it stands beside.
+
+    An unusable file is set aside with a warning.
+    """
+    if path.exists():
+        try:
+            yield read(path)
+        except RecordError as error:
+            warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=3)
+    if (beside := committed(path)) and beside.exists():
+        yield read(beside)

@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from ..attacks.freezing import changed, frozen, held, on_trial
+from ..attacks.freezing import changed, frozen, held, on_trial, to_evaluate, within
 from ..attacks.objectives import answered
 from ..attacks.seeding import derive_seed, generator, global_seed
 from ..attacks.threat_model import TOLERANCE, ThreatModel
@@ -234,14 +234,21 @@ def check_answers(
         K, and whether any member is random.
 
     Raises:
-        ValueError: a member that fails, changes its images, was made in inference mode or holds
-            weights in a plain list; logits
-            that are not floats of shape (N, K), the same K for all; labels that are not below K;
-            answers that depend on the rest of the batch, or on passes before; weights that change
+        ValueError: a member that fails, changes its images, is in training mode with a `train()` of
+            its own, was made in inference mode or holds weights in a plain list; logits that are
+            not floats of shape (N, K), the same K for all; labels that are not below K; answers
+            that depend on the rest of the batch, or on passes before; weights that change
             meanwhile; random members without `draws`.
     """
     if any(one.is_inference() for one in (*population.parameters(), *population.buffers())):
         raise ValueError("a submodel was made in torch.inference_mode: build it outside of it")
+    for part in to_evaluate(population):
+        if getattr(part, "training", False) and type(part).train is not nn.Module.train:
+            kind = type(part).__name__
+            raise ValueError(
+                f"{kind} is in training mode and has a train() of its own: call .eval() on the "
+                "network beforehand"
+            )
     for number, member in enumerate(population.submodels):
         if hidden := _hidden(member):
             raise ValueError(
@@ -254,8 +261,10 @@ def check_answers(
     random, classes = False, set()
     with frozen(population):
         for number, member in enumerate(population.submodels):
-            with on_trial(member):
-                count, varies = _looked_at(number, member, probe, other, drawn=population.random)
+            with on_trial(member) as rewind:
+                count, varies = _looked_at(
+                    number, member, probe, other, rewind, drawn=population.random
+                )
             classes.add(count)
             random |= varies
     if len(classes) > 1:
@@ -311,17 +320,21 @@ def _hidden(member: nn.Module) -> list[str]:
 
 def _weights(value: object) -> Iterator[Tensor]:
     """The parameters and buffers in a value."""
-    if isinstance(value, nn.Parameter):
-        yield value
-    elif isinstance(value, nn.Module):
-        yield from (*value.parameters(), *value.buffers())
-    elif isinstance(value, (list, tuple, Mapping)):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _weights(part)
+    for _, part in within(value):
+        if isinstance(part, nn.Parameter):
+            yield part
+        elif isinstance(part, nn.Module):
+            yield from (*part.parameters(), *part.buffers())
 
 
 def _looked_at(
-    number: int, member: nn.Module, probe: Tensor, other: Tensor, *, drawn: bool
+    number: int,
+    member: nn.Module,
+    probe: Tensor,
+    other: Tensor,
+    rewind: Callable[[], None],
+    *,
+    drawn: bool,
 ) -> tuple[int, bool]:
     """K of a member, and whether it is random; `drawn`: it may be. See `check_answers`."""
     whose = _name(number, member)
@@ -339,11 +352,19 @@ def _looked_at(
             f"{whose} changes its weights as it answers, so that answers depend on those before: "
             "adapt it beforehand, or let it change a copy (torch.func.functional_call)"
         )
-    if not same and (state := changed(before, member)):
-        names = ", ".join(f"{type(part).__name__}.{name}" for part, name in state[:3])
+    state = changed(before, member)
+    names = ", ".join(f"{type(part).__name__}.{name}" for part, name in state[:3])
+    if state and not same:
         raise ValueError(
             f"{whose} keeps state from pass to pass ({names}), so that answers depend on those "
             "before: reset it at the start of forward"
+        )
+    rewind()
+    ask(other, 0)
+    if state and not alike(first, ask(probe, 0)):
+        raise ValueError(
+            f"{whose} sets itself by the first images that it answers ({names}), here any others: "
+            "let it answer a batch of training images beforehand"
         )
     varies = not all(alike(first, one) for one in others)
     if not varies and sum(not torch.equal(first, one) for one in others) > PASSES // 8:

@@ -7,16 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..attacks import ATTACKS, Attack, ThreatModel
-from ..leaderboard import records
+from ..leaderboard import CONFIRMED, WITHIN, committed, records
+from ..leaderboard.formats import format_score
 from ..leaderboard.records import Case, Norm, Protocol, Record
 from .case import build_case
 from .environment import environment
 from .experiment import Experiment
 from .measure import measure
-from .paths import read_or_set_aside
+from .paths import kept
 from .populations import Options, Populations, Prepared
 
 # What bits depend on beside a record's own seeds and the way it was computed.
@@ -41,13 +43,19 @@ def ranked_at(
 
 
 class Session(Populations):
-    """Measures each case once, and decides which record may be re-used."""
+    """Measures each case once, and decides which record may be re-used.
+
+    Attributes:
+        compared: how what was measured agrees with the committed record of its case, by key;
+            whoever tells of it empties it.
+    """
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         # Threads inherit it when they start, so before any does.
         torch.set_flush_denormal(True)
         self._measured: set[Path] = set()
+        self.compared: dict[str, str] = {}
 
     def radii(self, dataset: str) -> tuple[ThreatModel, ...]:
         """The threat models to rank at; NoRadiusError: the dataset has none in the norm."""
@@ -115,7 +123,7 @@ class Session(Populations):
         bits = "".join([prepared.sha256, *(about[name] for name in SAME_BITS), str(plan)])
         key = f"{case.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
-            record = self.kept(prepared, case, folder=folder, headline=headline, repeat=repeat)
+            record = self.reusable(prepared, case, folder=folder, headline=headline, repeat=repeat)
             reused = record is not None
             if record is None:
                 found = self.preflight(prepared.defense, prepared.population, prepared.dataset)
@@ -134,26 +142,39 @@ class Session(Populations):
                 blocks.discard()
         return record, reused
 
-    def kept(
+    def reusable(
         self, prepared: Prepared, case: Case, *, folder: Path, headline: bool, repeat: bool
     ) -> Record | None:
         """The record of a case if it may be re-used, a headline if it is to be one."""
         path = folder / f"{case.key}.json"
         fresh = (self.options.rerun or prepared.trained) and path not in self._measured
-        record = read_or_set_aside(path, records.read)
-        if (
-            record is None
-            or record.population_sha256 != prepared.sha256
-            or fresh
-            # A point of a curve lacks the repetition that a ranked one needs.
-            or (repeat and record.repeatable is None)
-        ):
+        if fresh:
             return None
-        if headline and not record.headline:
+        # A point of a curve lacks the repetition that a ranked one needs.
+        reusable = (
+            record
+            for record in kept(path, records.read)
+            if record.population_sha256 == prepared.sha256
+            and not (repeat and record.repeatable is None)
+        )
+        record = next(reusable, None)
+        if record and headline and not record.headline:
             record = replace(record, headline=True)
             records.write(record, folder)
         return record
 
     def keep(self, record: Record, folder: Path) -> None:
         """Write a record that this run measured."""
-        self._measured.add(records.write(record, folder))
+        path = records.write(record, folder)
+        self._measured.add(path)
+        if (beside := committed(path)) and beside.exists():
+            self.compared[record.case.key] = agreement(record, records.read(beside))
+
+
+def agreement(record: Record, earlier: Record) -> str:
+    """`CONFIRMED` by the same answers, `WITHIN` the earlier interval, or else both accuracies."""
+    if np.array_equal(record.correct, earlier.correct):
+        return CONFIRMED
+    if earlier.score.low <= record.score.value <= earlier.score.high:
+        return WITHIN
+    return f"{format_score(record.score)} in place of {format_score(earlier.score)}"

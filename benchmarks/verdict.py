@@ -246,7 +246,7 @@ def judge_subject(
             best = torch.from_numpy(metrics.strongest_attack(tried) == len(tried) - 1)
             strongest = torch.where(best.to(images.device).view(-1, 1, 1, 1), perturbed, strongest)
     worst = metrics.worst_case(tried)
-    (row,) = rows.rows(measured, threat_model.norm, threat_model.eps)
+    (row,) = rows.rows(rows.populations(measured), threat_model.norm, threat_model.eps)
     return Verdict(
         correct=np.asarray(worst.correct, bool),
         images=strongest,

@@ -52,7 +52,7 @@ def train_adversarially(
 
     Raises:
         CollapseError: after an epoch in which PGD leaves a network less than half of what N-FGSM
-            does. An adversary of several steps may be weak, but does not collapse.
+            does. An adversary of several steps may be weak, but does not collapse: none is watched.
     """
     adversary = make_adversary(eps=eps, step_size=step_size, steps=steps)
     strong = _pgd(eps, eps / 4, 10)
@@ -69,7 +69,7 @@ def train_adversarially(
                 left.append((answers == labels).float().mean().item())
             logger.info("network %d: %.1f%% of training images left by PGD", i, 100 * left[1])
             # A margin for chance, where little is learned yet.
-            if steps == 1 and left[1] < left[0] / 2 - len(images) ** -0.5:
+            if left[1] < left[0] / 2 - len(images) ** -0.5:
                 raise CollapseError(
                     f"network {i} collapsed: of {len(images)} training images its adversary leaves "
                     f"{left[0]:.1%}, and PGD {left[1]:.1%}; train with several steps of PGD, or at "
@@ -82,7 +82,7 @@ def train_adversarially(
         task.recipe,
         adversary=wrap(adversary) if wrap else adversary,
         before_step=before_step,
-        after_epoch=watch,
+        after_epoch=watch if steps == 1 else None,
         loss=loss,
     )
 

@@ -31,8 +31,9 @@ def load_network(
 
     Weights are safetensors, or a state dict as PyTorch saves it, by itself or under any key of a
     dictionary; what a wrapper put before all names, such as DataParallel's `module.`, is left out.
-    Only tensors are read: nothing in such a file can run. TorchScript is a program and runs as one,
-    so it must be pinned.
+    Of what else a file holds only an optimizer's state, single numbers and the state of generators
+    are ignored: a normaliser beside the network is part of the answer. Only tensors are read:
+    nothing in such a file can run. TorchScript is a program and runs as one, so it must be pinned.
 
     Args:
         build: makes the untrained network; None: the file is TorchScript.
@@ -57,7 +58,8 @@ def load_network(
                 f"SHA-256, {digest}"
             )
         program: nn.Module = torch.jit.load(io.BytesIO(content), map_location="cpu")
-        return program.eval()
+        program.eval()
+        return program
     if build is None:
         raise CheckpointError(f"{path} is not TorchScript: say what builds its network")
     network = build()
@@ -65,9 +67,13 @@ def load_network(
         raise TypeError(f"what builds the network for {path} must return a module, got {network!r}")
     try:
         _fill(network, content)
+        network.eval()
     except ValueError as error:
         raise CheckpointError(f"{path} {error}") from error
-    return network.eval()
+    except TypeError as error:
+        kind = type(network).__name__
+        raise CheckpointError(f"{path} is of {kind}, whose .eval() fails: {error}") from error
+    return network
 
 
 def _is_torchscript(content: bytes) -> bool:
@@ -81,8 +87,11 @@ def _is_torchscript(content: bytes) -> bool:
 def _fill(network: nn.Module, content: bytes) -> None:
     """Load a file's weights into a network; ValueError: they are none, or of another network."""
     own = network.state_dict().keys()
-    sets = {where: _unwrapped(weights, own) for where, weights in _sets(_read(content)).items()}
-    # Not what an optimizer keeps.
+    sets, rest = {}, []
+    for where, weights in _sets(_read(content)).items():
+        sets[where], beside = _unwrapped(weights, own)
+        unused = weights if own.isdisjoint(sets[where]) else beside
+        rest += [f"{where}.{name}".lstrip(".") for name in unused if _counts(weights[name])]
     fitting = {where: weights for where, weights in sets.items() if not own.isdisjoint(weights)}
     kind = type(network).__name__
     if not fitting:
@@ -102,6 +111,16 @@ def _fill(network: nn.Module, content: bytes) -> None:
     differing = (("missing", missing), ("surplus", surplus))
     if said := "; ".join(f"{word} {_listed(names)}" for word, names in differing if names):
         raise ValueError(f"is not of {kind}: {said}")
+    if rest:
+        raise ValueError(
+            f"holds {_listed(rest)} beside the weights of {kind}: if its answers need them, as a "
+            "normaliser's, build a network that has them, else save its weights alone"
+        )
+
+
+def _counts(tensor: Tensor) -> bool:
+    """Whether it may be part of a network's answer: no single number, and no generator's state."""
+    return tensor.ndim > 1 or (tensor.ndim == 1 and tensor.dtype != torch.uint8)
 
 
 def _place(tensor: object) -> object:
@@ -130,8 +149,10 @@ def _read(content: bytes) -> object:
 
 
 def _sets(loaded: object, where: str = "") -> dict[str, Weights]:
-    """All dictionaries of tensors, however deep, by their keys joined."""
-    if not isinstance(loaded, Mapping):
+    """All dictionaries and lists of tensors but an optimizer's, however deep, by keys joined."""
+    if isinstance(loaded, (list, tuple)):
+        loaded = dict(enumerate(loaded))
+    if not isinstance(loaded, Mapping) or loaded.keys() >= {"state", "param_groups"}:
         return {}
     tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
     deeper = {
@@ -142,13 +163,13 @@ def _sets(loaded: object, where: str = "") -> dict[str, Weights]:
     return {where: tensors, **deeper} if tensors else deeper
 
 
-def _unwrapped(weights: Weights, own: KeysView[str]) -> Weights:
-    """The network's weights, without what a wrapper put before their names, and beside them.
+def _unwrapped(weights: Weights, own: KeysView[str]) -> tuple[Weights, list[str]]:
+    """The network's weights, without what a wrapper put before their names; what is beside them.
 
     ValueError: several wrappers hold as many of them, such as raw and averaged weights.
     """
     if not own or not own.isdisjoint(weights):
-        return weights
+        return weights, []
     first = f".{next(iter(own))}"
     before = [name.removesuffix(first) + "." for name in weights if name.endswith(first)]
     inner = [
@@ -159,7 +180,11 @@ def _unwrapped(weights: Weights, own: KeysView[str]) -> Weights:
     best = [part.rstrip(".") for part, fit in zip(before, fits, strict=True) if fit == max(fits)]
     if len(best) > 1:
         raise ValueError(f"holds several sets of weights ({_listed(best)}): save one by itself")
-    return inner[before.index(f"{best[0]}.")] if best else weights
+    if not best:
+        return weights, []
+    chosen = f"{best[0]}."
+    beside = [name for name in weights if not name.startswith(chosen)]
+    return inner[before.index(chosen)], beside
 
 
 def _listed(names: Collection[str]) -> str:

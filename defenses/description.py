@@ -42,7 +42,7 @@ def description(network: nn.Module, but: Iterable[tuple[nn.Module, str]] = ()) -
 def _described(value: object, seen: set[object], package: str | None = None) -> Iterator[str]:
     """Lines for any value; of functions and classes of another `package`, if given, the name."""
     if isinstance(value, MethodType):
-        value = value.__func__
+        value = (value.__func__, value.__self__)
     if id(value) in seen:
         yield "again"
     elif value is None or isinstance(value, (bool, int, float, str, bytes, torch.dtype)):
@@ -53,6 +53,8 @@ def _described(value: object, seen: set[object], package: str | None = None) -> 
             yield f"{value.shape} {sha256(flat.view(torch.uint8).numpy().data).hexdigest()}"
     elif isinstance(value, (tuple, list, set, frozenset, Mapping)):
         yield type(value).__name__
+        above = id(value)
+        seen.add(above)
         if isinstance(value, Mapping):
             value = [part for pair in value.items() for part in pair]
         elif isinstance(value, (set, frozenset)):
@@ -62,6 +64,7 @@ def _described(value: object, seen: set[object], package: str | None = None) -> 
             # What a list or a mapping collects, such as features, is no setting.
             if isinstance(value, tuple) or not isinstance(part, Tensor):
                 yield from _described(part, seen, package)
+        seen.remove(above)
     elif isinstance(value, nn.Module):
         seen.add(id(value))
         yield from _described(_of_network(value, seen), seen)

@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from randomized_defense_bench.leaderboard.publish import RESULTS, publish, stale
+from randomized_defense_bench.leaderboard import RESULTS, site
+from randomized_defense_bench.leaderboard.publish import publish, stale
 from randomized_defense_bench.leaderboard.records import RecordError
 
 from randomized_defense_bench.files import folder_named
@@ -16,11 +17,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=folder_named, default=RESULTS, help=folder)
     check = "write nothing; fail when a page or a figure is not what the records say"
     parser.add_argument("--check", action="store_true", help=check)
+    html = "write the board as static HTML into this folder instead; needs the extra `site`"
+    parser.add_argument("--site", type=folder_named, metavar="DIR", help=html)
     options = parser.parse_args(arguments)
     if not options.results.is_dir():
         print(f"no folder {options.results}: run pytest benchmarks/ first, or name another")
         return 2
     try:
+        if options.site:
+            print(site.write(options.results, options.site))
+            return 0
         if not options.check:
             print(publish(options.results))
             return 0
@@ -30,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not outdated:
             print(f"up to date: what {options.results} says")
         return 1 if outdated else 0
+    except ImportError as error:
+        print(f"{error}; pip install 'randomized-defense-bench[site]'", file=sys.stderr)
+        return 2
     except (RecordError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

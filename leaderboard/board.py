@@ -1,10 +1,12 @@
 """The board: what all pages and figures show of the records, each thing computed once."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property, partial
+from itertools import permutations
 from typing import Any
 
 from . import baselines, gates, metrics
@@ -13,7 +15,7 @@ from .drawing import Figure
 from .gates import Gate
 from .metrics import Score
 from .records import Record
-from .rows import Row, Setting, populations, rows_of, settings
+from .rows import Row, Setting, populations, rows, settings
 from .speed import Timing
 
 
@@ -56,9 +58,9 @@ class Entry:
     @property
     def rank(self) -> str:
         """One more than the number of rows that are significantly better; `=` marks a tie."""
-        ranks = self.ranking.ranks
-        tied = [*ranks.values()].count(ranks.get(self, 0)) > 1
-        return f"{ranks[self]}{'=' * tied}" if self in ranks else "–"
+        ranks = [best for best, _ in self.ranking.ranks.values()]
+        best, _ = self.ranking.ranks.get(self, (0, 0))
+        return f"{best}{'=' * (ranks.count(best) > 1)}" if best else "–"
 
     def bounded(self, accuracy: str) -> str:
         """An accuracy, marked where further attacks may lower it."""
@@ -83,7 +85,9 @@ class Entry:
         """
         shared = self.parameters.items()
         fixed = (entry for entry in self.ranking.entries if not entry.random)
-        controls = (entry for entry in fixed if entry.parameters.items() <= shared)
+        controls = [entry for entry in fixed if entry.parameters.items() <= shared]
+        # Of two that share as much the one from where the row is from.
+        controls.sort(key=lambda entry: entry.row.measured[0].local != self.row.measured[0].local)
         return max(controls, key=lambda entry: len(entry.parameters), default=None)
 
     @cached_property
@@ -121,16 +125,21 @@ class Ranking:
         return [Entry(row, self) for row in self.section.rows[self.norm, self.eps]]
 
     @cached_property
-    def ranks(self) -> dict[Entry, int]:
-        """Of the entries that may have one."""
+    def leads(self) -> dict[tuple[Entry, Entry], Score | None]:
+        """Of every two entries the first's worst case minus the second's, paired."""
+        return {
+            (a, b): metrics.shared_difference(a.row.worst_by_seed, b.row.worst_by_seed)
+            for a, b in permutations(self.entries, 2)
+        }
+
+    @cached_property
+    def ranks(self) -> dict[Entry, tuple[int, int]]:
+        """The first and the last place of each entry that may have one."""
         ranked = [entry for entry in self.entries if entry.trusted]
-
-        def better(first: Entry, second: Entry) -> bool:
-            sides = first.row.worst_by_seed, second.row.worst_by_seed
-            difference = metrics.shared_difference(*sides)
-            return difference is not None and difference.low > 0
-
-        return {entry: 1 + sum(better(other, entry) for other in ranked) for entry in ranked}
+        wins = [pair for pair, lead in self.leads.items() if lead and lead.low > 0]
+        beaten = Counter(b for a, b in wins if a.trusted)
+        beats = Counter(a for a, b in wins if b.trusted)
+        return {entry: (1 + beaten[entry], len(ranked) - beats[entry]) for entry in ranked}
 
     @property
     def unit(self) -> float:
@@ -164,7 +173,7 @@ class Section:
         """By norm and radius, also those that nothing is ranked at."""
         known, cases = populations(self.records), [r.case for r in self.records]
         radii = sorted({(case.norm, case.eps) for case in cases if case.attack != "none"})
-        return {at: rows_of(known, *at) for at in radii}
+        return {at: rows(known, *at) for at in radii}
 
     @cached_property
     def swept(self) -> dict[str, list[Row]]:
@@ -197,8 +206,7 @@ class Board:
     @cached_property
     def entries(self) -> list[Entry]:
         """All rows of all rankings."""
-        rankings = [ranking for section in self.sections for ranking in section.rankings]
-        return [entry for ranking in rankings for entry in ranking.entries]
+        return [e for section in self.sections for at in section.rankings for e in at.entries]
 
     @property
     def figures(self) -> list[Figure]:

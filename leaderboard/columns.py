@@ -26,8 +26,8 @@ class Column:
 
 
 def _link(entry: Entry) -> str:
-    name, label = entry.row.defense, entry.row.label
-    return f"[{name}]{escape(label.removeprefix(name))}"
+    name = entry.row.defense
+    return f"[{name}] {escape(entry.row.label.removeprefix(name))}".strip()
 
 
 def _random(entry: Entry) -> str:

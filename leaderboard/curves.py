@@ -49,14 +49,12 @@ def sweep(row: Row) -> dict[str, dict[float, float]]:
 
     Of attacks run at three radii or more, on the seeds that there are at all of them.
     """
-    cases = (record.case for record in row.measured)
-    drawn = {case.attack for case in cases if case.protocol == "draw"} - {"none"}
-    swept = {}
-    for attack, curve in ((attack, row.curve(attack)) for attack in sorted(drawn)):
-        seeds = set.intersection(*map(set, curve.values()))
-        if len(curve.keys() - {0.0}) >= 3 and seeds:
-            swept[attack] = {eps: _accuracy(curve[eps], seeds) for eps in curve}
-    return swept
+    drawn = {r.case.attack for r in row.measured if r.case.protocol == "draw"} - {"none"}
+    return {
+        attack: {eps: _accuracy(by_seed, seeds) for eps, by_seed in curve.items()}
+        for attack, curve in ((attack, row.curve(attack)) for attack in sorted(drawn))
+        if (seeds := set.intersection(*map(set, curve.values()))) and len(curve.keys() - {0.0}) > 2
+    }
 
 
 def draw_curves(drawn: Sequence[Curve], figure: Any) -> None:
@@ -84,8 +82,7 @@ def _swept(row: Row) -> dict[float, dict[str, BySeed]]:
     for attack in row.attacks():
         for eps, by_seed in row.curve(attack).items():
             by_eps.setdefault(eps, {})[attack] = by_seed
-    by_eps.pop(0.0, None)
-    return {eps: by_attack for eps, by_attack in sorted(by_eps.items()) if len(by_attack) > 1}
+    return {eps: by for eps, by in sorted(by_eps.items()) if eps and len(by) > 1}
 
 
 def _curve(row: Row, among: Set[str] | None = None) -> Curve | None:

@@ -64,10 +64,7 @@ class Figure:
 
 
 def _import_matplotlib() -> None:
-    """Import it, also where MPLBACKEND names a backend that this environment lacks.
-
-    Notebooks set it for every process that they start.
-    """
+    """Import it, also where MPLBACKEND, which notebooks set, names a backend that is not here."""
     backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
     import matplotlib
 

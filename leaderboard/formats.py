@@ -1,7 +1,7 @@
 """How numbers, settings and tables are printed, in Markdown that shows what it is given."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tabulate
 
@@ -32,37 +32,24 @@ def describe(setting: Setting) -> str:
     return f"{name}, {budget} budget, {images}"
 
 
-def format_score(score: Score | None) -> str:
-    """`12.3 (10.4–14.2)` in percent, or an en dash."""
-    return "–" if score is None else "{:.1f} ({:.1f}–{:.1f})".format(*_percent(score))
+def in_percent(pattern: str) -> Callable[[Score | float | None], str]:
+    """Prints values by a pattern of value, low, high and the interval's larger side, in percent."""
+
+    def shown(score: Score | float | None) -> str:
+        if score is None:
+            return "–"
+        given = score if isinstance(score, Score) else Score(score, score, score)
+        value, low, high = (100 * part for part in (given.value, given.low, given.high))
+        return pattern.format(value, low, high, max(high - value, value - low))
+
+    return shown
 
 
-def plus_minus(score: Score | None) -> str:
-    """`12.3±1.9` in percent, the larger side of the interval, or an en dash."""
-    if score is None:
-        return "–"
-    value, low, high = _percent(score)
-    return f"{value:.1f}±{max(high - value, value - low):.1f}"
-
-
-def format_difference(score: Score | None) -> str:
-    """`+12.3 (+10.4 to +14.2)` points, or an en dash."""
-    return "–" if score is None else "{:+.1f} ({:+.1f} to {:+.1f})".format(*_percent(score))
-
-
-def format_points(value: Score | float | None) -> str:
-    """`+12.3` points, or an en dash."""
-    return "–" if value is None else f"{_percent(value)[0]:+.1f}"
-
-
-def format_percent(value: Score | float | None) -> str:
-    """`12.3`, or an en dash."""
-    return "–" if value is None else f"{_percent(value)[0]:.1f}"
-
-
-def _percent(value: Score | float) -> tuple[float, ...]:
-    parts = (value.value, value.low, value.high) if isinstance(value, Score) else (value,)
-    return tuple(100 * part for part in parts)
+format_score = in_percent("{:.1f} ({:.1f}–{:.1f})")
+plus_minus = in_percent("{0:.1f}±{3:.1f}")
+format_difference = in_percent("{:+.1f} ({:+.1f} to {:+.1f})")
+format_points = in_percent("{:+.1f}")
+format_percent = in_percent("{:.1f}")
 
 
 def format_eps(eps: float, unit: float = 1.0) -> str:

@@ -76,8 +76,8 @@ def passed(gates: Sequence[Gate]) -> bool:
 def counted(gates: Iterable[Gate]) -> str:
     """How many gates had which outcome: `9 passed, 1 failed`."""
     counts = Counter[str](gate.outcome for gate in gates)
-    shown = (word for word in ("passed", "undecided", "failed", "not run") if counts[word])
-    return ", ".join(f"{counts[word]} {word}" for word in shown)
+    words = ("passed", "undecided", "failed", "not run")
+    return ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
 
 
 def judged(excess: Score, images: int, *, limit: float = VISIBLE) -> tuple[Outcome, str]:

@@ -24,11 +24,10 @@ TRIES = (1, 2, 5, 10, math.inf)
 def pages(board: Board) -> dict[str, str]:
     """The leaderboard's pages, by file name."""
     names = ("LEADERBOARD.md", "PUBLISHED.md", "SPEED.md")
-    texts = {name: render(_TEMPLATES, name.lower(), board=board) for name in names}
-    for defense in board.defenses:
-        page = render(_TEMPLATES, "defense.md", board=board, defense=defense)
-        texts[f"defenses/{defense}.md"] = page
-    return texts
+    return {name: render(_TEMPLATES, name.lower(), board=board) for name in names} | {
+        f"defenses/{defense}.md": render(_TEMPLATES, "defense.md", board=board, defense=defense)
+        for defense in board.defenses
+    }
 
 
 def result(board: Board) -> str:

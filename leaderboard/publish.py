@@ -7,13 +7,12 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..files import write_atomically
-from . import pages, records
+from . import RESULTS, pages, records
 from .board import Board
 from .drawing import MARK, Figure
 from .pages import FIRST_LINE
 from .speed import Timing
 
-RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 # Case studies: packages whose module `report` makes pages and figures of their own of the board.
 WINGS = ("paper",)
@@ -25,41 +24,41 @@ def page_path(results: Path) -> Path:
     return results.parent / "LEADERBOARD.md"
 
 
-def fresh(results: Path) -> bool:
-    """Whether the page was written after every record, so that nothing need be rendered."""
-    # A record that was removed leaves its folder changed.
-    page, files = page_path(results), (results, *results.rglob("*.json"))
-    return page.exists() and page.stat().st_mtime > max(p.stat().st_mtime for p in files)
-
-
 def publish(results: Path) -> Path:
-    """Write all pages, the README's part, and figures of changed data; remove what is outdated.
+    """Write all pages and changed figures, remove outdated ones; return the leaderboard's path.
 
-    Returns:
-        The leaderboard's path.
+    The README's part is written with the committed records' pages.
 
     Raises:
         RecordError: a record that cannot be used; nothing is written then.
         ValueError: another file has a page's name; likewise.
     """
+    results.mkdir(parents=True, exist_ok=True)
     with FileLock(results.with_name(f".{results.name}.lock")):
-        texts, figures = _expected(results)
+        texts, figures = expected(board_of(results), results)
         for path in texts.keys() - {README}:
             if path.exists() and not _text(path).startswith(FIRST_LINE):
                 raise ValueError(f"{path} is not a page of this suite: move it, or --results")
         for path in _outdated(results, {*texts, *figures}):
             path.unlink(missing_ok=True)
         for path, figure in figures.items():
-            if not figure.is_in(path):
-                write_atomically(path, figure.svg().encode())
+            draw(figure, path)
         for path, text in texts.items():
             write_atomically(path, text.encode())
     return page_path(results)
 
 
+def draw(figure: Figure, path: Path) -> None:
+    """Write a figure's file where it is of other data; as committed where that is of the same."""
+    there = RESULTS.parent / "figures" / figure.file
+    if not figure.is_in(path):
+        svg = _text(there) if figure.is_in(there) else figure.svg()
+        write_atomically(path, svg.encode())
+
+
 def stale(results: Path) -> list[Path]:
     """The files that are not what the records say; a figure that is of other data."""
-    texts, figures = _expected(results)
+    texts, figures = expected(board_of(results), results)
     return [
         *(path for path, text in texts.items() if _text(path) != text),
         *(path for path, figure in figures.items() if not figure.is_in(path)),
@@ -67,9 +66,13 @@ def stale(results: Path) -> list[Path]:
     ]
 
 
-def _expected(results: Path) -> tuple[dict[Path, str], dict[Path, Figure]]:
-    """The texts and the figures that the records ask for, by path."""
-    board = Board(records.read_all(results), Timing.read_all(results))
+def board_of(results: Path) -> Board:
+    """The board of a folder of records; RecordError: one cannot be used."""
+    return Board(records.read_all(results), Timing.read_all(results))
+
+
+def expected(board: Board, results: Path) -> tuple[dict[Path, str], dict[Path, Figure]]:
+    """The texts and the figures that a folder's board asks for, by path."""
     texts, figures = pages.pages(board), board.figures
     for wing in WINGS:
         more = import_module(f"{__package__}.{wing}.report").report(board, results)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -16,7 +16,7 @@ from msgspec import Meta
 from ..arrays import Array, Count, pack, unpack
 from ..files import UNUSABLE, Name, read_each, read_sealed, write_sealed
 from ..files import RecordError as RecordError
-from . import metrics
+from . import committed, metrics
 
 SCHEMA_VERSION = 2
 
@@ -141,6 +141,7 @@ class Record:
             measured with the clean images only.
         repeatable: whether the same seed gave the same twice; measured with one attack only.
         findings: what was odd before anything was spent; with the clean images only.
+        local: of a run on this machine, and not committed; by where the file lies, not in it.
         extra: what else the file held, from a version that knew more; kept, not used.
     """
 
@@ -160,6 +161,7 @@ class Record:
     findings: tuple[str, ...] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    local: bool = False
 
     @cached_property
     def answers(self) -> metrics.Answers:
@@ -188,6 +190,7 @@ def write(record: Record, folder: Path) -> Path:
     shares = None if record.selecting is None else record.selecting.tolist()
     shown = {"mra": score.value, "interval": [score.low, score.high], "selecting": shares}
     packed = {"schema_version": SCHEMA_VERSION, **shown, "correct": pack(record.correct, bits=True)}
+    del content["local"]
     write_sealed(path, {**content.pop("extra"), **content, **packed})
     return path
 
@@ -209,8 +212,24 @@ def read(path: Path) -> Record:
 
 
 def read_all(folder: Path) -> list[Record]:
-    """All records of a folder, in the order of their file names; see `read_each`."""
-    return read_each(sorted(folder.glob("*.json")), read)
+    """All records of a folder, in the order of their file names; see `read_each`.
+
+    Of the local folder the committed ones first; then, marked, all of those populations of which
+    it holds anything that they do not.
+    """
+    here = read_each(sorted(folder.glob("*.json")), read)
+    if not (beside := committed(folder)):
+        return here
+    known = {record.case.key: record for record in read_all(beside)}
+    pairs = ((record, known.get(record.case.key)) for record in here)
+    weights = {
+        record.population_sha256
+        for record, other in pairs
+        if not (other and np.array_equal(record.correct, other.correct))
+        or record.headline > other.headline
+    }
+    told = {r.case.key: r for r in (*known.values(), *here) if r.population_sha256 in weights}
+    return [*known.values(), *(replace(record, local=True) for record in told.values())]
 
 
 def decode(data: dict[str, Any]) -> Record:
@@ -221,7 +240,7 @@ def decode(data: dict[str, Any]) -> Record:
         raise ValueError(f"a case has no {', '.join(sorted(unknown))}")
     known = {*(f.name for f in fields(Record)), "schema_version", "mra", "interval"}
     extra = {name: value for name, value in data.items() if name not in known}
-    record = msgspec.convert({**data, "extra": extra}, Record, dec_hook=_array)
+    record = msgspec.convert({**data, "extra": extra, "local": False}, Record, dec_hook=_array)
     case, selecting, law = record.case, record.selecting, record.case.probabilities
     if record.correct.shape != case.shape:
         raise ValueError(f"correct has shape {record.correct.shape}, the case says {case.shape}")

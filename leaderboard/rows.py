@@ -258,19 +258,12 @@ def budget_rank(budget: str) -> int:
     return BUDGETS.index(budget) if budget in BUDGETS else -1
 
 
-def rows(records: Sequence[Record], norm: str, eps: float) -> list[Row]:
+def rows(populations: Iterable[Population], norm: str, eps: float) -> list[Row]:
     """A setting's attacked rows at one norm and eps: complete first, by falling worst case.
 
-    Clean images have no eps: their records belong to every row of the same population. For each
-    seed the newest weights count and the newest version of each attack, and of two records that
-    differ only in the attack's parameters the newer one. Only seeds that have all that a rank needs
-    count; while there is none, those with the most attacks.
+    Clean images have no eps: their records belong to every row of the same population. Only seeds
+    that have all that a rank needs count; while there is none, those with the most attacks.
     """
-    return rows_of(populations(records), norm, eps)
-
-
-def rows_of(populations: Iterable[Population], norm: str, eps: float) -> list[Row]:
-    """The same from a setting's populations."""
     attacked = []
     for label, measured in populations:
         # Clean images are the same in every norm.
@@ -320,12 +313,12 @@ def populations(records: Iterable[Record]) -> list[Population]:
         parts = [case.defense, case.submodels, case.draws, case.probabilities]
         # Of code without a version of its own, the newest supersedes.
         version = case.defense_version if isinstance(case.defense_version, int) else None
-        parts += [version, dict(case.defense_parameters)]
+        parts += [version, dict(case.defense_parameters), record.local]
         identity = json.dumps(parts, sort_keys=True)
         grouped.setdefault(identity, []).append(record)
         weights[identity, case.seed] = record.population_sha256, case.defense_version
         versions[identity, case.seed, case.attack] = case.attack_version
-    labels = _labels({identity: measured[0].case for identity, measured in grouped.items()})
+    labels = _labels({identity: measured[0] for identity, measured in grouped.items()})
 
     def current(identity: str, record: Record) -> bool:
         seed, attack = record.case.seed, record.case.attack
@@ -339,8 +332,9 @@ def populations(records: Iterable[Record]) -> list[Population]:
     ]
 
 
-def _labels(cases: Mapping[str, Case]) -> dict[str, str]:
+def _labels(records: Mapping[str, Record]) -> dict[str, str]:
     """A label for each population, by identity: the name, and what tells namesakes apart."""
+    cases = {identity: record.case for identity, record in records.items()}
     words, labels = {}, {}
     for identity, case in cases.items():
         law = {"draws": case.draws, "probabilities": case.probabilities}
@@ -350,6 +344,7 @@ def _labels(cases: Mapping[str, Case]) -> dict[str, str]:
         named = (case.defense, case.submodels)
         namesakes = [words[i] for i, c in cases.items() if (c.defense, c.submodels) == named]
         apart = [w for w in words[identity] if not all(w in others for others in namesakes)]
+        apart += ["local"] * records[identity].local
         labels[identity] = f"{case.defense} ({', '.join(apart)})" if apart else case.defense
     return labels
 

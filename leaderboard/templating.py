@@ -17,17 +17,17 @@ def templates(package: str) -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"describe": formats.describe, "zip": zip}
-    environment.filters |= {
-        "code": lambda name: f"`{name}`",
-        "difference": formats.format_difference,
-        "eps": formats.format_eps,
-        "inert": formats.escape,
-        "paragraph": lambda text: " ".join(text.split()),
-        "percent": formats.format_percent,
-        "points": formats.format_points,
-        "score": formats.format_score,
-        "table": _aligned,
-    }
+    environment.filters.update(
+        code=lambda name: f"`{name}`",
+        difference=formats.format_difference,
+        eps=formats.format_eps,
+        inert=formats.escape,
+        paragraph=lambda text: " ".join(text.split()),
+        percent=formats.format_percent,
+        points=formats.format_points,
+        score=formats.format_score,
+        table=_aligned,
+    )
     return environment
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 import msgspec
 
 from .arrays import pack, unpack
+from .leaderboard import committed
 
 # More than any such file holds, and little enough to read into memory.
 MOST_BYTES = 64 * 2**20
@@ -82,8 +83,13 @@ class Sealed(
 
     @classmethod
     def read_all(cls, results: Path) -> list[Self]:
-        """All for a folder of records, in the order of their file names; see `read_each`."""
-        return read_each(sorted((results / cls.FOLDER).glob("*.json")), cls.read)
+        """All for a folder of records, in the order of their file names; see `read_each`.
+
+        For the local one the committed ones as well, but those that it has its own of.
+        """
+        folders = (folder for folder in (committed(results), results) if folder)
+        paths = {p.name: p for folder in folders for p in (folder / cls.FOLDER).glob("*.json")}
+        return read_each([paths[name] for name in sorted(paths)], cls.read)
 
     @classmethod
     def _parse(cls, content: Mapping[str, Any]) -> Self:

@@ -99,7 +99,7 @@ def cached(session: Session, prepared: Prepared, cells: Iterable[Job]) -> set[st
         if job.cell:
             attack, at, protocol = job.cell
             case = session.case(prepared, attack, at, protocol)
-            if session.kept(prepared, case, **session.how(prepared, attack, at)):
+            if session.reusable(prepared, case, **session.how(prepared, attack, at)):
                 found.add(job.key)
     return found
 

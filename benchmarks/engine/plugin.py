@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ...leaderboard import records
-from ...leaderboard.publish import RESULTS
+from ...leaderboard import RESULTS, records
 from ...leaderboard.records import Record, RecordError
 from ..environment import environment, resolve_devices
 from ..experiment import TIME_LIMITS
@@ -31,6 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if getattr(option, "numprocesses", None) and (option.plan or option.engine == "ray"):
         told = "--plan starts nothing" if option.plan else "--engine ray runs cases elsewhere"
         raise pytest.UsageError(f"{told}: leave out -n")
+    if option.shard and option.publish:
+        told = "the committed records, by which shards are divided, must stay as they are"
+        raise pytest.UsageError(f"--publish: {told}; `python -m leaderboard merge` joins shards")
 
 
 @pytest.hookimpl(trylast=True)

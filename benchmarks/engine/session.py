@@ -67,7 +67,7 @@ class EngineSession(Session):
             return super().measure(prepared, attack, at, protocol)
         if case.key not in self.plan_of_run.cached:
             self._dispatcher.finish(case.key)
-        record = self.kept(prepared, case, **self.how(prepared, attack, at))
+        record = self.reusable(prepared, case, **self.how(prepared, attack, at))
         if record is None:
             raise EngineError(f"the record of {case.key} was there and is gone; run it again")
         reused = case.key not in self._new

@@ -23,7 +23,7 @@ from .scheduling import Population
 class _Session(Session):
     """Measures what it is told to; the driver has looked for a record, and will write it."""
 
-    def kept(self, *_: Any, **__: Any) -> Record | None:
+    def reusable(self, *_: Any, **__: Any) -> Record | None:
         """None: nothing is re-used."""
 
     def keep(self, record: Record, folder: Path) -> None:

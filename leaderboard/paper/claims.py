@@ -26,6 +26,7 @@ from .templating import render_macro
 from .transfer import means_apart, network_shares
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+IN_KIND = "{} in kind"
 NOT_MEASURED = "not measured"
 UNTRUSTED = "not judged: gates {}"
 # Where a claim says nothing of that attacker.
@@ -66,7 +67,7 @@ class Claim:
     limits: Mapping[str, Any] = field(default_factory=dict)
 
     def verdict(self, study: Study | None) -> Verdict | None:
-        """How it fares; under less than the paper's budget only with figures.
+        """How it fares: under less than the paper's budget in kind, on other images in figures.
 
         None: what it takes was not measured.
         """
@@ -76,6 +77,10 @@ class Claim:
             return None
         if study.obstacle:
             verdict = replace(verdict, claimed=f"not judged: {study.obstacle}", worst=NO_MATTER)
+        elif study.in_kind:
+            words = (verdict.claimed, verdict.worst)
+            claimed, worst = (IN_KIND.format(w) if w in (HOLDS, FAILS) else w for w in words)
+            verdict = replace(verdict, claimed=claimed, worst=worst)
         return replace(verdict, figures=render_macro("measured.md", self.judge, **verdict.measured))
 
 

@@ -31,6 +31,8 @@ GRIDS = {
     "retraining-adv": ADVERSARIAL,
     "networks": ADVERSARIAL,
 }
+# The way to run PGD-EOT whose other numbers are those of PGD.
+LIKE_PGD = "like PGD"
 # What is measured at the largest radius that defenses are ranked at, not at the first.
 AT_LARGEST_RADIUS = ("variants-adv", "epochs", "retraining-adv", "networks")
 

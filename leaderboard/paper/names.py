@@ -47,8 +47,12 @@ def paper_mra(dataset: str, defense: str, attack: str, eps: float) -> float | No
 
 def near(attack: str, measured: float, paper: float | None) -> bool:
     """Whether the paper has a number, and a measured MRA reproduces it."""
-    tolerance = CLEAN_TOLERANCE if attack == "none" else TOLERANCE
-    return paper is not None and abs(measured - paper) <= tolerance
+    return paper is not None and abs(measured - paper) <= tolerance(attack)
+
+
+def tolerance(attack: str) -> float:
+    """Up to which difference two MRA count as alike."""
+    return CLEAN_TOLERANCE if attack == "none" else TOLERANCE
 
 
 def format_radius(dataset: str, eps: float) -> str:

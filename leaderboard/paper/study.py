@@ -32,9 +32,14 @@ class Study:
     @property
     def obstacle(self) -> str:
         """Why the paper's numbers cannot be judged by this study, or nothing."""
-        budget = "" if self.setting.budget == "paper" else f"{self.setting.budget} budget"
+        budget = "smoke budget" if self.setting.budget == "smoke" else ""
         images = "" if self.setting.source.startswith("torchvision") else "other images"
         return ", ".join(filter(None, (budget, images)))
+
+    @property
+    def in_kind(self) -> bool:
+        """Whether networks are smaller than the paper's, or trained for less: all is in kind."""
+        return self.setting.budget != "paper"
 
     @cached_property
     def evidence(self) -> dict[str, Evidence]:

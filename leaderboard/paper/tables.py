@@ -1,8 +1,10 @@
 """The numbers of the paper's tables beside what was measured, and checked against each other."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,7 +15,8 @@ from .. import gates
 from ..metrics import CONFIDENCE, Score
 from ..rows import Row
 from .evidence import COMPARED
-from .names import PAPER_ATTACKS, PAPER_IMAGES, SUBMODELS, near
+from .grids import LIKE_PGD, Way
+from .names import PAPER_ATTACKS, PAPER_IMAGES, SUBMODELS, near, tolerance
 from .study import Study
 
 # What must hold of the numbers under two attacks, the stronger first. `pgd-eot` has no check: on
@@ -26,7 +29,11 @@ CHECKS = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """One published MRA beside the measured one, both in [0, 1]."""
+    """One published MRA beside the measured one, both in [0, 1].
+
+    Attributes:
+        beside: the numbers of its row in the paper's table, itself among them.
+    """
 
     table: str
     dataset: str
@@ -35,6 +42,7 @@ class Comparison:
     defense: str
     paper: float
     study: Study | None
+    beside: list[Comparison] = field(default_factory=list, repr=False, compare=False)
 
     @cached_property
     def row(self) -> Row | None:
@@ -45,7 +53,18 @@ class Comparison:
     @cached_property
     def measured(self) -> Score | None:
         """MRA under the same attack."""
+        if self._on_one_network:
+            return self._on_one_network.score
         return self.row.score(self.attack) if self.row else None
+
+    @cached_property
+    def _on_one_network(self) -> Way | None:
+        """PGD-EOT as the authors' script runs it, with the numbers of PGD."""
+        grids = self.study.grids.values() if self.study and self.attack == "pgd-eot" else ()
+        ways = (way for grid in grids for row in grid.rows for way in row if way.training.standard)
+        sought = self.defense, self.attack, LIKE_PGD
+        same = (way for way in ways if (way.defense, way.attack, way.cell.run) == sought)
+        return next((way for way in same if abs(way.eps - self.eps) < 1e-6), None)
 
     @property
     def difference(self) -> float | None:
@@ -56,6 +75,30 @@ class Comparison:
     def near(self) -> bool:
         """Whether the measured one is as near as a reproduced number."""
         return self.measured is not None and near(self.attack, self.measured.value, self.paper)
+
+    @property
+    def in_kind(self) -> bool:
+        """Whether it is apart from others of its row where the paper's is, and alike where that is.
+
+        Apart: the paired difference has the sign of the paper's, by its interval.
+        """
+        most = tolerance(self.attack)
+        for other in self.beside:
+            gap, difference = self.paper - other.paper, self._minus(other)
+            if other is self:
+                continue
+            if difference is None or (abs(gap) <= most < abs(difference.value)):
+                return False
+            if abs(gap) > most and not (difference.low > 0 if gap > 0 else difference.high < 0):
+                return False
+        return True
+
+    def _minus(self, other: Comparison) -> Score | None:
+        """The measured difference to another number of its row, over the images of both."""
+        by_seed = [
+            one.row.by_attack.get(self.attack, {}) if one.row else {} for one in (self, other)
+        ]
+        return gates.excess(*by_seed)
 
     @property
     def inside(self) -> bool:
@@ -69,8 +112,11 @@ class Comparison:
             return "not measured"
         if self.study.obstacle:
             return self.study.obstacle
-        if self.attack == "pgd-eot":
+        if self.attack == "pgd-eot" and not self._on_one_network:
             return "this suite draws networks, the authors' script runs it on one"
+        if self.study.in_kind:
+            missing = [other.defense for other in self.beside if other.measured is None]
+            return f"{', '.join(missing)} not measured" if missing else ""
         # The adversarially trained populations that its authors released have another n.
         if self.defense in COMPARED and self.row.submodels != SUBMODELS:
             return f"n = {self.row.submodels}, the paper's {SUBMODELS}"
@@ -78,9 +124,11 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Reproduced, not reproduced, or not comparable."""
+        """Reproduced or not, in kind or not on smaller networks, or not comparable."""
         if self.reason:
             return "not comparable"
+        if self.study and self.study.in_kind:
+            return "in kind" if self.in_kind else "not in kind"
         return "reproduced" if self.near else "not reproduced"
 
     @cached_property
@@ -96,7 +144,11 @@ class Comparison:
 
 def compare(tables: Mapping[str, Any], studies: Mapping[str, Study]) -> list[Comparison]:
     """Every number of the paper's Tables 1 to 5, in their order."""
-    return [Comparison(*number, studies.get(number[1])) for number in _published(tables)]
+    compared = [Comparison(*number, studies.get(number[1])) for number in _published(tables)]
+    for number in compared:
+        place = number.table, number.dataset, number.attack
+        number.beside.extend(n for n in compared if (n.table, n.dataset, n.attack) == place)
+    return compared
 
 
 def _published(tables: Mapping[str, Any]) -> Iterator[tuple[str, str, float, str, str, float]]:

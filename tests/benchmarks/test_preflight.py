@@ -115,6 +115,12 @@ class Stateful(nn.Module):
         return self.network(images) * (1 + self.step(self.seen, images))
 
 
+def test_a_container_that_holds_itself_is_looked_at_once():
+    member = Stateful({}, lambda seen, images: 0)
+    member.seen["self"] = member.seen
+    looked_at(member)
+
+
 def appends(seen, images):
     seen.append(images)
     return len(seen)
@@ -142,6 +148,76 @@ def test_state_in_containers_is_refused_and_left_as_it_was(draws, seen, step):
     with pytest.raises(ValueError, match=r"from pass to pass \(Stateful.seen\)"):
         looked_at(Stateful(seen, step), draws=draws)
     assert str(seen) == before
+
+
+class FirstBatch(nn.Module):
+    """Its normaliser comes from the first images that it answers, and from none after them."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.network, self.keep, self.ready = linear(1.0, 1.0), keep, False
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("lazy", None)
+        self.found, self.scale = None, nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        if not self.ready:
+            self.keep(self, images.mean())
+            self.ready = True
+        shift = self.mean + sum(one for one in (self.lazy, self.found) if one is not None)
+        return self.network(images) * self.scale - shift
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda net, mean: net.mean.copy_(mean),
+        lambda net, mean: net.mean.data.copy_(mean),
+        lambda net, mean: net.scale.data.copy_(mean),
+        lambda net, mean: setattr(net, "lazy", mean),
+        lambda net, mean: setattr(net, "found", mean),
+        lambda net, mean: setattr(net, "found", float(mean)),
+    ],
+)
+def test_what_the_first_images_set_is_refused_and_left_unset(keep):
+    member = FirstBatch(keep)
+    before = {name: value.clone() for name, value in member.state_dict().items()}
+    with pytest.raises(ValueError, match=r"first images that it answers \(.*FirstBatch\.ready"):
+        looked_at(member)
+    assert member.ready is False
+    assert member.found is None
+    assert all(torch.equal(value, before[name]) for name, value in member.state_dict().items())
+    with torch.no_grad():
+        member(IMAGES)
+    looked_at(member)
+
+
+class Switching(nn.Module):
+    """It changes weights in `eval()`, as those do that keep an average."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = linear(1.0, 1.0)
+
+    def train(self, mode=True):
+        self.network = linear(1.0, 1.0) if mode else linear(2.0, 0.0)
+        return super().train(mode)
+
+    def forward(self, images):
+        return self.network(images)
+
+
+class AlwaysOn(nn.Dropout):
+    def train(self, mode=True):
+        return super().train(True)
+
+
+def test_modes_that_a_network_defines_itself_are_left_to_it():
+    for member in (Switching(), nn.Sequential(linear(1.0, 1.0), AlwaysOn())):
+        kind = type(member if isinstance(member, Switching) else member[1]).__name__
+        with pytest.raises(ValueError, match=rf"{kind} is in training mode and has.*call .eval"):
+            looked_at(member, draws=16)
+        looked_at(member.eval(), draws=16)
 
 
 @torch.enable_grad()

@@ -11,7 +11,9 @@ from randomized_defense_bench.benchmarks.populations import DefenseError
 from randomized_defense_bench.benchmarks.session import NoRadiusError, Session
 from randomized_defense_bench.defenses import DEFENSES, load_network, register_checkpoint
 from randomized_defense_bench.leaderboard import records
-from randomized_defense_bench.leaderboard.rows import rows
+from randomized_defense_bench.leaderboard.rows import populations, rows
+
+from randomized_defense_bench import leaderboard
 
 AT = ThreatModel("Linf", 0.25)
 NEARER = ThreatModel("Linf", 0.1)
@@ -45,6 +47,37 @@ def test_a_record_of_other_weights_is_measured_again(options):
     again, reused = second.measure(second.prepare("digits", "single"), "fgsm", AT)
     assert not reused
     assert again.population_sha256 == record.population_sha256
+
+
+def test_what_is_committed_is_re_used_compared_and_left_as_it_is(options, monkeypatch):
+    local = options.results.with_name("local")
+    monkeypatch.setattr(leaderboard, "RESULTS", options.results)
+    monkeypatch.setattr(leaderboard, "LOCAL", local)
+    session = Session(options)
+    record, _ = session.measure(session.prepare("digits", "single"), "fgsm", AT)
+    assert session.compared == {}
+
+    def run(**changes):
+        """Measure the same for the local folder: whether it was there, and the agreement."""
+        session = later(options, results=local, **changes)
+        _, reused = session.measure(session.prepare("digits", "single"), "fgsm", AT)
+        return reused, [*session.compared.values()]
+
+    assert run() == (True, [])
+    assert not local.exists()
+    assert run(rerun=True) == (False, ["confirmed"])
+    assert [known.local for known in records.read_all(local)] == [False]
+
+    turned = record.correct.copy()
+    turned[:, 0] = ~turned[:, 0]
+    path = records.write(replace(record, correct=turned), options.results)
+    before = path.read_bytes()
+    assert run(rerun=True) == (False, ["within the interval"])
+    assert path.read_bytes() == before
+    assert [known.local for known in records.read_all(local)] == [False, True]
+    records.write(replace(record, correct=np.ones_like(turned)), options.results)
+    (agreement,) = run(rerun=True)[1]
+    assert "in place of 100.0 (" in agreement
 
 
 EDITED = """
@@ -86,7 +119,7 @@ def test_an_edited_file_is_trained_and_measured_anew_unless_it_has_a_version(
             names = ("my-trained", "my-loaded", "single")
             prepared = [session.prepare("digits", name) for name in names]
             reused = [session.measure(one, "my-attack", AT)[1] for one in prepared]
-        listed = rows(records.read_all(options.results), "Linf", AT.eps)
+        listed = rows(populations(records.read_all(options.results)), "Linf", AT.eps)
         return [not prepared[0].trained, *reused], len(listed)
 
     assert run("first", 0.5)[0] == [False, False, False, False]

@@ -62,8 +62,8 @@ FILES = {
         {"n_averaged": torch.tensor(4), **prefixed(w, "module.")}, path
     ),
     "with a word among them": lambda w, _, path: torch.save({**w, "epoch": 3}, path),
-    "with a loss beside it": lambda w, _, path: torch.save(
-        {"criterion.weight": torch.ones(3), **prefixed(w, "model.")}, path
+    "with an accuracy and a generator's state": lambda w, _, path: torch.save(
+        {"net": w, "best": torch.tensor(76.1), "generator": torch.get_rng_state()}, path
     ),
     "safetensors": lambda w, _, path: save_file(w, path),
     "of DataParallel": lambda w, _, path: torch.save(prefixed(w, "module."), path),
@@ -143,6 +143,12 @@ class Bomb:
         (lambda w: [1, 2], "has none of the weights of Sequential, but no tensors"),
         (lambda w: {k: v for k, v in w.items() if k[0] != "1"}, "missing 1.weight, 1.bias$"),
         (lambda w: {**w, "head.bias": w["1.bias"]}, "not of Sequential: surplus head.bias$"),
+        (
+            lambda w: {"normaliser.mean": torch.zeros(3), **prefixed(w, "module.model.")},
+            r"holds normaliser.mean beside the weights of Sequential: .*that has them, else save",
+        ),
+        (lambda w: {"net": w, "data": {"std": torch.ones(3)}}, "holds data.std beside"),
+        (lambda w: {"net": w, "average": [*w.values()]}, r"holds average.0, average.1, .* beside"),
         (lambda w: build(100).state_dict(), r"not of Sequential: size mismatch for 3.bias: .*100"),
     ],
 )
@@ -162,6 +168,20 @@ def test_what_is_no_file_of_weights_is_said_to_be_none(content, tmp_path):
     (tmp_path / "file.pt").write_bytes(content)
     with pytest.raises(CheckpointError, match="is damaged, or neither safetensors nor"):
         load_network(tmp_path / "file.pt", build)
+
+
+class Named(nn.Linear):
+    """Its mode is hidden by a flag of the user's."""
+
+    def __init__(self):
+        super().__init__(2, 2)
+        self.train = True
+
+
+def test_a_network_without_modes_is_said_to_be_so(tmp_path):
+    save_file(Named().state_dict(), tmp_path / "w")
+    with pytest.raises(CheckpointError, match=r"is of Named, whose .eval\(\) fails: 'bool'"):
+        load_network(tmp_path / "w", Named)
 
 
 def test_weights_need_what_builds_their_network(trained, tmp_path):

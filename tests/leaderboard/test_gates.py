@@ -7,14 +7,14 @@ import pytest
 from randomized_defense_bench.leaderboard import gates
 from randomized_defense_bench.leaderboard.metrics import Score
 from randomized_defense_bench.leaderboard.paper.study import outcome
-from randomized_defense_bench.leaderboard.rows import rows
+from randomized_defense_bench.leaderboard.rows import populations, rows
 from samples import gated, record
 
 SIZE = {"images": 1000, "submodels": 2}
 
 
 def checked(records):
-    (row,) = rows(records, "Linf", 0.3)
+    (row,) = rows(populations(records), "Linf", 0.3)
     return {gate.name: gate for gate in gates.check(row)}
 
 
@@ -108,7 +108,7 @@ def test_a_plug_in_that_beats_the_cascade_counts_for_the_worst_case_and_fails_th
     found = checked(records)["no attack beats the cascade"]
     # It leaves none of the 20 and 19 images.
     assert (found.outcome, found.figure) == ("failed", "2.0% of images, mine")
-    assert rows(records, "Linf", 0.3)[0].worst.value == 0
+    assert rows(populations(records), "Linf", 0.3)[0].worst.value == 0
 
 
 @pytest.mark.parametrize(("fewer", "outcome"), [(4, "passed"), (5, "failed")])

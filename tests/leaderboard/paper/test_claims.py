@@ -64,11 +64,17 @@ def test_a_threshold_is_met_by_the_whole_interval():
     assert decide(Score(0.1, 0.05, 0.14), 0.15) == FAILS
 
 
-@pytest.mark.parametrize("budget", ["smoke", "quick"])
-def test_less_than_the_paper_s_budget_has_figures_but_no_verdict(budget):
+@pytest.mark.parametrize(
+    ("budget", "claimed", "worst"),
+    [
+        ("smoke", "not judged: smoke budget", NO_MATTER),
+        ("quick", "holds in kind", "does not hold in kind"),
+    ],
+)
+def test_less_than_the_paper_s_budget_judges_in_kind_and_smoke_not_at_all(budget, claimed, worst):
     records = [*attacked("ulm", 300, budget=budget), *attacked("clm", 550, budget=budget)]
     found = judged("around 20 points", records)
-    assert (found.claimed, found.worst) == (f"not judged: {budget} budget", NO_MATTER)
+    assert (found.claimed, found.worst) == (claimed, worst)
     assert "+25.0" in found.figures
 
 

@@ -62,6 +62,7 @@ def test_what_stands_in_the_way_of_a_verdict():
     def obstacle(**cell):
         return studies(Board(row("ulm", 5, **cell)))["mnist"].obstacle
 
-    assert obstacle() == "quick budget"
+    assert obstacle() == ""
+    assert obstacle(budget="smoke") == "smoke budget"
     assert obstacle(budget="paper") == ""
     assert obstacle(budget="paper", source="image folder (jpg)") == "other images"
