@@ -1,13 +1,13 @@
-"""`python -m leaderboard`: rebuild all pages from the records, or check that they are current."""
+"""`python -m leaderboard`: rebuild all pages from the records, check them, or merge records."""
 
 import argparse
 import sys
 
-from randomized_defense_bench.leaderboard import RESULTS, site
+from randomized_defense_bench.leaderboard import LOCAL, RESULTS, site
 from randomized_defense_bench.leaderboard.publish import publish, stale
 from randomized_defense_bench.leaderboard.records import RecordError
 
-from randomized_defense_bench.files import folder_named
+from randomized_defense_bench.files import folder_named, merge
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,22 +19,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help=check)
     html = "write the board as static HTML into this folder instead; needs the extra `site`"
     parser.add_argument("--site", type=folder_named, metavar="DIR", help=html)
+    merging = parser.add_subparsers(dest="merge").add_parser("merge", help="join shards' records")
+    merging.add_argument("folders", nargs="+", type=folder_named, metavar="DIR")
+    merging.add_argument("--into", type=folder_named, default=LOCAL, help="default: %(default)s")
     options = parser.parse_args(arguments)
-    if not options.results.is_dir():
-        print(f"no folder {options.results}: run pytest benchmarks/ first, or name another")
+    read = options.folders if options.merge else [options.results]
+    if missing := [folder for folder in read if not folder.is_dir()]:
+        print(f"no folder {missing[0]}: run pytest benchmarks/ first, or name another")
         return 2
     try:
+        if options.merge:
+            print(f"{merge(options.folders, options.into)} new; {publish(options.into)}")
+            return 0
         if options.site:
             print(site.write(options.results, options.site))
             return 0
         if not options.check:
             print(publish(options.results))
             return 0
-        outdated = stale(options.results)
-        for path in outdated:
-            print(f"stale: {path}; run python -m {__package__} to rebuild it")
-        if not outdated:
-            print(f"up to date: what {options.results} says")
+        cure = f"run python -m {__package__} to rebuild it"
+        outdated = [f"stale: {path}; {cure}" for path in stale(options.results)]
+        print("\n".join(outdated) or f"up to date: what {options.results} says")
         return 1 if outdated else 0
     except ImportError as error:
         print(f"{error}; pip install 'randomized-defense-bench[site]'", file=sys.stderr)
