@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import pickle
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -297,9 +298,13 @@ def connect(address: str) -> Any:
     except ImportError as error:
         raise EngineError(f"--engine ray: Ray cannot be imported ({error}): {INSTALL}") from None
     start: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
+        if port and host:
+            # Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), timeout=LOOK).close()
         ray.init(address, log_to_driver=False, logging_level="error", **start)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         first = str(error).partition("\n")[0]
         raise EngineError(
             f"--address: no cluster at {address!r} ({first}); start one with `ray start --head`, "

@@ -75,7 +75,7 @@ class Run:
         command += ["--budget", "smoke", "-q", "--benchmark-disable", "-p", "no:cacheprovider"]
         command += [f"--store={folder / 'store'}", f"--results={self.results}", *more]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self._printed = (folder / "printed").open("w+")
         self._process = subprocess.Popen(
             command,
