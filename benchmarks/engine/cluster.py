@@ -7,7 +7,7 @@ go on from the last checkpoint or block.
 
 from __future__ import annotations
 
-import getpass
+import os
 import pickle
 import shutil
 import socket
@@ -72,11 +72,12 @@ class ClusterPool:
         self._ray = connect(address)
         self._options, self._zoo, self._data, self._needs = options, zoo, data, needs
         self._gpus = gpus if self._ray.cluster_resources().get("GPU") else 0.0
-        self._resources = {
+        self._resources: dict[str, float] = {
             "num_cpus": 1 if self._gpus else torch.get_num_threads(),
             "num_gpus": self._gpus,
             "memory": MEMORY,
         }
+        self._remote = self._ray.remote(Remote).options(**self._resources)
         self._starting: dict[Any, Any] = {}
         self._actors: dict[str, Any] = {}
         self._streams: dict[str, Any] = {}
@@ -97,9 +98,8 @@ class ClusterPool:
 
     def idle(self, wanted: int) -> list[str]:
         """The names of workers without a job; more are started where there is room."""
-        remote = self._ray.remote(Remote).options(**self._resources)
         while len(self._actors) + len(self._starting) < min(len(self), wanted):
-            actor = remote.remote()
+            actor = self._remote.remote()
             hello = actor.hello.remote(self._options, self._zoo, self._resources["num_cpus"])
             self._starting[hello] = actor
         return [name for name in self._actors if name not in self._streams]
@@ -139,6 +139,9 @@ class ClusterPool:
             worker = next(name for name, stream in self._streams.items() if stream is ready)
             try:
                 name, content = self._ray.get(next(ready))
+            except self._ray.exceptions.RayTaskError as error:
+                del self._streams[worker]
+                return [(worker, Outcome(error=EngineError(f"{worker}: {error.cause}")))]
             except (self._ray.exceptions.RayError, StopIteration):
                 self.stop(worker)
                 return [(worker, None)]
@@ -226,8 +229,11 @@ class Remote:
         gpus = context.get_accelerator_ids().get("GPU", [])
         # Ray shows an actor its own GPU only.
         device = torch.device("cuda:0" if gpus else "cpu")
-        name = f"randomized-defense-bench-{getpass.getuser()}"
-        self._folder = Path(tempfile.gettempdir(), name, context.get_node_id())
+        own = Path(tempfile.gettempdir(), f"randomized-defense-bench-{os.getuid()}")
+        own.mkdir(mode=0o700, exist_ok=True)
+        if own.stat().st_uid != os.getuid():
+            raise PermissionError(f"{own} belongs to somebody else")
+        self._folder = own / context.get_node_id()
         self._root = self._folder / "store"
         here: dict[str, Any] = {
             "store": self._root,
@@ -260,15 +266,16 @@ class Remote:
                 _write(self._root / name, content)
         for name, content in (begun or {}).items():
             _write(self._root / name, content)
-        everything = (*watched, "populations/*")
-        self._seen = dict(self._states(everything))
-        made: list[bytes] = []
+        self._seen = dict(self._states(watched))
+        known, made = len(self._worker.trained), list[bytes]()
         work = Thread(target=lambda: made.append(self._worker.run(order)))
         work.start()
         while work.is_alive():
             work.join(WATCH)
             yield from self._changed(watched)
-        yield from self._changed(everything)
+        # What it was started from, too, if nobody had trained that.
+        trained = [f"populations/{name}" for name in self._worker.trained[known:]]
+        yield from self._changed((*watched, *trained))
         yield "", made[0]
 
     def clean(self) -> None:

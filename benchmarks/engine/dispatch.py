@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from .. import tuning
 from .jobs import Apart, EngineError, Job, Order, Outcome
-from .plan import clock
 from .scheduling import Population, Scheduler
 
 # Seconds after which the driver looks at the clock.
@@ -76,7 +75,7 @@ class Dispatcher:
         self._deaths: Counter[str] = Counter()
         self._broken: EngineError | None = None
         self._tuned = tuning.keep({})
-        self._last_seen = time.monotonic()
+        self._last_seen, self._shown = time.monotonic(), -TICK
         self._cells = {job.key for job in listed if job.cell}
         self._bar = tqdm(
             total=len(self._cells), unit="cell", desc="cells", leave=False, disable=None
@@ -128,7 +127,7 @@ class Dispatcher:
             raise EngineError(
                 f"no worker has started within {PATIENCE:g} s: is there room for one?"
             )
-        self._show()
+        self._show(now)
 
     def _ended(self, job: Job, outcome: Outcome) -> None:
         """Take over what a worker made."""
@@ -172,11 +171,17 @@ class Dispatcher:
         )
         self._failed(job, EngineError(f"{told} ({error})" if error else told))
 
-    def _show(self) -> None:
+    def _show(self, now: float) -> None:
         """The state of the whole run, where there is a terminal."""
-        if self._bar.disable:
+        if self._bar.disable or now - self._shown < TICK:
             return
-        where = ", ".join(f"{job.name} on {worker}" for worker, (job, _) in self._running.items())
+        self._shown = now
+        left = self._scheduler.seconds() / max(1, len(self._pool))
+        end = time.localtime(time.time() + left)
+        told = time.strftime("end %H:%M" if left < 12 * 3600 else "end %a %H:%M", end)
+        if self._running:
+            worker, (job, _) = min(self._running.items(), key=lambda item: item[1][1])
+            told += f", {len(self._running)} running, {job.name} on {worker} for longest"
+        self._bar.set_postfix_str(told, refresh=False)
         self._bar.n = len(self._cells & self._errors.keys())
-        end = clock(self._scheduler.seconds() / max(1, len(self._pool)))
-        self._bar.set_postfix_str(f"end {end}; {where}")
+        self._bar.refresh()

@@ -10,8 +10,11 @@ from statistics import median
 from ...leaderboard.records import Case, Record
 
 MACHINE = ("device", "processor", "threads")
-# Without any record: seconds for an answer to one image, and to train one member.
-UNKNOWN = {"attack": 0.02, "training": 60.0}
+# Without any record: seconds for a member's answer to an image, and to train a member.
+UNKNOWN_ANSWER, UNKNOWN_TRAINING = 0.02, 60.0
+# Parts of the key that only records of one cell share.
+LONGEST = 7
+_Key = tuple[Hashable, ...]
 
 
 class Estimates:
@@ -27,58 +30,43 @@ class Estimates:
     """
 
     def __init__(self, records: Iterable[Record], here: Mapping[str, str] | None = None) -> None:
-        timed: dict[str, dict[bool, dict[tuple[Hashable, ...], list[float]]]] = {
-            kind: {True: defaultdict(list), False: defaultdict(list)} for kind in UNKNOWN
-        }
+        mine, others = defaultdict[_Key, list[float]](list), defaultdict[_Key, list[float]](list)
         for record in records:
-            case = record.case
-            about = record.environment
+            case, about = record.case, record.environment
             local = here is not None and all(about.get(name) == here[name] for name in MACHINE)
             attack = record.attack_seconds / math.prod(case.shape)
-            for kind, seconds, alike in (
-                ("attack", attack, _cells_alike(case)),
-                ("training", record.training_seconds / case.submodels, _trainings_alike(case)),
-            ):
-                for key in alike:
-                    timed[kind][local][key].append(seconds)
-        pairs = [
-            median(there[key]) / median(timed["attack"][False][key])
-            for there in (timed["attack"][True],)
-            for key in there
-            if len(key) == len(_LONGEST) and median(timed["attack"][False].get(key, [0.0])) > 0
-        ]
-        self.ratio = median(pairs) if pairs else None
-        self._medians = {
-            kind: {
-                **{k: median(v) * (self.ratio or 1) for k, v in by_place[False].items()},
-                **{k: median(v) for k, v in by_place[True].items()},
-            }
-            for kind, by_place in timed.items()
-        }
+            training = record.training_seconds / case.submodels
+            for seconds, keys in ((attack, _cells(case)), (training, _trainings(case))):
+                for key in keys:
+                    (mine if local else others)[key].append(seconds)
+        there = {key: median(seconds) for key, seconds in others.items()}
+        here_too = {key: median(seconds) for key, seconds in mine.items()}
+        same_cell = [key for key in here_too if len(key) == LONGEST and there.get(key)]
+        ratios = [here_too[key] / there[key] for key in same_cell]
+        self.ratio = median(ratios) if ratios else None
+        self._seconds = {k: seconds * (self.ratio or 1) for k, seconds in there.items()} | here_too
 
     def attack(self, case: Case) -> float:
         """Seconds to measure a case."""
-        return self._of("attack", _cells_alike(case)) * math.prod(case.shape)
+        return self._of(_cells(case), UNKNOWN_ANSWER) * math.prod(case.shape)
 
     def training(self, case: Case) -> float:
         """Seconds to train a case's population, without what it starts from."""
-        return self._of("training", _trainings_alike(case)) * case.submodels
+        return self._of(_trainings(case), UNKNOWN_TRAINING) * case.submodels
 
-    def _of(self, kind: str, alike: Sequence[tuple[Hashable, ...]]) -> float:
-        """The median of the first of these that has any."""
-        medians = self._medians[kind]
-        return next((medians[key] for key in alike if key in medians), UNKNOWN[kind])
-
-
-_LONGEST = ("dataset", "budget", "attack", "protocol", "defense", "eps")
+    def _of(self, keys: Sequence[_Key], unknown: float) -> float:
+        """What the most similar took."""
+        return next((self._seconds[key] for key in keys if key in self._seconds), unknown)
 
 
-def _cells_alike(case: Case) -> list[tuple[Hashable, ...]]:
-    """What cells of the same speed have in common, from the most to the least similar."""
-    full = tuple(getattr(case, name) for name in _LONGEST)
-    return [full, full[:4], (case.dataset, case.attack), (case.attack,), ()]
+def _cells(case: Case) -> list[_Key]:
+    """What cells of about the same speed have in common, from the most to the least similar."""
+    alike = "attack", case.dataset, case.budget, case.attack, case.protocol
+    kind = "attack", case.dataset, case.attack
+    return [(*alike, case.defense, case.eps), alike, kind, ("attack", case.attack), ("attack",)]
 
 
-def _trainings_alike(case: Case) -> list[tuple[Hashable, ...]]:
-    budget = case.dataset, case.budget
-    return [(*budget, case.defense), budget, (case.dataset,), ()]
+def _trainings(case: Case) -> list[_Key]:
+    """The same of trainings."""
+    alike = "training", case.dataset, case.budget
+    return [(*alike, case.defense), alike, alike[:2], alike[:1]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -188,9 +187,3 @@ def _cells(
 
 def _duration(seconds: float) -> str:
     return str(timedelta(seconds=math.ceil(seconds)))
-
-
-def clock(seconds: float) -> str:
-    """The time of day in so many seconds, with the day if it is another."""
-    end = time.localtime(time.time() + seconds)
-    return time.strftime("%H:%M" if seconds < 12 * 3600 else "%a %H:%M", end)

@@ -46,6 +46,11 @@ class Worker:
         self._session = _Session(options)
         self._held: tuple[Population, Prepared] | None = None
 
+    @property
+    def trained(self) -> list[str]:
+        """The names of the stored populations that it trained."""
+        return self._session.trained
+
     def know(self, dataset: Dataset) -> None:
         """Take over a dataset, so that it need not be read."""
         self._session.use(dataset)
@@ -53,7 +58,7 @@ class Worker:
     def run(self, order: Order) -> bytes:
         """Do a job; return its `Outcome`, pickled, whatever happened."""
         tuning.learn(order.tuned)
-        trained = len(self._session.trained)
+        known = len(self.trained)
         value, failure = None, None
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -65,7 +70,7 @@ class Worker:
         outcome = Outcome(
             value=value,
             error=failure,
-            trained=tuple(self._session.trained[trained:]),
+            trained=tuple(self.trained[known:]),
             tuned=tuning.known(),
             warnings=tuple(str(warning.message) for warning in caught),
         )

@@ -1,5 +1,8 @@
 """Jobs go to workers; what fails stays where it is. The workers are made up."""
 
+import io
+import re
+import sys
 import time
 from dataclasses import replace
 
@@ -134,6 +137,32 @@ def test_a_cluster_without_room_is_told_once_it_has_been_waited_for(monkeypatch)
     for _ in range(2):
         with pytest.raises(EngineError, match="no worker has started"):
             run.finish("cell 1")
+
+
+class Terminal(io.StringIO):
+    """A file that is one, or is none."""
+
+    def __init__(self, there):
+        super().__init__()
+        self.there = there
+
+    def isatty(self):
+        return self.there
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_progress_says_what_is_done_what_runs_where_and_when_it_ends(monkeypatch, there):
+    monkeypatch.setattr(sys, "stderr", Terminal(there))
+    monkeypatch.setattr(dispatch, "TICK", 0.0)
+    workers = Workers(lambda *_: Outcome(), count=1)
+    run = dispatcher(workers)
+    run.finish("cell 2")
+    at_work = iter(["at work", "at work"])
+    workers.do = lambda *_: next(at_work, Outcome())
+    run.finish("cell 1")
+    shown = sys.stderr.getvalue()
+    for told in ("2/3", r"end \d\d:\d\d", "1 running, cell 1 on 0 for longest"):
+        assert bool(re.search(told, shown)) == there, told
 
 
 def test_the_driver_takes_little_time_for_a_cell(tmp_path):
