@@ -207,9 +207,8 @@ class Populations:
         parts: list[Path] = []
         if member is not None:
             population = population.of([population.submodels[member]])
-        elif DEFENSES[defense].independent:
-            numbers = range(len(population))
-            parts = [self._stored(data, defense, parameters, i)[1] for i in numbers]
+        else:
+            parts = self.parts(data, defense, parameters)
 
         def train(checkpoint: FileCheckpoint) -> None:
             task = self._task(data, population, recipe, checkpoint)
@@ -307,6 +306,11 @@ class Populations:
         images = self.dataset(dataset).train_images[:1].to(self.options.device)
         plan = self.plan(self._untrained(dataset, defense), images)
         return None if plan.stacked else plan
+
+    def parts(self, data: Dataset, defense: str, parameters: dict[str, Any]) -> list[Path]:
+        """Where the members of a population lie that are trained apart, if they may be."""
+        members = range(self._size(data.name, defense) * DEFENSES[defense].independent)
+        return [self._stored(data, defense, parameters, member)[1] for member in members]
 
     def use(self, dataset: Dataset) -> None:
         """Take a dataset for the one in use."""

@@ -226,7 +226,6 @@ class Store:
         """Remove populations that nobody needs any more."""
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
-            lock_of(folder).unlink(missing_ok=True)
 
     def load_epochs(self, populations: Sequence[Population], folder: Path) -> None:
         """Load what a finished population was after each epoch of its training, in their order.

@@ -20,7 +20,7 @@ TICK = 1.0
 # A job that has ended so many workers is done with fewer images at once, for the last time.
 DEATHS = 3
 # Seconds without any worker after which a run gives up.
-PATIENCE = 120.0
+PATIENCE = 600.0
 
 
 class Pool(Protocol):
@@ -165,10 +165,7 @@ class Dispatcher:
                 warnings.warn(told, stacklevel=2)
             self._scheduler.restore(job)
             return
-        told = (
-            f"{job.name} ended {deaths} workers, the last of them {worker}, where it ran with a "
-            "quarter of the images at once: out of memory?"
-        )
+        told = f"{job.name} ended {deaths} workers, the last of them {worker}: out of memory?"
         self._failed(job, EngineError(f"{told} ({error})" if error else told))
 
     def _show(self, now: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -81,7 +82,7 @@ class EngineSession(Session):
         if isinstance(value, Record):
             self.keep(value, self.options.results)
             self._new.add(job.key)
-            self._remove(f"unfinished/{job.key}-*")
+            self.store.remove(self.store.root.glob(f"unfinished/{job.key}-*"))
         elif isinstance(value, Ready):
             planned = self._ready[job.population]
             prepared = replace(
@@ -93,7 +94,7 @@ class EngineSession(Session):
             self._ready[job.population] = prepared
             if prepared.folder:
                 (prepared.folder / "checkpoint.safetensors").unlink(missing_ok=True)
-                self._remove(f"populations/{'-'.join(job.population)}-s{self.options.seed}-m*-*")
+                self.store.remove(self._parts(job.population))
                 self._finished.pop(job.population, None)
             mine = (
                 cell for cell in self.plan_of_run.jobs.values() if cell.population == job.population
@@ -104,13 +105,11 @@ class EngineSession(Session):
     def needs(self, job: Job) -> tuple[list[str], list[str]]:
         """The folders of finished populations that a job takes along, and patterns of its own."""
         dataset, defense = job.population
-        name = f"{dataset}-{defense}-s{self.options.seed}"
-        if job.cell:
-            begun = [f"unfinished/{job.key}-*"]
-        elif job.member is not None:
-            begun = [f"populations/{name}-m{job.member}-*"]
-        else:
-            begun = [f"populations/{name}-*"]
+        begun, folder = [f"unfinished/{job.key}-*"], self._ready[job.population].folder
+        if folder and not job.cell:
+            parts = self._parts(job.population)
+            own = [folder, *parts] if job.member is None else [parts[job.member]]
+            begun = [f"populations/{path.name}" for path in own]
         if job.population not in self._finished:
             self._finished[job.population] = self._with_parents(dataset, defense)
         return self._finished[job.population], begun
@@ -127,6 +126,7 @@ class EngineSession(Session):
             folders.append(f"populations/{folder.name}")
         return sorted(set(folders))
 
-    def _remove(self, pattern: str) -> None:
-        """Remove what was kept of work that is finished by now."""
-        self.store.remove(self.store.root.glob(pattern))
+    def _parts(self, population: Population) -> list[Path]:
+        """Where its members lie that are trained apart."""
+        prepared = self._ready[population]
+        return self.parts(prepared.dataset, population[1], prepared.parameters)
