@@ -5,7 +5,6 @@ import sys
 
 from randomized_defense_bench.leaderboard import LOCAL, RESULTS, site
 from randomized_defense_bench.leaderboard.publish import publish, stale
-from randomized_defense_bench.leaderboard.records import RecordError
 
 from randomized_defense_bench.files import folder_named, merge
 
@@ -31,11 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.merge:
             print(f"{merge(options.folders, options.into)} new; {publish(options.into)}")
             return 0
-        if options.site:
-            print(site.write(options.results, options.site))
-            return 0
-        if not options.check:
-            print(publish(options.results))
+        if options.site or not options.check:
+            page = options.site and site.write(options.results, options.site)
+            print(page or publish(options.results))
             return 0
         cure = f"run python -m {__package__} to rebuild it"
         outdated = [f"stale: {path}; {cure}" for path in stale(options.results)]
@@ -44,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ImportError as error:
         print(f"{error}; pip install 'randomized-defense-bench[site]'", file=sys.stderr)
         return 2
-    except (RecordError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
 
