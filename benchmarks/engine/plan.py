@@ -157,7 +157,6 @@ def _add_training(
     )
     if prepared.sha256:
         plan.cached.add(key)
-        return
     for parent in parents:
         _add_training(plan, session, parent, estimates)
 
