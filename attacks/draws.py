@@ -55,6 +55,11 @@ class KnownDraw(nn.Module):
         return logits
 
 
+def forget_trials() -> None:
+    """Try every network anew: one that was changed may draw otherwise than it did."""
+    _together.clear()
+
+
 def _draws_together(member: nn.Module, image: Tensor) -> bool:
     """Whether the network draws afresh for each block of a vectorized pass.
 
@@ -76,9 +81,9 @@ def _draws_together(member: nn.Module, image: Tensor) -> bool:
                 passes, kept = [], held(tried)
                 for _ in range(PASSES):
                     with global_seed(0, image.device):
-                        before = _others()
+                        before = other_generators()
                         passes.append(draw(blocks))
-                        untouched = _others() == before
+                        untouched = other_generators() == before
             first = passes[0]
             fresh = not torch.equal(first, first[:1].expand_as(first))
             alike = all(torch.equal(first, other) for other in passes)
@@ -88,7 +93,7 @@ def _draws_together(member: nn.Module, image: Tensor) -> bool:
     return _together[member]
 
 
-def _others() -> tuple[object, ...]:
-    """The state of the global generators that are not torch's."""
+def other_generators() -> tuple[object, object]:
+    """The states of Python's global generator, and of NumPy's."""
     state = np.random.get_state(legacy=False)["state"]
-    return random.getstate(), state["key"].tobytes(), state["pos"]
+    return random.getstate(), (state["key"].tobytes(), state["pos"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from copy import copy
 
 import torch
@@ -49,11 +49,19 @@ def within(
 
 def _version(value: object) -> object:
     if isinstance(value, Tensor):
-        return 0 if value.is_inference() else value._version
+        # Some of torch's own kernels, such as observers', write without counting it.
+        return 0 if value.is_inference() else value._version, content(value)
     if isinstance(value, Iterator):
         # Where it stands cannot be seen: never as it was.
         return object()
     return len(value) if isinstance(value, _CONTAINERS) else 0
+
+
+def content(tensor: Tensor) -> bytes:
+    """A tensor's bytes, in order; none where its kind, such as a quantized one, has none."""
+    with suppress(RuntimeError, TypeError):
+        return tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
+    return b""
 
 
 def changed(before: Held, model: nn.Module) -> list[tuple[nn.Module, str]]:
@@ -118,7 +126,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
     # Scripted code that was frozen has no mode.
     modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
     trainable = {weight: weight.requires_grad for weight in model.parameters()}
-    counted: list[tuple[Tensor, int, Tensor]] = []
+    counted: list[tuple[Tensor, Tensor]] = []
     # Whatever is compiled has imported it; importing it here would take seconds.
     compiled = "torch._dynamo" in sys.modules
     try:
@@ -127,9 +135,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
         for weight in trainable:
             weight.requires_grad_(False)
         counted = [
-            (buffer, buffer._version, buffer.clone())
-            for buffer in model.buffers()
-            if not buffer.is_inference()
+            (buffer, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()
         ]
         with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
             yield
@@ -139,8 +145,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
         for weight, wanted in trainable.items():
             weight.requires_grad_(wanted)
         with torch.no_grad():
-            for buffer, version, value in counted:
-                if buffer._version != version:
+            for buffer, value in counted:
+                if not torch.equal(buffer, value):
                     buffer.copy_(value)
 
 

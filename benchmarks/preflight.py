@@ -20,6 +20,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from ..attacks.draws import forget_trials, other_generators
 from ..attacks.freezing import changed, frozen, held, on_trial, to_evaluate, within
 from ..attacks.objectives import answered
 from ..attacks.seeding import derive_seed, generator, global_seed
@@ -103,6 +104,7 @@ def preflight(
     Raises:
         ValueError: as `check_answers`, or a member that answers nothing finite.
     """
+    forget_trials()
     classes, random = check_answers(population, images, labels, expected=expected)
     answers, blind = [], []
     moved = images
@@ -118,9 +120,12 @@ def preflight(
                 pair = [_pass(member, moved, batch_size) for _ in range(2)]
                 varies = not all(alike(some[0], one) for some in (passes, pair) for one in some)
                 if not population.random:
-                    # The same images in other batches and places.
+                    # The same images in other batches and places, and some of them alone.
                     again = _pass(member, images.flip(0), max(1, batch_size // 3)).flip(0)
-                    if apart := not alike(passes[0], again, OTHER):
+                    some = torch.linspace(0, len(images) - 1, min(PROBED, len(images))).long()
+                    pairs = [(passes[0], again), (passes[0][some], _pass(member, images[some], 1))]
+                    pairs += [(pair[0][some], _pass(member, moved[some], 1))]
+                    if apart := not all(alike(first, second, OTHER) for first, second in pairs):
                         varies |= not alike(passes[0], _pass(member, images, batch_size))
                     if varies:
                         raise ValueError(_needs_draws(whose))
@@ -242,6 +247,9 @@ def check_answers(
     """
     if any(one.is_inference() for one in (*population.parameters(), *population.buffers())):
         raise ValueError("a submodel was made in torch.inference_mode: build it outside of it")
+    for name, tensor in (*population.named_parameters(), *population.named_buffers()):
+        if tensor.layout != torch.strided:
+            raise ValueError(f"{name} is sparse, and cannot be held fixed: to_dense() it")
     for part in to_evaluate(population):
         if getattr(part, "training", False) and type(part).train is not nn.Module.train:
             kind = type(part).__name__
@@ -359,6 +367,11 @@ def _looked_at(
             f"{whose} keeps state from pass to pass ({names}), so that answers depend on those "
             "before: reset it at the start of forward"
         )
+    if generators := _seeded(member, probe):
+        raise ValueError(
+            f"{whose} seeds {generators}'s global generator as it answers, and attacks draw from "
+            "it: let it draw from a generator of its own"
+        )
     rewind()
     ask(other, 0)
     if state and not alike(first, ask(probe, 0)):
@@ -382,6 +395,17 @@ def _looked_at(
     return first.shape[1], varies
 
 
+def _seeded(member: nn.Module, images: Tensor) -> str:
+    """Whose global generator is the same after a pass, whatever it was before; "": none is."""
+    states = []
+    for seed in (1, 2):
+        with global_seed(seed, images.device):
+            member(images.clone())
+            states.append((torch.get_rng_state().numpy().tobytes(), *other_generators()))
+    names = ("torch", "Python", "NumPy")
+    return next((name for name, one, two in zip(names, *states, strict=True) if one == two), "")
+
+
 def _pass(member: nn.Module, images: Tensor, size: int) -> Tensor:
     """A member's logits, with so many images in a batch."""
     return torch.cat([member(batch).detach() for batch in images.split(size)])
@@ -397,7 +421,7 @@ def _needs_draws(whose: str, hint: str = "") -> str:
 def _batch_decides(whose: str, hint: str = "") -> str:
     return (
         f"answers of {whose} to an image depend on the rest of its batch{hint}, or its place: give "
-        "batch norm its running statistics, and draw noise from torch's generators, unseeded"
+        "batch norm its running statistics, and decide for each image by itself"
     )
 
 

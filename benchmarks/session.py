@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..attacks import ATTACKS, Attack, ThreatModel
-from ..leaderboard import CONFIRMED, WITHIN, committed, records
+from ..leaderboard import CONFIRMED, WITHIN, committed, metrics, records
 from ..leaderboard.formats import format_score
 from ..leaderboard.records import Case, Norm, Protocol, Record
 from .case import build_case
@@ -148,16 +148,15 @@ class Session(Populations):
         """The record of a case if it may be re-used, a headline if it is to be one."""
         path = folder / f"{case.key}.json"
         fresh = (self.options.rerun or prepared.trained) and path not in self._measured
-        if fresh:
-            return None
+        known = [*kept(path, records.read)]
         # A point of a curve lacks the repetition that a ranked one needs.
         reusable = (
             record
-            for record in kept(path, records.read)
+            for record in known
             if record.population_sha256 == prepared.sha256
             and not (repeat and record.repeatable is None)
         )
-        record = next(reusable, None)
+        record = None if fresh else next(reusable, None)
         if record and headline and not record.headline:
             record = replace(record, headline=True)
             records.write(record, folder)
@@ -172,9 +171,13 @@ class Session(Populations):
 
 
 def agreement(record: Record, earlier: Record) -> str:
-    """`CONFIRMED` by the same answers, `WITHIN` the earlier interval, or else both accuracies."""
+    """`CONFIRMED` by the same answers, `WITHIN` where accuracies may be equal, else both of them.
+
+    By the interval of their paired difference.
+    """
     if np.array_equal(record.correct, earlier.correct):
         return CONFIRMED
-    if earlier.score.low <= record.score.value <= earlier.score.high:
+    difference = metrics.difference({0: record.answers}, {0: earlier.answers})
+    if difference.low <= 0 <= difference.high:
         return WITHIN
     return f"{format_score(record.score)} in place of {format_score(earlier.score)}"

@@ -125,7 +125,7 @@ def _counts(tensor: Tensor) -> bool:
 
 def _place(tensor: object) -> object:
     """Equal for names of one tensor."""
-    if not isinstance(tensor, Tensor):
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
         return id(tensor)
     return tensor.data_ptr(), tensor.shape, tensor.stride()
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
+from ..attacks.freezing import content
+
 # Code that its name says enough of.
 _KNOWN = ("torch", "torchvision")
 # What every module has, such as its mode.
@@ -48,9 +50,8 @@ def _described(value: object, seen: set[object], package: str | None = None) -> 
     elif value is None or isinstance(value, (bool, int, float, str, bytes, torch.dtype)):
         yield repr(value)
     elif isinstance(value, (Tensor, np.ndarray)):
-        with suppress(RuntimeError, TypeError):
-            flat = torch.as_tensor(value).detach().cpu().flatten()
-            yield f"{value.shape} {sha256(flat.view(torch.uint8).numpy().data).hexdigest()}"
+        with suppress(TypeError):
+            yield f"{value.shape} {sha256(content(torch.as_tensor(value))).hexdigest()}"
     elif isinstance(value, (tuple, list, set, frozenset, Mapping)):
         yield type(value).__name__
         above = id(value)

@@ -7,7 +7,7 @@ import randomized_defense_bench  # noqa: F401 (see its repository.py)
 # Records that everybody sees, and those of this machine's runs, which git ignores.
 RESULTS = Path(__file__).parent / "results"
 LOCAL = Path(__file__).parent / "local" / "results"
-# How a local record may agree with a committed one: by the same answers, or by its accuracy.
+# How a local record may agree with a committed one: in all answers, or in accuracy.
 CONFIRMED, WITHIN = "confirmed", "within the interval"
 
 

@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+from functools import partial
 
 from randomized_defense_bench.leaderboard import LOCAL, RESULTS, site
-from randomized_defense_bench.leaderboard.publish import publish, stale
+from randomized_defense_bench.leaderboard.publish import changes, publish
 
 from randomized_defense_bench.files import folder_named, merge
 
@@ -31,18 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{merge(options.folders, options.into)} new; {publish(options.into)}")
             return 0
         if options.site or not options.check:
-            page = options.site and site.write(options.results, options.site)
-            print(page or publish(options.results))
+            write = partial(site.write, folder=options.site) if options.site else publish
+            print(write(options.results))
             return 0
-        cure = f"run python -m {__package__} to rebuild it"
-        outdated = [f"stale: {path}; {cure}" for path in stale(options.results)]
+        again = f"run python -m {__package__} to rebuild it"
+        outdated = [f"stale: {path}; {again}" for path in changes(options.results)]
         print("\n".join(outdated) or f"up to date: what {options.results} says")
         return 1 if outdated else 0
-    except ImportError as error:
-        print(f"{error}; pip install 'randomized-defense-bench[site]'", file=sys.stderr)
-        return 2
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+    except (ImportError, OSError, ValueError) as error:
+        cure = "; pip install 'randomized-defense-bench[site]'" * isinstance(error, ImportError)
+        print(f"{error}{cure}", file=sys.stderr)
         return 2
 
 

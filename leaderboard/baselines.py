@@ -10,10 +10,7 @@ FOLDER = files(__package__) / "published"
 
 @cache
 def robustbench() -> dict[str, Any]:
-    """RobustBench's model files: its commit, and `models`, in percent.
-
-    A model's "robust" accuracy is by an external evaluation where there is one, else AutoAttack's.
-    """
+    """RobustBench's commit and `models`, in percent; "robust" is external, else AutoAttack's."""
     content: dict[str, Any] = json.loads((FOLDER / "robustbench.json").read_text("utf-8"))
     for model in content["models"]:
         model["robust"] = model["external_accuracy"] or model["autoattack_accuracy"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property, partial
-from itertools import permutations
+from itertools import permutations, starmap
 from typing import Any
 
 from . import baselines, gates, metrics
@@ -24,12 +24,9 @@ class Verdict:
     """How much of a defense's gain over the same network without the randomness survives.
 
     Attributes:
-        word: *holds up* where the surviving gain is above half of the claimed one, *partly* where
-            it is above 0, *collapses* where it may be 0 and is below half, each by its whole
-            interval; *no gain* where none is claimed; else, and for untrusted rows, *undecided*.
-        control: the same network without the randomness.
-        claimed, surviving: accuracy minus the control's, paired, under the authors' attacks and in
-            the worst case.
+        word: by whole intervals *holds up*, where more than half of the claimed gain survives,
+            *partly*, or *collapses*; *no gain* where none is claimed; else *undecided*.
+        claimed, surviving: accuracy minus the control's, paired.
     """
 
     word: str
@@ -71,33 +68,31 @@ class Entry:
         """Whether anything is random in an answer."""
         return self.row.submodels * self.row.draws > 1
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """How the population was made."""
-        return dict(self.row.records[0].case.defense_parameters)
-
     @cached_property
     def control(self) -> "Entry | None":
         """The same network without the randomness.
 
-        That is one deterministic network all of whose parameters are the row's, too; of several
-        the one that shares most.
+        One deterministic network all of whose parameters are the row's, too; of several the one
+        that shares most, then one that is local as the row is.
         """
-        shared = self.parameters.items()
+
+        def parameters(entry: Entry) -> dict[str, Any]:
+            return dict(entry.row.records[0].case.defense_parameters)
+
+        def shared(entry: Entry) -> tuple[int, bool]:
+            same = entry.row.records[0].local == self.row.records[0].local
+            return len(parameters(entry)), same
+
         fixed = (entry for entry in self.ranking.entries if not entry.random)
-        controls = [entry for entry in fixed if entry.parameters.items() <= shared]
-        # Of two that share as much the one from where the row is from.
-        controls.sort(key=lambda entry: entry.row.measured[0].local != self.row.measured[0].local)
-        return max(controls, key=lambda entry: len(entry.parameters), default=None)
+        own = parameters(self).items()
+        return max((e for e in fixed if parameters(e).items() <= own), key=shared, default=None)
 
     @cached_property
     def verdict(self) -> Verdict | None:
         """None for a network without randomness, and where something was not measured."""
         if not self.random or self.control is None:
             return None
-        row, control = self.row, self.control.row
-        claimed = metrics.shared_difference(row.claimed_by_seed, control.claimed_by_seed)
-        surviving = metrics.shared_difference(row.worst_by_seed, control.worst_by_seed)
+        claimed, surviving = self.ranking.leads[self, self.control]
         if claimed is None or surviving is None:
             return None
         half, word = claimed.value / 2, "undecided"
@@ -125,18 +120,19 @@ class Ranking:
         return [Entry(row, self) for row in self.section.rows[self.norm, self.eps]]
 
     @cached_property
-    def leads(self) -> dict[tuple[Entry, Entry], Score | None]:
-        """Of every two entries the first's worst case minus the second's, paired."""
-        return {
-            (a, b): metrics.shared_difference(a.row.worst_by_seed, b.row.worst_by_seed)
-            for a, b in permutations(self.entries, 2)
-        }
+    def leads(self) -> dict[tuple[Entry, Entry], tuple[Score | None, Score | None]]:
+        """By how much an entry leads another, claimed and in the worst case, paired."""
+        pairs = {(a, b): (a.row, b.row) for a, b in permutations(self.entries, 2)}
+        claimed = ((a.claimed_by_seed, b.claimed_by_seed) for a, b in pairs.values())
+        worst = ((a.worst_by_seed, b.worst_by_seed) for a, b in pairs.values())
+        leads = (starmap(metrics.shared_difference, sides) for sides in (claimed, worst))
+        return dict(zip(pairs, zip(*leads, strict=True), strict=True))
 
     @cached_property
     def ranks(self) -> dict[Entry, tuple[int, int]]:
         """The first and the last place of each entry that may have one."""
         ranked = [entry for entry in self.entries if entry.trusted]
-        wins = [pair for pair, lead in self.leads.items() if lead and lead.low > 0]
+        wins = [pair for pair, (_, worst) in self.leads.items() if worst and worst.low > 0]
         beaten = Counter(b for a, b in wins if a.trusted)
         beats = Counter(a for a, b in wins if b.trusted)
         return {entry: (1 + beaten[entry], len(ranked) - beats[entry]) for entry in ranked}

@@ -73,8 +73,7 @@ COLUMNS = (
     ),
     Column(
         "known",
-        "robust accuracy where the attacker sees the draw that answers: what is real, and not "
-        "owed to the draw's being hidden",
+        "robust accuracy where the attacker sees the draw: what is not owed to hiding it",
         *[lambda entry: format_percent(entry.row.known)] * 2,
     ),
     Column(
@@ -91,8 +90,7 @@ COLUMNS = (
     ),
     Column(
         "best member",
-        "robust accuracy of the most robust network deployed by itself, chosen on one half of the "
-        "images and scored on the other",
+        "robust accuracy of the best network alone, chosen and scored on halves of the images",
         lambda entry: format_percent(entry.row.best_member),
     ),
     Column(
@@ -103,14 +101,12 @@ COLUMNS = (
     ),
     Column(
         "averaged",
-        "robust accuracy of the same networks as one ensemble that averages probabilities, which "
-        "costs n passes",
+        "robust accuracy of the same networks as an ensemble of averaged probabilities: n passes",
         lambda entry: format_score(entry.row.protocol_score("average")),
     ),
     Column(
         "gates",
-        "checks that must be run and not fail before a row is ranked; undecided where too few "
-        "images were used to tell",
+        "checks that a ranked row must not fail; undecided where too few images were used to tell",
         lambda entry: gates.counted(entry.gates),
     ),
     Column(
@@ -124,8 +120,6 @@ COLUMNS = (
 
 def ranked_table(ranking: Ranking, headers: Collection[str] = ()) -> str:
     """The ranking: of the columns that have a short form all, or those with these headers."""
-    chosen = {
-        c.header: c.short for c in COLUMNS if c.short and (c.header in headers or not headers)
-    }
-    body = [[short(entry) for short in chosen.values()] for entry in ranking.entries]
-    return markdown_table([*chosen], body)
+    short = {c.header: c.short for c in COLUMNS if c.short}
+    shown = [header for header in short if header in (headers or short)]
+    return markdown_table(shown, [[short[h](entry) for h in shown] for entry in ranking.entries])

@@ -1,5 +1,6 @@
 """Accuracy of each defense at every eps: attack by attack, and under each of the two attackers."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -27,17 +28,16 @@ class Curve:
 
 def widest(rows: Iterable[Row]) -> list[Row]:
     """Of rows at several radii one for each population, the one that most was swept of."""
-    same: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
-        same.setdefault((row.label, row.submodels), []).append(row)
-    return [max(of_one, key=lambda row: len(_swept(row))) for _, of_one in sorted(same.items())]
+    most: dict[tuple[str, int], Row] = {}
+    for row in sorted(rows, key=lambda row: len(_radii(row))):
+        most[row.label, row.submodels] = row
+    return [most[name] for name in sorted(most)]
 
 
 def curves(rows: Sequence[Row]) -> list[Curve]:
-    """The curves that have at least three points.
+    """The curves that have at least three points, all of them under the same attacks.
 
-    Every point of a curve is under the same attacks on the same populations, so that it does not
-    jump where more were run; and all curves are under the same, where they share both attackers'.
+    All curves are under the same, where they share both attackers'.
     """
     drawn = [curve for row in rows if (curve := _curve(row))]
     shared = set.intersection(*(set(curve.attacks) for curve in drawn)) if drawn else set()
@@ -45,10 +45,7 @@ def curves(rows: Sequence[Row]) -> list[Curve]:
 
 
 def sweep(row: Row) -> dict[str, dict[float, float]]:
-    """Accuracy by attack and eps, clean images at 0.
-
-    Of attacks run at three radii or more, on the seeds that there are at all of them.
-    """
+    """Accuracy by attack and eps, clean at 0; of three radii or more, on the seeds of all."""
     drawn = {r.case.attack for r in row.measured if r.case.protocol == "draw"} - {"none"}
     return {
         attack: {eps: _accuracy(by_seed, seeds) for eps, by_seed in curve.items()}
@@ -71,37 +68,34 @@ def draw_curves(drawn: Sequence[Curve], figure: Any) -> None:
     titles = "the authors' attacks, on one draw", "these, and attacks on all networks at once"
     for which, (panel, title) in enumerate(zip((left, right), titles, strict=True)):
         points = ({eps: pair[which] for eps, pair in curve.points.items()} for curve in drawn)
-        lines = [(c.label, line, style(c.label)) for c, line in zip(drawn, points, strict=True)]
+        looks = (style(curve.label.partition(" ")[0]) for curve in drawn)
+        lines = zip((curve.label for curve in drawn), points, looks, strict=True)
         plot_accuracy(panel, title, lines)
     left.set_ylabel("robust accuracy (%)")
 
 
-def _swept(row: Row) -> dict[float, dict[str, BySeed]]:
-    """The row's records by eps, where there is more than one attack."""
-    by_eps: dict[float, dict[str, BySeed]] = {}
-    for attack in row.attacks():
-        for eps, by_seed in row.curve(attack).items():
-            by_eps.setdefault(eps, {})[attack] = by_seed
-    return {eps: by for eps, by in sorted(by_eps.items()) if eps and len(by) > 1}
+def _radii(row: Row) -> list[float]:
+    """Clean images, at 0, and the radii with more than one attack."""
+    times = Counter(eps for attack in row.attacks() for eps in row.curve(attack))
+    return sorted(eps for eps, count in times.items() if count > 1)
 
 
 def _curve(row: Row, among: Set[str] | None = None) -> Curve | None:
     """Under those attacks that were run at all radii; `among` some only."""
-    swept, clean = _swept(row), row.by_attack.get("none", {})
-    if len(swept) < 2 or not clean:
-        return None
-    everywhere = set.intersection(*map(set, swept.values()))
-    attacks = sorted(everywhere if among is None else everywhere & among)
+    run, radii = {attack: row.curve(attack) for attack in row.attacks()}, _radii(row)
+    attacks = sorted(a for a, curve in run.items() if curve.keys() >= {0.0, *radii})
+    attacks = [attack for attack in attacks if among is None or attack in among]
     claims = [attack for attack in attacks if attack in row.facts.claim]
-    seeds = set(clean).intersection(*(by[attack] for by in swept.values() for attack in attacks))
-    if not claims or len(claims) == len(attacks) or not seeds:
+    if len(radii) < 3 or not claims or len(claims) == len(attacks):
         return None
-    points = {0.0: (_accuracy(clean, seeds),) * 2}
-    for eps, by_attack in swept.items():
-        chosen = {a: {seed: by_attack[a][seed] for seed in sorted(seeds)} for a in attacks}
+    seeds = set.intersection(*(set(run[attack][eps]) for attack in attacks for eps in radii))
+    points = {}
+    for eps in radii if seeds else ():
+        chosen = {a: {seed: run[a][eps][seed] for seed in sorted(seeds)} for a in attacks}
         worst = score([*worst_case_by_seed(chosen).values()]).value
         points[eps] = min(_accuracy(chosen[attack], seeds) for attack in claims), worst
-    return Curve(row.label, row.submodels, tuple(attacks), tuple(sorted(seeds)), points)
+    found = Curve(row.label, row.submodels, tuple(attacks), tuple(sorted(seeds)), points)
+    return found if points else None
 
 
 def _accuracy(by_seed: BySeed, seeds: Iterable[int]) -> float:

@@ -28,12 +28,9 @@ STYLE = Path(__file__).with_name("figures.mplstyle")
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that is drawn where its file is of other data.
+    """A figure `file` under `figures/`, drawn where the file is of other data.
 
-    Attributes:
-        file: its name under `figures/`.
-        data: identifies what is drawn, whatever version of the library draws it.
-        draw: draws it on a figure of matplotlib's; see `panels`.
+    `draw` draws it on a figure of matplotlib's; see `panels`.
     """
 
     file: str

@@ -10,7 +10,7 @@ from typing import Literal
 from . import metrics
 from .metrics import Answers, Score
 from .records import Record
-from .rows import BySeed, Row, answers, mean_score, split_transfer, worst_case_by_seed
+from .rows import BySeed, Row, answers, split_transfer, worst_case_by_seed
 
 # More images than anybody attacks.
 MOST_IMAGES = 1_000_000
@@ -27,9 +27,8 @@ class Gate:
     """One check and its outcome.
 
     Attributes:
-        outcome: "undecided" where too few images were used to tell, and the figure says how many
-            it takes; "not run" where what it needs was not measured.
-        figure: the numbers behind it, in points of percent where they are accuracies.
+        outcome: "undecided" where too few images were used to tell.
+        figure: the numbers behind it, in points of percent, and how many images would tell.
     """
 
     name: str
@@ -81,9 +80,9 @@ def counted(gates: Iterable[Gate]) -> str:
 
 
 def judged(excess: Score, images: int, *, limit: float = VISIBLE) -> tuple[Outcome, str]:
-    """Whether something on so many images is above 0, and if that cannot be told, what would tell.
+    """Failed where the interval lies above 0, passed where it ends below `limit`.
 
-    Failed where the interval lies above 0, passed where it ends below `limit`.
+    Else undecided, with how many images would tell.
     """
     if excess.low > 0:
         return "failed", ""
@@ -113,11 +112,8 @@ def _no_weaker(row: Row, weak: Sequence[str]) -> Finding | None:
         return None
     if missing := [attack for attack in weak if attack not in row.by_attack]:
         return "not run", f"not run against {', '.join(missing)}"
-    excesses = {
-        attack: excess
-        for attack in weak
-        if (excess := metrics.shared_difference(strong, answers(row.by_attack[attack])))
-    }
+    tried = {a: metrics.shared_difference(strong, answers(row.by_attack[a])) for a in weak}
+    excesses = {attack: excess for attack, excess in tried.items() if excess}
     attack, result, note = _worst_of(excesses, min(answers.images for answers in strong.values()))
     return result, f"{100 * excesses[attack].value:+.1f} against {attack}{note}"
 
@@ -181,12 +177,12 @@ def _monotone(row: Row) -> Finding | None:
 def _at_chance(row: Row) -> Finding | None:
     """At the largest eps measured, a network without certified robustness is at or below chance."""
     curve = _curve(row)
-    accuracy = mean_score(curve[max(curve)]) if curve else None
-    if len(curve.keys() - {0.0}) < 3 or accuracy is None:
+    if len(curve.keys() - {0.0}) < 3:
         return None
-    case = next(iter(curve[max(curve)].values())).case
+    eps, by_seed = max(curve.items())
+    case, accuracy = next(iter(by_seed.values())).case, metrics.score([*answers(by_seed).values()])
     result, note = judged(accuracy - 1 / case.classes, case.images)
-    return result, f"{100 * accuracy.value:.1f} at {max(curve):.3g}{note}"
+    return result, f"{100 * accuracy.value:.1f} at {eps:.3g}{note}"
 
 
 def _own_member(row: Row) -> Finding | None:

@@ -1,12 +1,7 @@
 """Every score, from `correct[n, N]`: whether draw or member i classifies image j correctly.
 
-The unit of replication is the image, or the block of images that shared a draw of the attacker's.
-Members answer the same image and are correlated, so intervals come from the spread of s_j over
-images, never from n * N independent trials. Draws of a random member may be shared by many images,
-so that their means are a sample, too; and so are training seeds. What is sampled independently adds
-its variance. Few draws or seeds say little about their own spread: each source of variance has
-Student's quantile for its own degrees of freedom (Banerjee, 1960), since a sum's come out too many
-whenever two or three seeds happen to agree.
+The unit of replication is the image, or the block of images that shared a draw of the attacker's,
+never one of n * N trials. docs/statistics.md says what is sampled, and how the intervals are made.
 """
 
 from __future__ import annotations
@@ -101,8 +96,7 @@ class Answers:
     Attributes:
         correct: (n * draws, N), the rows of one member beside each other.
         probabilities: (n,) with which members are drawn; None: uniform.
-        draws: how many fresh draws of each member the rows are; 1: members are deterministic, and
-            s_j is exact.
+        draws: fresh ones of each member; 1: members are deterministic, and s_j is exact.
         block: consecutive images that share a draw of the attacker's: a cluster.
         selecting: (N,) s_j estimated on other draws, by which attacks are compared; None: s_j.
         choice: variance of the mean because the member was chosen; see `best_member`.
@@ -157,6 +151,10 @@ class Answers:
         return total
 
 
+# By training seed.
+PerSeed = Mapping[int, Answers]
+
+
 def standard_error(answers: Answers) -> float:
     """That of robust accuracy over images, one seed; 0 for a single image."""
     return math.sqrt(_over_images(answers.s, answers.block).value) if answers.images > 1 else 0.0
@@ -165,12 +163,8 @@ def standard_error(answers: Answers) -> float:
 def score(per_seed: Sequence[Answers]) -> Score:
     """Accuracy over one or more training seeds measured on the same images, with its interval.
 
-    The variance is that of the mean over images, or clusters of them, of the seed-averaged s_j;
-    plus that of the mean over seeds or, with one seed, over the draws of random members. The
-    interval is the exact binomial one for as many independent images as would have the same
-    variance (Korn and Graubard, 1998), since a spread near 0 and 1 says little of itself. Where all
-    answers are wrong its upper end is about 3.7 / N. It holds less than it should where a rare
-    outcome comes in few blocks at once: 93% at 1% in 20 blocks, 85% if blocks differ very much.
+    The interval is the exact binomial one for as many independent images as would have the same
+    variance (Korn and Graubard, 1998).
 
     Raises:
         ValueError: no seed, no image, or a different number of images.
@@ -199,6 +193,11 @@ def score(per_seed: Sequence[Answers]) -> Score:
     return Score(value, lower_bound(right, wrong), 1 - lower_bound(wrong, right))
 
 
+def mean_score(by_seed: PerSeed) -> Score | None:
+    """The score over all seeds, or None without any."""
+    return score([*by_seed.values()]) if by_seed else None
+
+
 def lower_bound(right: float, wrong: float) -> float:
     """The lower end of the exact binomial interval of a share (Clopper and Pearson)."""
     return float(betaincinv(right, wrong + 1, (1 - CONFIDENCE) / 2)) if right > 0 else 0.0
@@ -213,8 +212,7 @@ def on_shared_images(answers: Sequence[Answers]) -> list[Answers]:
 def strongest_attack(by_attack: Sequence[Answers]) -> npt.NDArray[np.intp]:
     """For each image the number of the attack with the lowest `selected`, (N,).
 
-    Of several the one that is strongest on average, then the first: of few draws of a random member
-    many are all wrong by luck.
+    Of equals the strongest on average, then the first: few draws are often all wrong by luck.
     """
     ranked = sorted(range(len(by_attack)), key=lambda k: float(by_attack[k].selected.mean()))
     selected = np.stack([by_attack[k].selected for k in ranked])
@@ -247,13 +245,8 @@ def worst_case(by_attack: Sequence[Answers]) -> Answers:
 def best_member(alone: Answers) -> Answers:
     """The most robust member, cross-fitted: chosen on one half of the images, scored on the other.
 
-    Chosen and scored on the same images, the best of equals would look better than they are. So
-    would it by the same draws, which many images may share: random members are chosen by one half
-    of their draws, too, and scored on the other; of fewer than four no half tells its spread.
-
-    Of k equal members, which half chooses whom depends on the other's score: both are high where
-    both choose the same. That correlates them by m^2 / (k - 1), m the expected largest of k
-    standard normals: at most `EQUALS`, of the variance that members do not share.
+    Chosen and scored on the same images or draws, the best of equals would look better than they
+    are. Fewer than four draws are not halved: no half would tell its spread.
 
     Args:
         alone: members, each deployed and attacked by itself: (n * draws, N).
@@ -265,12 +258,10 @@ def best_member(alone: Answers) -> Answers:
         return Answers(members[best], draws=alone.draws, block=alone.block)
     rows = alone.draws // 2 if alone.draws > 3 else alone.draws
     chosen = np.empty((rows, alone.images), alone.correct.dtype)
-    for here, draws, others in (
-        (0, slice(rows), slice(-rows, None)),
-        (1, slice(-rows, None), slice(rows)),
-    ):
-        best = members[:, others, half != here].mean(axis=(1, 2)).argmax()
-        chosen[:, half == here] = members[best][draws, half == here]
+    draws = slice(rows), slice(-rows, None)
+    for here in (0, 1):
+        best = members[:, draws[1 - here], half != here].mean(axis=(1, 2)).argmax()
+        chosen[:, half == here] = members[best][draws[here], half == here]
     apart = members.mean(axis=1) - members.mean(axis=(0, 1))
     unshared = sum(_over_images(member, alone.block).value for member in apart) / (k - 1)
     if alone.draws > 1:
@@ -293,9 +284,6 @@ def persistent(answers: Answers, tries: float) -> float | None:
     return float((comb(right, tries) / comb(answers.draws, tries)).mean())
 
 
-PerSeed = Mapping[int, Answers]
-
-
 def shared_difference(first: PerSeed, second: PerSeed) -> Score | None:
     """The paired difference on the seeds and images of both; None where a side has no seed.
 
@@ -312,12 +300,8 @@ def shared_difference(first: PerSeed, second: PerSeed) -> Score | None:
 def difference(first: PerSeed, second: PerSeed) -> Score:
     """Accuracy of the first minus that of the second on the same images, paired, with its interval.
 
-    The variance is that of the mean over images, or clusters of them, of the paired differences of
-    seed-averaged s_j, to which one pair either way is added for each image of a block (Agresti and
-    Min, 2005: where few pairs differ, their spread is too small); plus, with one seed, that of the
-    means over draws; else that of the mean over seeds: of the differences, where both sides have
-    the same seeds; else of each side that has several. Where all pairs are equal the interval
-    reaches at least as far as the exact bound for N images (about 3.7 / N).
+    To the pairs one either way is added for each image of a block (Agresti and Min, 2005). Where
+    all are equal the interval reaches as far as the exact bound for N images.
 
     Raises:
         ValueError: no seed, or different images.
@@ -325,20 +309,17 @@ def difference(first: PerSeed, second: PerSeed) -> Score:
     listed = [*first.values(), *second.values()]
     if not first or not second or len({answers.images for answers in listed}) != 1:
         raise ValueError("a paired comparison needs the same images on both sides")
-    sides = [np.stack([side[seed].s for seed in sorted(side)]) for side in (first, second)]
-    pairs = sides[0].mean(axis=0) - sides[1].mean(axis=0)
+    one, other = (np.stack([side[seed].s for seed in sorted(side)]) for side in (first, second))
+    pairs = one.mean(axis=0) - other.mean(axis=0)
     value, block = float(pairs.mean()), max(answers.block for answers in listed)
     if len(pairs) <= block:
         return Score(value, -1.0, 1.0)
     images = _over_images(pairs, block)
     sources = [Variance(images.value + 2 * block / len(pairs) ** 2, images.freedom)]
-    paired = first.keys() == second.keys()
-    for seeds in [sides[0] - sides[1]] if paired else sides:
-        if len(seeds) > 1:
-            sources.append(variance_of_mean(seeds.mean(axis=1)))
-    for side in (first, second):
-        if len(side) == 1:
-            sources.append(next(iter(side.values())).shared_variance)
+    seeds = [one - other] if first.keys() == second.keys() else [one, other]
+    sources += [variance_of_mean(side.mean(axis=1)) for side in seeds if len(side) > 1]
+    single = (side for side in (first, second) if len(side) == 1)
+    sources += [answers.shared_variance for side in single for answers in side.values()]
     half = half_width(*sources)
     if images.value < ROUNDING**2:
         half = max(half, 1 - lower_bound(-(-len(pairs) // block), 0))

@@ -42,23 +42,15 @@ def draw(row: Row) -> dict[str, Any]:
     of `TRIES` in the worst case and clean, the mean over all seeds.
     """
     by_seed = row.by_protocol.get("transfer", {})
-    on_itself, on_others = ([*side.values()] for side in rows.split_transfer(by_seed))
+    on_itself, on_others = map(metrics.mean_score, rows.split_transfer(by_seed))
+
+    def stay(by_seed: metrics.PerSeed, tries: float) -> float | None:
+        shares = [metrics.persistent(answers, tries) for answers in by_seed.values()]
+        return float(np.mean([share or 0.0 for share in shares])) if {*shares} - {None} else None
+
     sides = row.worst_by_seed, rows.answers(row.by_attack.get("none", {}))
-    return {
-        "by_seed": by_seed,
-        "on_itself": metrics.score(on_itself) if by_seed else None,
-        "on_others": metrics.score(on_others) if by_seed else None,
-        "mra": row.protocol_score("transfer"),
-        "tries": [
-            [_mean(metrics.persistent(answers, k) for answers in side.values()) for k in TRIES]
-            for side in sides
-        ],
-    }
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+    tries = [[stay(side, k) for k in TRIES] for side in sides]
+    return {"by_seed": by_seed, "on_itself": on_itself, "on_others": on_others, "tries": tries}
 
 
 def zoo(entries: Iterable[Entry]) -> list[tuple[Row, Mapping[str, Any], Score]]:

@@ -19,15 +19,8 @@ WINGS = ("paper",)
 _README_BLOCK = re.compile(r"(?<=<!-- result -->\n).*?(?=<!-- end of result -->)", re.S)
 
 
-def page_path(results: Path) -> Path:
-    """The page of a folder of records: `LEADERBOARD.md` beside the folder."""
-    return results.parent / "LEADERBOARD.md"
-
-
 def publish(results: Path) -> Path:
-    """Write all pages and changed figures, remove outdated ones; return the leaderboard's path.
-
-    The README's part is written with the committed records' pages.
+    """Write what is not as the records say, remove what is outdated; return the board's path.
 
     Raises:
         RecordError: a record that cannot be used; nothing is written then.
@@ -35,20 +28,22 @@ def publish(results: Path) -> Path:
     """
     results.mkdir(parents=True, exist_ok=True)
     with FileLock(results.with_name(f".{results.name}.lock")):
-        texts, figures = expected(board_of(results), results)
-        for path in texts.keys() - {README}:
-            if path.exists() and not _text(path).startswith(FIRST_LINE):
+        changed = changes(results)
+        for path, content in changed.items():
+            foreign = isinstance(content, str) and not _text(path).startswith(FIRST_LINE)
+            if foreign and path != README and path.exists():
                 raise ValueError(f"{path} is not a page of this suite: move it, or --results")
-        for path in _outdated(results, {*texts, *figures}):
-            path.unlink(missing_ok=True)
-        for path, figure in figures.items():
-            draw(figure, path)
-        for path, text in texts.items():
-            write_atomically(path, text.encode())
-    return page_path(results)
+        for path, content in changed.items():
+            if content is None:
+                path.unlink()
+            elif isinstance(content, Figure):
+                redraw(content, path)
+            else:
+                write_atomically(path, content.encode())
+    return results.parent / "LEADERBOARD.md"
 
 
-def draw(figure: Figure, path: Path) -> None:
+def redraw(figure: Figure, path: Path) -> None:
     """Write a figure's file where it is of other data; as committed where that is of the same."""
     there = RESULTS.parent / "figures" / figure.file
     if not figure.is_in(path):
@@ -56,14 +51,16 @@ def draw(figure: Figure, path: Path) -> None:
         write_atomically(path, svg.encode())
 
 
-def stale(results: Path) -> list[Path]:
-    """The files that are not what the records say; a figure that is of other data."""
+def changes(results: Path) -> dict[Path, str | Figure | None]:
+    """What is not as the records say, by path: the text or figure it should be; None: nothing."""
     texts, figures = expected(board_of(results), results)
-    return [
-        *(path for path, text in texts.items() if _text(path) != text),
-        *(path for path, figure in figures.items() if not figure.is_in(path)),
-        *_outdated(results, {*texts, *figures}),
-    ]
+    marks = {"defenses/*.md": FIRST_LINE, "figures/*.svg": f"<dc:title>{MARK}"}
+    there = ((p, mark) for where, mark in marks.items() for p in results.parent.glob(where))
+    return {
+        **{path: text for path, text in texts.items() if _text(path) != text},
+        **{path: figure for path, figure in figures.items() if not figure.is_in(path)},
+        **{p: None for p, mark in there if p not in {*texts, *figures} and mark in _text(p)},
+    }
 
 
 def board_of(results: Path) -> Board:
@@ -82,13 +79,6 @@ def expected(board: Board, results: Path) -> tuple[dict[Path, str], dict[Path, F
     if results.resolve() == RESULTS.resolve() and README.exists():
         by_path[README] = with_result(README.read_text("utf-8"), pages.result(board))
     return by_path, {folder / "figures" / figure.file: figure for figure in figures}
-
-
-def _outdated(results: Path, wanted: set[Path]) -> list[Path]:
-    """Defenses' pages and figures of this suite that nothing asks for any more."""
-    marks = {"defenses/*.md": FIRST_LINE, "figures/*.svg": f"<dc:title>{MARK}"}
-    there = ((p, mark) for where, mark in marks.items() for p in results.parent.glob(where))
-    return [path for path, mark in there if path not in wanted and mark in _text(path)]
 
 
 def with_result(readme: str, text: str) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from ..arrays import Array, Count, pack, unpack
-from ..files import UNUSABLE, Name, read_each, read_sealed, write_sealed
+from ..files import Name, read_each, read_named, write_sealed
 from ..files import RecordError as RecordError
 from . import committed, metrics
 
@@ -51,13 +51,11 @@ class Case:
         sha256: of the decoded pixels and labels.
         test_images: how many the budget has; images: how many of them, the first, are attacked.
         defense_parameters: keyword arguments, the training recipe included.
-        submodels: n, the members.
-        draws: of each member that is random in itself; 1: members are deterministic.
+        submodels: n; draws: of each member that is random in itself; 1: it is deterministic.
         probabilities: with which members are drawn; None: uniform.
         attack_parameters: keyword arguments as they run.
         eps: radius in the norm, in units of pixels in [0, 1].
-        images_per_draw: consecutive images perturbed with the same draw.
-        batch_size: images perturbed at once; random starts depend on it.
+        images_per_draw: consecutive images perturbed with the same draw; batch_size: at once.
         seed: of the population and the attack.
     """
 
@@ -128,17 +126,14 @@ class Record:
 
     Attributes:
         correct: bool, draw or member i classifies perturbed image j correctly; see `PROTOCOLS`.
-        selecting: (N,) s_j estimated on other draws, by which attacks are compared; None where
-            members are deterministic.
-        population_sha256: of the weights that were attacked; of networks that are in no registry
-            also of their code.
+        selecting: (N,) s_j on other draws, to compare attacks by; None: members are deterministic.
+        population_sha256: of the weights; of networks that are in no registry also of their code.
         training_seconds: to train the population, excluding one it started from.
         unperturbed: share of images that the attack left as they were.
         largest_distance: of a perturbed image from its clean one, in the case's norm.
         headline: whether defenses are ranked at this radius; else it is a point of a curve.
         measured_at: UTC, ISO 8601.
-        zero_gradients: share of images at which the mean cross-entropy has no gradient at all;
-            measured with the clean images only.
+        zero_gradients: share of clean images at which the mean cross-entropy has no gradient.
         repeatable: whether the same seed gave the same twice; measured with one attack only.
         findings: what was odd before anything was spent; with the clean images only.
         local: of a run on this machine, and not committed; by where the file lies, not in it.
@@ -202,13 +197,7 @@ def read(path: Path) -> Record:
         RecordError: not a record, of another schema version, changed since it was written, under
             another case's name, or with parts that contradict each other.
     """
-    try:
-        record = decode(read_sealed(path))
-        if path.stem != record.case.key:
-            raise ValueError(f"it holds the case {record.case.key}")
-    except UNUSABLE as error:
-        raise RecordError(f"{path}: not a usable record ({error})") from error
-    return record
+    return read_named(path, decode, lambda record: record.case.key)
 
 
 def read_all(folder: Path) -> list[Record]:
@@ -217,19 +206,19 @@ def read_all(folder: Path) -> list[Record]:
     Of the local folder the committed ones first; then, marked, all of those populations of which
     it holds anything that they do not.
     """
-    here = read_each(sorted(folder.glob("*.json")), read)
+    here = {record.case.key: record for record in read_each(sorted(folder.glob("*.json")), read)}
     if not (beside := committed(folder)):
-        return here
+        return [*here.values()]
     known = {record.case.key: record for record in read_all(beside)}
-    pairs = ((record, known.get(record.case.key)) for record in here)
-    weights = {
-        record.population_sha256
-        for record, other in pairs
-        if not (other and np.array_equal(record.correct, other.correct))
-        or record.headline > other.headline
+    same = {
+        key
+        for key in known.keys() & here.keys()
+        if np.array_equal(here[key].correct, known[key].correct)
+        if here[key].headline <= known[key].headline
     }
-    told = {r.case.key: r for r in (*known.values(), *here) if r.population_sha256 in weights}
-    return [*known.values(), *(replace(record, local=True) for record in told.values())]
+    new = {record.population_sha256 for key, record in here.items() if key not in same}
+    told = (record for record in (known | here).values() if record.population_sha256 in new)
+    return [*known.values(), *(replace(record, local=True) for record in told)]
 
 
 def decode(data: dict[str, Any]) -> Record:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import metrics
-from .metrics import Answers, Score, score
+from .metrics import Answers, Score
 from .records import Case, Facts, Record
 
 # From the least to the most thorough.
@@ -21,9 +21,7 @@ BUDGETS = ("smoke", "quick", "paper-short", "paper")
 class Setting:
     """Rows with the same setting were measured on the same data under the same budget.
 
-    Attributes:
-        images: the budget's number. Expensive attacks may have been run on the first of them only;
-            what is compared is compared on the images that both were run on.
+    `images` is the budget's number; expensive attacks may have been run on the first of them only.
     """
 
     dataset: str
@@ -44,7 +42,7 @@ class Row:
     """One defense in one setting at one eps, over its training seeds.
 
     Attributes:
-        label: the defense's name, with the parameters in which rows of that name differ.
+        label: its name, with the parameters in which rows of that name differ.
         measured: the population's records in a norm, at all radii, the newest last.
     """
 
@@ -81,11 +79,11 @@ class Row:
 
     def score(self, attack: str) -> Score | None:
         """Accuracy under one attack, or None where it was not run."""
-        return mean_score(self.by_attack.get(attack, {}))
+        return metrics.mean_score(answers(self.by_attack.get(attack, {})))
 
     def protocol_score(self, protocol: str) -> Score | None:
         """The mean of `correct` under another protocol, or None where it was not run."""
-        return mean_score(self.by_protocol.get(protocol, {}))
+        return metrics.mean_score(answers(self.by_protocol.get(protocol, {})))
 
     @property
     def known(self) -> Score | None:
@@ -102,8 +100,7 @@ class Row:
     @cached_property
     def facts(self) -> Facts:
         """Of the defense under the norm: any record of an attack tells them."""
-        attacked = (record for record in self.records if record.case.attack != "none")
-        return next(attacked, self.records[0]).facts
+        return max(self.records, key=lambda record: record.case.attack != "none").facts
 
     def attacks(self, *kinds: str) -> list[str]:
         """The attacks that were run, of some kinds; of none named: all but controls."""
@@ -121,33 +118,29 @@ class Row:
 
     @cached_property
     def claimed_by_seed(self) -> dict[int, Answers]:
-        """Each seed's answers under the strongest of the attacks of the defense's authors.
+        """Each seed's answers under the strongest of the attacks of the defense's authors."""
+        run = (answers(self.by_attack[a]) for a in self.facts.claim if a in self.by_attack)
 
-        Chosen by the selecting draws, as in the worst case, and reported by the others.
-        """
-        run = (self.by_attack.get(attack, {}) for attack in self.facts.claim)
-        tried = [answers(by_seed) for by_seed in run if by_seed]
-        return min(tried, key=_selected, default={})
+        def selected(by_seed: dict[int, Answers]) -> float:
+            return float(np.mean([answers.selected.mean() for answers in by_seed.values()]))
+
+        return min(run, key=selected, default={})
 
     @cached_property
     def claimed(self) -> Score | None:
         """Accuracy under the strongest of the attacks of the defense's authors."""
-        return score([*self.claimed_by_seed.values()]) if self.claimed_by_seed else None
+        return metrics.mean_score(self.claimed_by_seed)
 
     @cached_property
     def worst_by_seed(self) -> dict[int, Answers]:
-        """Each seed's answers under the best of all attacks, image by image.
-
-        Over the attacks that were run on all seeds, on the images that all were run on. Of attacks
-        that look equal the first by name counts, whatever the order of the records.
-        """
+        """Each seed's answers under the best of all attacks, image by image."""
         tried = sorted(self.attacks())
         return worst_case_by_seed({attack: self.by_attack[attack] for attack in tried})
 
     @cached_property
     def worst(self) -> Score | None:
         """Worst-case accuracy: per image the strongest of all attacks run, selected and scored."""
-        return score([*self.worst_by_seed.values()]) if self.worst_by_seed else None
+        return metrics.mean_score(self.worst_by_seed)
 
     @property
     def worst_images(self) -> int:
@@ -162,8 +155,8 @@ class Row:
 
     @property
     def best_member(self) -> Score | None:
-        """The best member's accuracy when deployed and attacked alone, cross-fitted."""
-        return score([*self.best_by_seed.values()]) if self.best_by_seed else None
+        """The accuracy of the most robust member, cross-fitted."""
+        return metrics.mean_score(self.best_by_seed)
 
     @property
     def gain(self) -> Score | None:
@@ -182,13 +175,10 @@ class Row:
 
     @property
     def training_seconds(self) -> float:
-        """To train a population, without one it starts from; the mean over seeds.
-
-        Of a population that was trained twice with the same weights, when it was first measured.
-        """
+        """To train a population, without one it starts from, when first measured; over seeds."""
         newest_first = sorted(self.records, key=lambda r: r.measured_at, reverse=True)
-        by_population = {r.population_sha256: r.training_seconds for r in newest_first}
-        return sum(by_population.values()) / len(by_population)
+        seconds = {r.population_sha256: r.training_seconds for r in newest_first}.values()
+        return sum(seconds) / len(seconds)
 
     @property
     def attack_seconds(self) -> float:
@@ -196,19 +186,9 @@ class Row:
         return sum(map(seconds_a_seed, (*self.by_attack.values(), *self.by_protocol.values())))
 
 
-def _selected(tried: Mapping[int, Answers]) -> float:
-    """What an attack is chosen by: mean accuracy on the selecting draws."""
-    return float(np.mean([answers.selected.mean() for answers in tried.values()]))
-
-
 def answers(by_seed: BySeed) -> dict[int, Answers]:
     """Each seed's answers."""
     return {seed: record.answers for seed, record in by_seed.items()}
-
-
-def mean_score(by_seed: BySeed) -> Score | None:
-    """Accuracy over all seeds, or None without any."""
-    return score([*answers(by_seed).values()]) if by_seed else None
 
 
 def split_transfer(by_seed: BySeed) -> tuple[dict[int, Answers], dict[int, Answers]]:
@@ -230,17 +210,13 @@ def seconds_a_seed(by_seed: BySeed) -> float:
 def worst_case_by_seed(by_attack: Mapping[str, BySeed]) -> dict[int, Answers]:
     """Each seed's answers under the best of several attacks, image by image.
 
-    Over the attacks that were run on all seeds, since a seed with fewer would look more robust, and
-    on the images that all were run on.
+    Of attacks that were run on all seeds, since a seed with fewer would look more robust.
     """
-    seeds = sorted({seed for by_seed in by_attack.values() for seed in by_seed})
-    tried = [answers(by_seed) for by_seed in by_attack.values() if by_seed.keys() >= {*seeds}]
+    seeds = {seed for by_seed in by_attack.values() for seed in by_seed}
+    tried = [answers(by_seed) for by_seed in by_attack.values() if by_seed.keys() >= seeds]
     images = min((a.images for by_seed in tried for a in by_seed.values()), default=0)
-    return {
-        seed: metrics.worst_case([by_seed[seed].first(images) for by_seed in tried])
-        for seed in seeds
-        if tried
-    }
+    shared = {seed: [by_seed[seed].first(images) for by_seed in tried] for seed in sorted(seeds)}
+    return {seed: metrics.worst_case(under) for seed, under in shared.items() if under}
 
 
 def settings(records: Iterable[Record]) -> dict[Setting, list[Record]]:
@@ -306,30 +282,30 @@ def _required(drawn: Mapping[str, BySeed]) -> list[BySeed]:
 
 def populations(records: Iterable[Record]) -> list[Population]:
     """Records by all that tells populations apart, without superseded ones."""
-    weights, versions = {}, {}
+    ordered = sorted(records, key=lambda record: record.measured_at)
+    # Of several the last counts.
+    by_seed = {(_identity(r), r.case.seed): _weights(r) for r in ordered}
+    by_attack = {(_identity(r), r.case.seed, r.case.attack): r.case.attack_version for r in ordered}
     grouped: dict[str, list[Record]] = {}
-    for record in sorted(records, key=lambda r: r.measured_at):
-        case = record.case
-        parts = [case.defense, case.submodels, case.draws, case.probabilities]
-        # Of code without a version of its own, the newest supersedes.
-        version = case.defense_version if isinstance(case.defense_version, int) else None
-        parts += [version, dict(case.defense_parameters), record.local]
-        identity = json.dumps(parts, sort_keys=True)
-        grouped.setdefault(identity, []).append(record)
-        weights[identity, case.seed] = record.population_sha256, case.defense_version
-        versions[identity, case.seed, case.attack] = case.attack_version
+    for record in ordered:
+        identity, case = _identity(record), record.case
+        current = by_seed[identity, case.seed], by_attack[identity, case.seed, case.attack]
+        if (_weights(record), case.attack_version) == current:
+            grouped.setdefault(identity, []).append(record)
     labels = _labels({identity: measured[0] for identity, measured in grouped.items()})
+    return [(labels[identity], measured) for identity, measured in sorted(grouped.items())]
 
-    def current(identity: str, record: Record) -> bool:
-        seed, attack = record.case.seed, record.case.attack
-        population = record.population_sha256, record.case.defense_version
-        newest = weights[identity, seed], versions[identity, seed, attack]
-        return (population, record.case.attack_version) == newest
 
-    return [
-        (labels[identity], [record for record in measured if current(identity, record)])
-        for identity, measured in sorted(grouped.items())
-    ]
+def _identity(record: Record) -> str:
+    """What tells populations apart; of code without a version of its own, the newest supersedes."""
+    case = record.case
+    version = case.defense_version if isinstance(case.defense_version, int) else None
+    parts = [case.defense, case.submodels, case.draws, case.probabilities, version]
+    return json.dumps([*parts, dict(case.defense_parameters), record.local], sort_keys=True)
+
+
+def _weights(record: Record) -> tuple[str, int | str]:
+    return record.population_sha256, record.case.defense_version
 
 
 def _labels(records: Mapping[str, Record]) -> dict[str, str]:

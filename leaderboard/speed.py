@@ -15,12 +15,9 @@ class Timing(Sealed, frozen=True, kw_only=True):
     """One piece of work, timed in turn with others' ways to do it.
 
     Attributes:
-        budget: says how much was timed; work: what was done, in words; unit: of all figures.
-        suite: the suite's figure, the median of the rounds, "ours" in files; others: those beside
-            it, by what was done instead.
-        growth: further figures of the suite's, by how much work there was, such as "n = 5".
-        note: how the suite did it.
-        measured_at: UTC, ISO 8601.
+        budget: says how much was timed; work, note: what the suite did, and how; unit: of figures.
+        suite: its figure, the median of the rounds, "ours" in files; others: by what was done
+            instead; growth: of the suite's by how much work there was, such as "n = 5".
     """
 
     name: Name
@@ -45,10 +42,11 @@ class Timing(Sealed, frozen=True, kw_only=True):
     @property
     def machine(self) -> str:
         """What it was measured on and how thoroughly, in words."""
-        words = [self.environment["device"]]
-        if words == ["cpu"]:
-            words += [self.environment["processor"], f"{self.environment['threads']} threads"]
-        return ", ".join([*words, f"torch {self.environment['torch']}", f"{self.budget} budget"])
+        where = self.environment
+        cpu = [where["processor"], f"{where['threads']} threads"] * (where["device"] == "cpu")
+        return ", ".join(
+            [where["device"], *cpu, f"torch {where['torch']}", f"{self.budget} budget"]
+        )
 
     def check(self) -> None:
         """Raise ValueError where the machine is not described."""

@@ -24,6 +24,7 @@ def templates(package: str) -> Environment:
         inert=formats.escape,
         paragraph=lambda text: " ".join(text.split()),
         percent=formats.format_percent,
+        plus_minus=formats.plus_minus,
         points=formats.format_points,
         score=formats.format_score,
         table=_aligned,
@@ -38,10 +39,7 @@ def render(environment: Environment, template: str, **values: Any) -> str:
 
 
 def _aligned(text: str) -> str:
-    """A Markdown table with its cells aligned, the header first; nothing without other rows.
-
-    Rows may break after any bar. Cells must be inert: a bar in one would move the others.
-    """
+    """A Markdown table with aligned, inert cells; nothing without rows. Rows may break at bars."""
     rows = re.split(r"\|\s*\n\s*\|", text.strip()[1:-1])
     header, *body = ([cell.strip() for cell in row.split("|")] for row in rows)
     return formats.markdown_table(header, body)

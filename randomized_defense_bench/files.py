@@ -76,13 +76,7 @@ class Sealed(
         Raises:
             RecordError: it is damaged, of another version, or under another's name.
         """
-        try:
-            content = cls._parse(read_sealed(path))
-            if path.stem != content.key:
-                raise ValueError(f"it holds {content.key}")
-        except UNUSABLE as error:
-            raise RecordError(f"{path}: not usable ({error})") from error
-        return content
+        return read_named(path, cls._parse, lambda content: content.key)
 
     @classmethod
     def read_all(cls, results: Path) -> list[Self]:
@@ -99,6 +93,19 @@ class Sealed(
         parsed = msgspec.convert(content, cls, dec_hook=lambda _, packed: unpack(packed))
         parsed.check()
         return parsed
+
+
+def read_named(
+    path: Path, parse: Callable[[dict[str, Any]], Content], key: Callable[[Content], str]
+) -> Content:
+    """What a sealed file holds, which must lie under the key of it; see `Sealed.read`."""
+    try:
+        content = parse(read_sealed(path))
+        if path.stem != key(content):
+            raise ValueError(f"it holds {key(content)}")
+    except UNUSABLE as error:
+        raise RecordError(f"{path}: not usable ({error})") from error
+    return content
 
 
 def read_each(files: Iterable[File], read: Callable[[File], Content]) -> list[Content]:

@@ -1,6 +1,7 @@
 """Tests keep to themselves."""
 
 import os
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,30 @@ sys.path[:0] = [str(Path(__file__).parent / name) for name in FOLDERS]
 # Networks this small gain nothing from threads, and tests run beside each other.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+# What tests in a browser need beside the rest, and is not there: modules and programs.
+MODULES = ("selenium", "axe_core_python", "itables", "mdit_py_plugins")
+MISSING = [name for name in MODULES if not find_spec(name)]
+MISSING += [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "browser: looks at the site in Debian's chromium")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without a browser leave those tests out, and say so at the end."""
+    left_out = [item for item in items if MISSING and item.get_closest_marker("browser")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter):
+    if MISSING:
+        line = f"tests marked `browser` were DESELECTED, for want of {', '.join(MISSING)}"
+        terminalreporter.line(f"{line}: see docs/running.md", yellow=True)
 
 
 @pytest.fixture(autouse=True, scope="session")

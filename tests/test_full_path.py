@@ -76,7 +76,7 @@ def test_the_worst_case_of_equal_attacks_is_unbiased_and_its_interval_holds(equa
         for attack in EQUALS:
             case = build_case(subject, attack, LINF, numbers, budget="smoke", seed=repetition)
             measured.append(measure(case, subject, headline=True)[0])
-        (row,) = rows.rows(measured, "Linf", LINF.eps)
+        (row,) = rows.rows(rows.populations(measured), "Linf", LINF.eps)
         values.append(row.worst.value)
         covered.append(row.worst.low <= truth <= row.worst.high)
     # What the mean of 400 may be off itself: two standard errors.
@@ -102,7 +102,7 @@ def test_judge_s_figures_are_those_of_the_records_and_of_the_page(equals, make, 
     )
     measured = records.read_all(tmp_path / "records")
     assert {record.case.attack for record in measured} == {"none", *EQUALS}
-    (row,) = rows.rows(measured, "Linf", LINF.eps)
+    (row,) = rows.rows(rows.populations(measured), "Linf", LINF.eps)
     assert row.worst == verdict.worst
     assert row.claimed == verdict.claimed
     assert main(["--results", str(tmp_path / "records")]) == 0

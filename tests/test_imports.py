@@ -59,7 +59,8 @@ def test_nothing_imports_the_wing_of_one_paper():
 
 
 def test_the_board_stays_small():
-    files = (ROOT / "leaderboard").glob("*.py")
+    board = ROOT / "leaderboard"
+    files = [path for path in board.rglob("*.py") if not path.is_relative_to(board / "paper")]
     assert sum(len(path.read_text().splitlines()) for path in files) <= 2200
 
 

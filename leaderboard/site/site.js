@@ -1,7 +1,7 @@
 /* The board's controls. DataTables sorts and filters; the address holds the whole view. */
 "use strict";
 
-const { rows, pairs } = BOARD;
+const rows = BOARD;
 const MOST = 4;
 const FILTERS = ["dataset", "budget", "norm", "eps", "random", "verdict"];
 const SVG = "http://www.w3.org/2000/svg";
@@ -20,7 +20,7 @@ function make(tag, attributes = {}, ...content) {
 }
 
 const percent = (score) => (score ? (100 * score.value).toFixed(1) : "–");
-const ticked = () => rows.filter((row) => boxes.some((box) => box.checked && box.value === row.id));
+const ticked = () => boxes.filter((box) => box.checked).map((box) => rows[box.value]);
 
 /* ---- The view and the address ---- */
 
@@ -29,7 +29,7 @@ function save(table) {
   for (const name of ["search", ...FILTERS]) view.set(name, form.elements[name].value);
   const [order] = table.order();
   if (order?.[1]) view.set("sort", order.slice(0, 2).join(" "));
-  if (ticked().length) view.set("compare", ticked().map((row) => row.id).join(" "));
+  for (const row of ticked()) view.append("compare", row.id);
   history.replaceState(null, "", `#${view}`);
   root.classList.toggle("one-ranking", ["dataset", "budget", "norm", "eps"].every((name) => view.get(name)));
 }
@@ -40,8 +40,8 @@ function restore(table) {
   if (!location.hash && rows.length) show(rows[0]);
   else for (const name of FILTERS) form.elements[name].value = view.get(name) ?? "";
   form.elements.search.value = view.get("search") ?? "";
-  const chosen = (view.get("compare") ?? "").split(" ");
-  for (const box of boxes) box.checked = chosen.includes(box.value);
+  const chosen = view.getAll("compare");
+  for (const box of boxes) box.checked = chosen.includes(rows[box.value].id);
   const [column, direction] = (view.get("sort") ?? "").split(" ");
   table.order(direction ? [[Number(column), direction]] : []);
   table.search(form.elements.search.value).draw();
@@ -88,17 +88,19 @@ function differences(chosen) {
   const body = make("tbody");
   chosen.forEach((first, k) => {
     for (const second of chosen.slice(k + 1)) {
-      const found = pairs[`${rows.indexOf(first)} ${rows.indexOf(second)}`];
-      const cells = (found ?? ["not in one ranking", "not in one ranking"]).map((text) =>
+      const found = first.leads[rows.indexOf(second) - rows.indexOf(first) - 1];
+      const [claimed, worst] = found ?? ["not in one ranking", "not in one ranking"];
+      const cells = [worst, claimed].map((text) =>
         make("td", { class: "number" }, text),
       );
       const name = make("th", { scope: "row" }, key(first), " minus ", key(second));
       body.append(make("tr", {}, name, ...cells));
     }
   });
-  const heads = ["Rows", "Claimed", "Worst case"].map((text) => make("th", { scope: "col" }, text));
-  const caption = "Differences in points, paired on the same images, with 95% intervals.";
-  return make("table", {}, make("caption", {}, caption), make("thead", {}, make("tr", {}, ...heads)), body);
+  const heads = ["Rows", "Worst case", "Claimed"].map((text) => make("th", { scope: "col" }, text));
+  const caption = make("caption", {}, "Differences in points, paired on the same images, with 95% intervals.");
+  const table = make("table", {}, caption, make("thead", {}, make("tr", {}, ...heads)), body);
+  return make("div", { class: "scroll", tabindex: 0 }, table);
 }
 
 function curves(chosen) {
@@ -139,24 +141,26 @@ function curves(chosen) {
 function answers(row) {
   const bytes = Uint8Array.from(atob(row.correct), (letter) => letter.charCodeAt(0));
   const right = (bit) => (bytes[bit >> 3] >> (7 - (bit & 7))) & 1;
-  return Array.from({ length: row.members }, (_, member) =>
-    Array.from({ length: row.images }, (_, image) => right(member * row.images + image)),
+  const [members, images] = row.shape;
+  return Array.from({ length: members }, (_, member) =>
+    Array.from({ length: images }, (_, image) => right(member * images + image)),
   );
 }
 
 function matrices(chosen) {
   const first = answers(chosen[0]);
-  const count = Math.min(...chosen.map((row) => row.images));
+  const count = Math.min(...chosen.map((row) => row.shape[1]));
   const total = (image) => first.reduce((sum, member) => sum + member[image], 0);
   const order = [...Array(count).keys()].sort((a, b) => total(b) - total(a) || a - b);
-  return chosen.filter((row) => row.members && count).map((row) => {
+  return chosen.filter(() => count).map((row) => {
     const matrix = answers(row);
-    const canvas = make("canvas", { width: count, height: row.members, role: "img" });
+    const [members] = row.shape;
+    const canvas = make("canvas", { width: count, height: members, role: "img" });
     const hit = matrix.flatMap((member) => member.slice(0, count)).reduce((a, b) => a + b, 0);
-    const share = ((100 * hit) / (count * row.members)).toFixed(1);
-    const text = `${row.members} ${row.members > 1 ? "members or draws" : "network"} (rows) of seed ${row.seed} on ${count} images (columns, in the order of ${title(chosen[0])}): ${share}% right`;
+    const share = ((100 * hit) / (count * members)).toFixed(1);
+    const text = `${members} ${members > 1 ? "members or draws" : "network"} (rows) of seed ${row.seed} on ${count} images (columns, in the order of ${title(chosen[0])}): ${share}% right`;
     canvas.setAttribute("aria-label", `${title(row)}: ${text}`);
-    canvas.style.height = `${Math.max(24, Math.min(96, 8 * row.members))}px`;
+    canvas.style.height = `${Math.max(24, Math.min(96, 8 * members))}px`;
     const context = canvas.getContext("2d");
     context.fillStyle = row.color;
     matrix.forEach((member, line) => order.forEach((image, column) => {
@@ -252,5 +256,5 @@ function paint(dark) {
       download(button.value, table.rows({ search: "applied", order: "applied" }).indexes().toArray().map((number) => rows[number])),
     );
   }
-  root.dataset.ready = "";
+  root.dataset.ready = performance.now();
 })();

@@ -220,6 +220,61 @@ def test_modes_that_a_network_defines_itself_are_left_to_it():
         looked_at(member.eval(), draws=16)
 
 
+@pytest.mark.parametrize(
+    ("seed", "whose"),
+    [(torch.manual_seed, "torch"), (random.seed, "Python"), (np.random.seed, "NumPy")],
+)
+def test_a_network_that_seeds_a_global_generator_is_refused(seed, whose):
+    """As those do that draw the same projection in every pass; attacks would not be random."""
+
+    def seeded(net, images):
+        seed(0)
+        return net(images)
+
+    with pytest.raises(ValueError, match=f"seeds {whose}'s global generator"):
+        looked_at(Changed(seeded))
+
+
+class Observer(nn.Module):
+    """It notes a range as torch's fused observers do, unseen by versions, and rounds to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = linear(1.0, 1.0)
+        self.register_buffer("largest", torch.tensor(0.5))
+
+    def forward(self, images):
+        self.largest.data += 0.01
+        return self.network(images) / self.largest
+
+
+@pytest.mark.parametrize("draws", [1, 16])
+def test_what_observers_note_is_state_and_left_as_it_was(draws):
+    member = Observer()
+    with pytest.raises(ValueError, match=r"from pass to pass \(Observer.largest\)"):
+        looked_at(member, draws=draws)
+    assert member.largest.item() == 0.5
+
+
+def test_sparse_weights_are_refused():
+    member = linear(1.0, 1.0)
+    member.register_buffer("mask", torch.eye(2).to_sparse())
+    with pytest.raises(ValueError, match=r"0.mask is sparse, .*to_dense\(\) it"):
+        looked_at(member)
+
+
+def test_a_random_network_that_was_changed_is_tried_anew():
+    """Draws of torch's come in one vectorized pass, where NumPy's would be alike."""
+    member = Changed(lambda net, x: net(x) + torch.randn(len(x), 4))
+    looked_at(member, draws=16)
+    population = Population([member], draws=16)
+    population.logits(IMAGES[:1])
+    member.change = lambda net, x: net(x) + torch.from_numpy(np.random.randn(len(x), 4)).float()
+    looked_at(member, draws=16)
+    with torch.no_grad():
+        assert len(population.logits(IMAGES[:1]).unique(dim=0)) == 16
+
+
 @torch.enable_grad()
 def adapted(net, images, *, unfreeze):
     net[1].weight.requires_grad_(unfreeze)
@@ -285,11 +340,17 @@ def decided_together(net, images):
     return net(images) * (1 if images.mean() < 0.55 else -1)
 
 
-@pytest.mark.parametrize("change", [seeded_within, decided_together])
+def exits_together(net, images):
+    """An early exit that all images of a batch must be sure enough for: few but one alone are."""
+    sure = len(images) == 1 and abs(images.mean() - 0.5) < 0.15
+    return net(images) * (-1 if sure else 1)
+
+
+@pytest.mark.parametrize("change", [seeded_within, decided_together, exits_together])
 def test_answers_that_the_batch_decides_are_refused(change):
     images = torch.linspace(0.3, 0.7, 12).view(12, 1, 1, 1).expand(12, 1, 1, 2)
     with pytest.raises(ValueError, match="depend on the rest of its batch, or its place"):
-        looked_at(Changed(change, linear(1.0, -2.0)), images=images)
+        looked_at(Changed(change, linear(1.0, -2.0)), images=images, batch_size=12)
 
 
 class Experts(nn.Module):

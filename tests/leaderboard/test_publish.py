@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from randomized_defense_bench.leaderboard import records
 from randomized_defense_bench.leaderboard.__main__ import main
-from randomized_defense_bench.leaderboard.publish import page_path, publish, stale, with_result
+from randomized_defense_bench.leaderboard.publish import changes, publish, with_result
 from samples import record, row
 
 from randomized_defense_bench.files import merge
@@ -24,30 +24,30 @@ def results(tmp_path):
 
 def test_a_new_record_a_lost_figure_and_an_edited_page_are_stale(results):
     assert publish(results) == results.parent / "LEADERBOARD.md"
-    assert stale(results) == []
+    assert changes(results) == {}
     (figure,) = (results.parent / "figures").iterdir()
     drawn = figure.read_text()
     figure.unlink()
-    assert stale(results) == [figure]
+    assert [*changes(results)] == [figure]
     # Another version of the library may draw it otherwise: it is not drawn again.
     figure.write_text(drawn + "\n")
     publish(results)
     assert figure.read_text() == drawn + "\n"
-    page = page_path(results)
+    page = results.parent / "LEADERBOARD.md"
     page.write_text(page.read_text().replace("ulm", "mlu"))
-    assert stale(results) == [page]
+    assert [*changes(results)] == [page]
     publish(results)
     records.write(record(2, defense="clm"), results)
-    assert page in stale(results)
+    assert page in changes(results)
 
 
 def test_an_unusable_record_stops_publishing_and_the_old_page_stays(results, capsys):
-    publish(results)
-    before = page_path(results).read_text()
+    page = publish(results)
+    before = page.read_text()
     (results / "zzz.json").write_text("{")
     assert main(["--results", str(results)]) == 2
     assert "zzz.json" in capsys.readouterr().err
-    assert page_path(results).read_text() == before
+    assert page.read_text() == before
 
 
 def test_the_command_checks_rebuilds_and_says_so(results, capsys):
@@ -75,7 +75,7 @@ def test_what_nothing_asks_for_any_more_is_removed_and_a_user_s_own_stays(result
         path.write_text("")
     for path in results.glob("*.json"):
         path.unlink()
-    assert {figure, page} <= {*stale(results)}
+    assert {figure, page} <= {*changes(results)}
     publish(results)
     assert not figure.exists()
     assert not page.exists()
@@ -99,11 +99,11 @@ def test_shards_merge_to_the_page_of_one_run(shards, tmp_path, capsys):
     whole, into = tmp_path / "whole" / "results", tmp_path / "merged" / "results"
     for one in row("ulm", 3):
         records.write(one, whole)
-    publish(whole)
+    page = publish(whole)
     assert [merged(shards, into) for _ in range(2)] == [0, 0]
     told = capsys.readouterr().out.splitlines()
     assert [line.partition(" new")[0] for line in told] == ["7", "0"]
-    assert page_path(into).read_text() == page_path(whole).read_text()
+    assert (into.parent / page.name).read_text() == page.read_text()
 
 
 @pytest.mark.parametrize("where", ["another shard", "the target"])

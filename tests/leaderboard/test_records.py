@@ -68,7 +68,7 @@ def test_changed_parts_are_refused_by_name(tmp_path):
         ({"schema_version": 99}, "schema version 99, this version reads 2"),
         ({"mra": 0.99}, "mra is 0.99, its own data give 0.475"),
         ({"correct": {**packed, "shape": [4, 10]}}, r"shape \(4, 10\), the case says \(2, 20\)"),
-        ({"correct": {**packed, "data": "!!!"}}, "not a usable record"),
+        ({"correct": {**packed, "data": "!!!"}}, "not usable"),
         ({"correct": {**packed, "data": "eJxjAAAAAQAB"}}, "does not hold 40 elements"),
         ({"attack_seconds": -1}, r">= 0.0 - at `\$.attack_seconds`"),
         ({"unperturbed": 1.5}, r"<= 1.0 - at `\$.unperturbed`"),
@@ -108,7 +108,7 @@ def test_what_is_no_record_is_refused_by_name(tmp_path, content, words):
 def test_a_record_under_another_case_s_name_is_refused(tmp_path):
     path = records.write(record(), tmp_path)
     path.rename(tmp_path / "other.json")
-    with pytest.raises(RecordError, match="it holds the case mnist-ulm-pgd"):
+    with pytest.raises(RecordError, match="it holds mnist-ulm-pgd"):
         records.read(tmp_path / "other.json")
 
 

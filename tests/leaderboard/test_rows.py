@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from randomized_defense_bench.leaderboard.board import Board
 from randomized_defense_bench.leaderboard.rows import populations, rows, settings, split_transfer
 from samples import record, row
 
@@ -95,6 +96,19 @@ def test_namesakes_are_told_apart_by_what_differs():
     ]
     labels = [r.label for r in rows(populations(measured), "Linf", 0.3)]
     assert labels == ["clm (from_scratch True)", "clm (from_scratch False)"]
+
+
+def test_local_rows_stand_beside_the_committed_ones_and_have_their_own_control():
+    parts = {"single": {"submodels": 1}, "ulm": {}}
+    committed = [one for name, cell in parts.items() for one in row(name, 5, **cell)]
+    board = Board([*committed, *(replace(one, local=True) for one in committed)])
+    controls = {e.row.label: e.control and e.control.row.label for e in board.entries}
+    assert controls == {
+        "single": "single",
+        "single (local)": "single (local)",
+        "ulm": "single",
+        "ulm (local)": "single (local)",
+    }
 
 
 def test_records_of_superseded_weights_do_not_count():
