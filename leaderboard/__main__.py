@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from functools import partial
 
 from randomized_defense_bench.leaderboard import LOCAL, RESULTS, site
 from randomized_defense_bench.leaderboard.publish import changes, publish
@@ -32,8 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{merge(options.folders, options.into)} new; {publish(options.into)}")
             return 0
         if options.site or not options.check:
-            write = partial(site.write, folder=options.site) if options.site else publish
-            print(write(options.results))
+            page = options.site and site.write(options.results, options.site)
+            print(page or publish(options.results))
             return 0
         again = f"run python -m {__package__} to rebuild it"
         outdated = [f"stale: {path}; {again}" for path in changes(options.results)]
