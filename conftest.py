@@ -27,11 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "field: a defense of another paper")
     if config.option.norm == "Linf" and any(eps > 1 for eps in config.option.eps):
         raise pytest.UsageError("--eps: in Linf at most 1, the range of pixels; 8/255 is 8 of 255")
-    if config.option.device in ("cuda", "mps"):
-        from randomized_defense_bench.benchmarks.environment import resolve_device
+    if config.option.device not in ("auto", "cpu") and config.option.engine == "local":
+        from randomized_defense_bench.benchmarks.environment import resolve_devices
 
         try:
-            resolve_device(config.option.device)
+            resolve_devices(config.option.device)
         except ValueError as error:
             raise pytest.UsageError(f"--device: {error}") from error
     if config.option.publish:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import traceback
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,9 +15,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from randomized_defense_bench.attacks import ATTACKS, CERTIFICATES, AttackError, ThreatModel
 from randomized_defense_bench.benchmarks.case import protocols
 from randomized_defense_bench.benchmarks.datasets import DATASETS, DatasetError, DatasetMissingError
-from randomized_defense_bench.benchmarks.environment import resolve_device
-from randomized_defense_bench.benchmarks.experiment import TIME_LIMITS
-from randomized_defense_bench.benchmarks.populations import DefenseError, Options, Prepared
+from randomized_defense_bench.benchmarks.engine import plugin
+from randomized_defense_bench.benchmarks.engine.jobs import EngineError
+from randomized_defense_bench.benchmarks.populations import DefenseError, Prepared
 from randomized_defense_bench.benchmarks.session import NoRadiusError, Session
 from randomized_defense_bench.benchmarks.store import StoreError
 from randomized_defense_bench.defenses import DEFENSES
@@ -32,9 +31,17 @@ CURES = {
     "pyautoattack": "pip install -e '.[peers]'",
 }
 
+REFUSALS = (
+    *(AttackError, DatasetError, DefenseError),
+    *(EngineError, NoRadiusError, StoreError),
+)
 PAPER = Path(__file__).parent / "paper"
 # (cases as (attack, threat model), protocol) -> records
 Measure = Callable[..., list[Record]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(plugin)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -76,13 +83,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Without SIGALRM, on Windows, a limit would end the whole run.
     """
-    limit = pytest.mark.timeout(_time_limit(config), method="signal", func_only=False)
+    limit = pytest.mark.timeout(plugin.time_limit(config), method="signal", func_only=False)
     meant = [item for item in items if _means_something(item)]
     if len(meant) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in meant])
         items[:] = meant
     for item in items:
-        if hasattr(signal, "SIGALRM") and item.path.is_relative_to(Path(__file__).parent):
+        # Where workers do the work, each job has the limit.
+        alone = not (plugin.parallel(config) and "population" in item.fixturenames)  # type: ignore[attr-defined]
+        here = item.path.is_relative_to(Path(__file__).parent)
+        if hasattr(signal, "SIGALRM") and here and alone:
             item.add_marker(limit)
 
 
@@ -103,11 +113,6 @@ def _means_something(item: pytest.Item) -> bool:
     return parameters.params["protocol"] in protocols(several=several, random=defense.draws > 1)
 
 
-def _time_limit(config: pytest.Config) -> float:
-    seconds: float = config.option.time_limit or TIME_LIMITS[config.option.budget]
-    return seconds
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Say what took too long and how to allow more, where pytest-timeout says how long."""
@@ -115,31 +120,16 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if isinstance(error, pytest.fail.Exception) and str(error.msg).startswith("Timeout (>"):
         # What is trained or loaded for a case is a fixture.
         what = "training or loading for " if call.when == "setup" else ""
-        limit = f"{_time_limit(item.config):g} s"
+        limit = f"{plugin.time_limit(item.config):g} s"
         error.msg = f"{what}{item.name} took longer than {limit}; --time-limit allows more"
         error.pytrace = False
 
 
 @pytest.fixture(scope="session")
-def session(pytestconfig: pytest.Config) -> Session:
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     """The run, with the options it was started with."""
-    option = pytestconfig.option
-    return Session(
-        Options(
-            budget=option.budget,
-            device=resolve_device(option.device),
-            seed=option.seed,
-            data_root=option.data_root,
-            store=option.store,
-            results=option.results,
-            rerun=option.rerun,
-            retrain=option.retrain,
-            norm=option.norm,
-            eps=tuple(option.eps),
-            submodels=option.submodels,
-            run=getattr(pytestconfig, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex,
-        )
-    )
+    with plugin.open_session(request.config, request.session.items) as session:
+        yield session
 
 
 @pytest.fixture(scope="session")
@@ -173,7 +163,7 @@ def failures_told(no_access: str) -> Iterator[None]:
         return
     except DatasetMissingError as error:
         pytest.skip(str(error))
-    except (AttackError, DatasetError, DefenseError, NoRadiusError, StoreError) as error:
+    except REFUSALS as error:
         message = str(error)
     except Exception as error:
         if library := not_imported(error):

@@ -19,18 +19,30 @@ from ..defenses.stacking import ARITHMETIC
 CODE = ("attacks", "defenses", "benchmarks")
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `mps` stands for on this machine.
+def resolve_devices(names: str) -> list[torch.device]:
+    """The devices that a list such as `auto`, `cpu`, `cuda` or `cuda:0,cuda:2` stands for.
+
+    `cuda` is every one that is visible, as `CUDA_VISIBLE_DEVICES` says; `auto` as well, or `mps`,
+    or `cpu`.
 
     Raises:
         ValueError: the machine has no such device.
     """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = next((device for device, there in present.items() if there), "cpu")
-    if not present.get(name, True):
-        raise ValueError(f"device {name!r} is not available on this machine; use auto or cpu")
-    return torch.device(name)
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    present = {"cpu": ["cpu"], "cuda": gpus, "mps": ["mps"] * torch.backends.mps.is_available()}
+    present |= {gpu: [gpu] for gpu in gpus}
+    present["auto"] = gpus or present["mps"] or ["cpu"]
+    devices = []
+    for name in names.split(","):
+        if not present.get(name):
+            raise ValueError(f"device {name!r} is not available on this machine; use auto or cpu")
+        devices += [torch.device(device) for device in present[name]]
+    return devices
+
+
+def resolve_device(names: str) -> torch.device:
+    """The first of `resolve_devices`."""
+    return resolve_devices(names)[0]
 
 
 @cache

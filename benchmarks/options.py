@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,34 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def devices(text: str) -> str:
+    """A list of devices, as `resolve_devices` takes it."""
+    if not re.fullmatch(r"(auto|cpu|mps|cuda(:\d+)?)(,(cpu|mps|cuda(:\d+)?))*", text):
+        raise argparse.ArgumentTypeError(
+            f"must be auto, cpu, cuda, mps, or a list such as cuda:0,cuda:2, got {text!r}"
+        )
+    return text
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Which part of how many: `2/8`."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"must be i/n with i from 1 to n, such as 2/8: {text!r}")
+    return int(number), int(count)
+
+
+def share(text: str) -> float:
+    """A share of a GPU, or several."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 < value < 1 or (value >= 1 and value.is_integer())):
+        raise argparse.ArgumentTypeError(f"must be a share such as 0.5, or 1, got {text!r}")
+    return value
+
+
 def add_options(add: Callable[..., object], *, results: Path) -> None:
     """Add them by argparse's `add_argument` or pytest's `addoption`."""
     add(
@@ -53,9 +82,11 @@ def add_options(add: Callable[..., object], *, results: Path) -> None:
     )
     add(
         "--device",
-        choices=["auto", "cpu", "cuda", "mps"],
+        type=devices,
+        metavar="DEVICE[,DEVICE]",
         default="auto",
-        help="where to train and attack; auto (default): cuda, else mps, else cpu",
+        help="where to train and attack: cpu, mps, cuda (all that are visible) or a list such as "
+        "cuda:0,cuda:2; auto (default): cuda, else mps, else cpu",
     )
     add("--seed", type=seed, default=0, help="of everything random (default: 0)")
     add(
@@ -131,6 +162,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=positive,
         metavar="N",
         help="size of the populations, instead of the budget's; a defense of one member stays one",
+    )
+    group.addoption(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="who does the work: this machine, with a process for each of several devices "
+        "(default), or a Ray cluster",
+    )
+    group.addoption(
+        "--address",
+        default="auto",
+        help="of the Ray cluster; auto (default): as it is found here; local: start one",
+    )
+    group.addoption(
+        "--gpus",
+        type=share,
+        default=1.0,
+        metavar="SHARE",
+        help="what a worker takes of a GPU under Ray, such as 0.5 (default: 1)",
+    )
+    group.addoption(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="run the I-th of N parts that take equally long by committed records",
+    )
+    group.addoption(
+        "--plan",
+        action="store_true",
+        help="print what would be trained and measured, and how long it would take; start nothing",
     )
     group.addoption(
         "--robustbench",

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import torch
@@ -183,8 +183,14 @@ class Populations:
         facts = defense, arguments, None, sha256, 0.0
         return Prepared(population, data, *facts, trained=False, layout=layout)
 
-    def prepare_varied(self, dataset: str, variation: Variation) -> Prepared:
+    def prepare_varied(
+        self, dataset: str, variation: Variation, *, member: int | None = None
+    ) -> Prepared:
         """The same where it is trained otherwise than the budget says.
+
+        Args:
+            member: train this one alone, of independent ones; where each has been trained so, the
+                whole population is put together of them.
 
         Raises:
             LookupError: unknown dataset or defense.
@@ -194,29 +200,15 @@ class Populations:
             OSError: the store cannot be written to.
         """
         data, defense = self.dataset(dataset), variation.defense
-        arguments = self.experiment(dataset).arguments(defense) | dict(variation.changes)
-        recipe = replace(self.experiment(dataset).recipe(defense), **variation.recipe)
-        images = len(data.train_images[: variation.images])
-        parameters: dict[str, Any] = {**arguments, "recipe": recipe.facts(), "train_images": images}
-        if network := self.experiment(dataset).network:
-            parameters["network"] = network.__name__
-        if variation.in_turn:
-            parameters["in_turn"] = True
         start = self.prepare_varied(dataset, variation.start) if variation.start else None
-        if start and start.folder:
-            parameters["start"] = start.folder.name
+        arguments, recipe, parameters = self._parameters(data, variation, start)
+        identity, folder = self._stored(data, defense, parameters, member)
         population = self._untrained(dataset, defense)
-        identity = {
-            "dataset": dataset,
-            # Not of so many test images as are there or are used.
-            "sha256": data.train_sha256 if data.in_order else data.sha256,
-            "defense": defense,
-            "version": DEFENSES[defense].version,
-            "submodels": len(population),
-            "seed": self.options.seed,
-            **parameters,
-        }
-        folder = self.store.folder(f"{dataset}-{defense}-s{self.options.seed}", identity)
+        parts: list[Path] = []
+        if member is not None:
+            population = population.of([population.submodels[member]])
+        else:
+            parts = self.parts(data, defense, parameters)
 
         def train(checkpoint: FileCheckpoint) -> None:
             task = self._task(data, population, recipe, checkpoint)
@@ -225,6 +217,7 @@ class Populations:
                 images=task.images[: variation.images],
                 labels=task.labels[: variation.images],
                 in_turn=variation.in_turn,
+                first=member or 0,
             )
             if start and start.folder:
                 population.load_state_dict(start.population.state_dict())
@@ -241,24 +234,130 @@ class Populations:
                 self._check_contract(defense, population, data, finished=False)
                 every_epoch = self.experiment(dataset).keeps_every_epoch(defense)
                 checkpoint = FileCheckpoint(folder, every_epoch=every_epoch)
-                train(checkpoint)
+                seconds = self.store.join(population, folder, parts, keep=valid)
+                if seconds is None:
+                    train(checkpoint)
+                    seconds = checkpoint.seconds
                 self._check_contract(defense, population.eval(), data)
                 with _named(defense):
                     some, _ = self._test_images(data, 4)
-                    check_kept(population, self._untrained(dataset, defense), some)
+                    fresh = self._untrained(dataset, defense)
+                    fresh = fresh if member is None else fresh.of([fresh.submodels[member]])
+                    check_kept(population, fresh, some)
                 card = self.store.save(
                     population,
                     folder,
                     identity=identity,
-                    seconds=checkpoint.seconds,
+                    seconds=seconds,
                     parents=checkpoint.parents,
                     run=self.options.run,
                     metrics={"clean_mra": self._clean_accuracy(population, data)},
                 )
-                self.trained.append(folder.name)
+                self.store.remove(parts)
+                if member is None:
+                    self.trained.append(folder.name)
         layout, trained = self._laid_out(population, data), card["run"] == self.options.run
         facts = defense, parameters, folder, card["weights_sha256"], card["training_seconds"]
         return Prepared(population, data, *facts, trained=trained, layout=layout)
+
+    def planned(self, dataset: str, defense: str) -> Prepared:
+        """What `prepare` would return, but for members and weights; nothing is trained or loaded.
+
+        The digest is empty where the store has no valid population.
+        """
+        chosen, data = DEFENSES[defense], self.dataset(dataset)
+        members = [nn.Identity()] * self._size(dataset, defense)
+        draws = min(chosen.draws, self.experiment(dataset).draws)
+        prepared = Prepared(
+            Population(members, probabilities=chosen.probabilities, draws=draws),
+            data,
+            defense,
+            parameters=self.experiment(dataset).arguments(defense),
+            folder=None,
+            sha256="",
+            training_seconds=0.0,
+            trained=False,
+            layout=torch.contiguous_format,
+        )
+        if chosen.load:
+            return prepared
+        *_, parameters = self._parameters(data, Variation(defense=defense))
+        folder = self._stored(data, defense, parameters)[1]
+        prepared = replace(prepared, parameters=parameters, folder=folder)
+        card = self.store.card(folder)
+        if card is None or (self.options.retrain and card["run"] != self.options.run):
+            return prepared
+        for parent, sha256 in card["parents"].items():
+            if self.planned(dataset, parent).sha256 != sha256:
+                return prepared
+        facts = {"sha256": card["weights_sha256"], "training_seconds": card["training_seconds"]}
+        return replace(prepared, **facts, trained=card["run"] == self.options.run)
+
+    def apart(self, dataset: str, defense: str) -> Plan | None:
+        """How to compute with members that are trained apart, with the bits of a serial training.
+
+        None: they are not independent, or go through a stack, whose sums have another order; or
+        their training has begun.
+        """
+        prepared = self.planned(dataset, defense)
+        begun = prepared.folder is None or (prepared.folder / "checkpoint.safetensors").exists()
+        if begun or prepared.sha256 or not DEFENSES[defense].independent:
+            return None
+        images = self.dataset(dataset).train_images[:1].to(self.options.device)
+        plan = self.plan(self._untrained(dataset, defense), images)
+        return None if plan.stacked else plan
+
+    def parts(self, data: Dataset, defense: str, parameters: dict[str, Any]) -> list[Path]:
+        """Where the members of a population lie that are trained apart, if they may be."""
+        members = range(self._size(data.name, defense) * DEFENSES[defense].independent)
+        return [self._stored(data, defense, parameters, member)[1] for member in members]
+
+    def use(self, dataset: Dataset) -> None:
+        """Take a dataset for the one in use."""
+        self._dataset = dataset
+
+    def with_plan(self, plan: Plan | None) -> Self:
+        """The same run where it computes otherwise."""
+        other = type(self)(replace(self.options, plan=plan))
+        other._dataset, other.trained = self._dataset, self.trained
+        return other
+
+    def _parameters(
+        self, data: Dataset, variation: Variation, start: Prepared | None = None
+    ) -> tuple[dict[str, Any], Recipe, dict[str, Any]]:
+        """A defense's arguments, its recipe, and what a record says of both."""
+        numbers, defense = self.experiment(data.name), variation.defense
+        arguments = numbers.arguments(defense) | dict(variation.changes)
+        recipe = replace(numbers.recipe(defense), **variation.recipe)
+        images = len(data.train_images[: variation.images])
+        parameters: dict[str, Any] = {**arguments, "recipe": recipe.facts(), "train_images": images}
+        if numbers.network:
+            parameters["network"] = numbers.network.__name__
+        if variation.in_turn:
+            parameters["in_turn"] = True
+        if start and start.folder:
+            parameters["start"] = start.folder.name
+        return arguments, recipe, parameters
+
+    def _stored(
+        self, data: Dataset, defense: str, parameters: dict[str, Any], member: int | None = None
+    ) -> tuple[dict[str, Any], Path]:
+        """What names a population, or one of its members alone, and its folder in the store."""
+        identity = {
+            "dataset": data.name,
+            # Not of so many test images as are there or are used.
+            "sha256": data.train_sha256 if data.in_order else data.sha256,
+            "defense": defense,
+            "version": DEFENSES[defense].version,
+            "submodels": self._size(data.name, defense),
+            "seed": self.options.seed,
+            **parameters,
+        }
+        name = f"{data.name}-{defense}-s{self.options.seed}"
+        if member is not None:
+            identity["member"] = member
+            name += f"-m{member}"
+        return identity, self.store.folder(name, identity)
 
     def after_epochs(self, prepared: Prepared) -> list[Prepared]:
         """A population after each epoch, the last included; StoreError: it was not kept so."""
@@ -320,10 +419,14 @@ class Populations:
 
     def _untrained(self, dataset: str, defense: str) -> Population:
         chosen, data = DEFENSES[defense], self._entry(dataset)
-        size = chosen.members or self.options.submodels or self.experiment(dataset).size(defense)
+        size = self._size(dataset, defense)
         build = chosen.build or type(data).standard_network
         built = initialise(lambda: build(data), size, seed=self.options.seed)
         return self._population(dataset, chosen, built.submodels)
+
+    def _size(self, dataset: str, defense: str) -> int:
+        chosen = DEFENSES[defense]
+        return chosen.members or self.options.submodels or self.experiment(dataset).size(defense)
 
     def _population(
         self, dataset: str, defense: Defense, members: Iterable[nn.Module]

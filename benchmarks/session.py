@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,13 +78,17 @@ class Session(Populations):
         earlier one unless this run trained them (a first run measures everything itself).
         """
         case = self.case(prepared, attack, at, protocol)
+        return self.measure_case(prepared, case, **self.how(prepared, attack, at, protocol))
+
+    def how(
+        self, prepared: Prepared, attack: str, at: ThreatModel, protocol: Protocol = "draw"
+    ) -> dict[str, Any]:
+        """Where a case's record goes, whether it ranks, and whether the attack is run twice."""
         headline = attack == "none" or at in self.radii(prepared.dataset.name)
         # One attack on the population, a strong and quick one.
         chosen = entry(attack, protocol)
         repeat = headline and chosen.swept and chosen.kind == "population"
-        return self.measure_case(
-            prepared, case, folder=self.options.results, headline=headline, repeat=repeat
-        )
+        return {"folder": self.options.results, "headline": headline, "repeat": repeat}
 
     def case(
         self, prepared: Prepared, attack: str, at: ThreatModel, protocol: Protocol = "draw"
@@ -116,22 +121,12 @@ class Session(Populations):
             headline, attack, repeat: see `benchmarks.measure.measure`.
         """
         options, subject = self.options, self.subject(prepared)
-        path = folder / f"{case.key}.json"
-        fresh = (options.rerun or prepared.trained) and path not in self._measured
         plan = self.plan(prepared.population, subject.images)
         about = environment(options.device)
         bits = "".join([prepared.sha256, *(about[name] for name in SAME_BITS), str(plan)])
         key = f"{case.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
-            known = [*kept(path, records.read)]
-            # A point of a curve lacks the repetition that a ranked one needs.
-            reusable = (
-                record
-                for record in known
-                if record.population_sha256 == prepared.sha256
-                and not (repeat and record.repeatable is None)
-            )
-            record = None if fresh else next(reusable, None)
+            record = self.reusable(prepared, case, folder=folder, headline=headline, repeat=repeat)
             reused = record is not None
             if record is None:
                 found = self.preflight(prepared.defense, prepared.population, prepared.dataset)
@@ -145,15 +140,37 @@ class Session(Populations):
                     plan=plan,
                     blocks=blocks,
                 )
-                self._measured.add(records.write(record, folder))
-                if (beside := committed(path)) and beside.exists():
-                    self.compared[case.key] = agreement(record, records.read(beside))
-            elif headline and not record.headline:
-                record = replace(record, headline=True)
-                records.write(record, folder)
+                self.keep(record, folder)
             if blocks:
                 blocks.discard()
         return record, reused
+
+    def reusable(
+        self, prepared: Prepared, case: Case, *, folder: Path, headline: bool, repeat: bool
+    ) -> Record | None:
+        """The record of a case if it may be re-used, a headline if it is to be one."""
+        path = folder / f"{case.key}.json"
+        fresh = (self.options.rerun or prepared.trained) and path not in self._measured
+        known = [*kept(path, records.read)]
+        # A point of a curve lacks the repetition that a ranked one needs.
+        reusable = (
+            record
+            for record in known
+            if record.population_sha256 == prepared.sha256
+            and not (repeat and record.repeatable is None)
+        )
+        record = None if fresh else next(reusable, None)
+        if record and headline and not record.headline:
+            record = replace(record, headline=True)
+            records.write(record, folder)
+        return record
+
+    def keep(self, record: Record, folder: Path) -> None:
+        """Write a record that this run measured."""
+        path = records.write(record, folder)
+        self._measured.add(path)
+        if (beside := committed(path)) and beside.exists():
+            self.compared[record.case.key] = agreement(record, records.read(beside))
 
 
 def agreement(record: Record, earlier: Record) -> str:

@@ -17,7 +17,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,49 @@ class Store:
         write_sealed(folder / "card.json", card)
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
         return card
+
+    def card(self, folder: Path) -> dict[str, Any] | None:
+        """The card of what `load_into` would load; None: it is not there, or damaged."""
+        released = self._released if self._released and not _begun(folder) else None
+        try:
+            return read_population(released / folder.name if released else folder)[0]
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def join(
+        self,
+        population: Population,
+        folder: Path,
+        parts: Sequence[Path],
+        keep: Callable[[dict[str, Any]], bool],
+    ) -> float | None:
+        """Put a population together of members that were trained apart, with the epochs kept.
+
+        Args:
+            parts: the members' own folders, in their order; may be none.
+            keep: see `load_into`.
+
+        Returns:
+            The seconds that their training took in all; None: they are not all there.
+        """
+        try:
+            finished = [read_population(part) for part in parts]
+            if not finished or not all(keep(card) for card, _ in finished):
+                return None
+            tensors = _joined([weights for _, weights in finished])
+            _check_fit(population, tensors)
+            for name in sorted(path.name for path in parts[0].glob("epoch-*.safetensors")):
+                epochs = [read_tensors(part / name)[0] for part in parts]
+                write_tensors(folder / name, _joined(epochs))
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+        population.load_state_dict(tensors)
+        return float(sum(card["training_seconds"] for card, _ in finished))
+
+    def remove(self, folders: Iterable[Path]) -> None:
+        """Remove populations that nobody needs any more."""
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def load_epochs(self, populations: Sequence[Population], folder: Path) -> None:
         """Load what a finished population was after each epoch of its training, in their order.
@@ -447,6 +490,15 @@ def _content(value: object) -> Iterator[bytes | memoryview]:
             yield from _content(part)
     else:
         yield repr(value).encode()
+
+
+def _joined(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The state of a population, of the states of populations of one."""
+    return {
+        name.replace("submodels.0.", f"submodels.{number}.", 1): tensor
+        for number, state in enumerate(members)
+        for name, tensor in state.items()
+    }
 
 
 def _halved(tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,30 @@ def fastest_plan(population: Population, images: Tensor) -> Plan:
             logger.warning("how to compute cannot be kept (%s): measured for this run", error)
             _known[path, key] = measure_plan(population, images)
     return _known[path, key]
+
+
+def known() -> dict[str, dict[str, Any]]:
+    """All plans that this process uses, by what they are for."""
+    return {key: asdict(plan) for (_, key), plan in _known.items()}
+
+
+def learn(plans: Mapping[str, Mapping[str, Any]]) -> None:
+    """Use plans that another process measured, where this one has none."""
+    path = cache_folder() / "tuning.json"
+    for key, plan in plans.items():
+        _known.setdefault((path, key), Plan(**plan))
+
+
+def keep(plans: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Keep plans that other processes measured, beside those kept already; return all."""
+    path = cache_folder() / "tuning.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        kept = _read(path)
+        if plans.keys() - kept.keys():
+            kept = {**{key: dict(plan) for key, plan in plans.items()}, **kept}
+            write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
+    return kept
 
 
 def measure_plan(population: Population, images: Tensor) -> Plan:

@@ -63,7 +63,7 @@ def train_adversarially(
         for i, network in enumerate(surrogate.submodels):
             left = []
             for attack in (adversary, strong):
-                seed = derive_seed(task.seed, "watch", i)
+                seed = derive_seed(task.seed, "watch", task.first + i)
                 with frozen(network), global_seed(seed, images.device):
                     answers = network(attack(network, images, labels)).argmax(1)
                 left.append((answers == labels).float().mean().item())

@@ -20,6 +20,7 @@ from .training import Task, train
     reference="arXiv:2002.11565",
     claim={"pgd-mean-ce": {"steps": 20}},
     field=True,
+    starts_from=("single-adv",),
     version=1,
 )
 def bat(population: Population, task: Task, *, eps: float, step_size: float, steps: int) -> None:

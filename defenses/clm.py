@@ -12,7 +12,7 @@ from .training import Task, train
 from .ulm import PAPER
 
 
-@register_defense("clm", reference=PAPER, version=2)
+@register_defense("clm", starts_from=("ulm",), reference=PAPER, version=2)
 def clm(
     population: Population,
     task: Task,

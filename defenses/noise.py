@@ -32,6 +32,7 @@ class Noise(nn.Module):
     draws=32,
     random="noise on the image",
     reference="arXiv:1902.02918",
+    starts_from=("single",),
     version=1,
 )
 def noise(population: Population, task: Task, *, sigma: float = 0.1) -> None:

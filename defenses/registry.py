@@ -55,6 +55,9 @@ class Defense:
             over `draws` fresh ones at every step. None: all of kind "authors" that attack one draw.
         certificate: the name of the one that it is trained for; None: none bounds its accuracy.
         field: it is of other papers: its cases run where `-k` says its name or `field`.
+        starts_from: the defenses whose populations it loads: several devices train these first.
+        independent: a member's training depends on the seed and its number alone, so that several
+            devices may train one each.
         version: raised when a change of the code changes results; part of a population's key.
             Without one, every change of the file counts.
     """
@@ -72,6 +75,8 @@ class Defense:
     claim: Mapping[str, Mapping[str, Any]] | None = None
     certificate: str | None = None
     field: bool = False
+    starts_from: tuple[str, ...] = ()
+    independent: bool = False
     version: int | str = ""
 
     def __post_init__(self) -> None:

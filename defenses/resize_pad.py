@@ -34,6 +34,7 @@ class ResizePad(nn.Module):
     draws=32,
     random="size and place of the image",
     reference="arXiv:1711.01991",
+    starts_from=("single",),
     version=1,
 )
 def resize_pad(population: Population, task: Task) -> None:

@@ -47,6 +47,7 @@ def keep_probability(active: Tensor) -> Tensor:
     reference="arXiv:1803.01442",
     claim={"fgsm": {}},
     field=True,
+    starts_from=("single",),
     version=1,
 )
 def sap(population: Population, task: Task) -> None:

@@ -96,6 +96,7 @@ class Task:
         in_turn: within an epoch submodels train one after another, as in the script that the
             paper's authors released; otherwise in step. It matters to what compares submodels
             while they train.
+        first: the number of the first submodel, where members of a population are trained apart.
         observe: called with (submodels, members, epoch, step) before each step of the submodels
             whose numbers are in `members`; it may look, not touch.
     """
@@ -108,6 +109,7 @@ class Task:
     checkpoint: Checkpoint | None = None
     plan: Plan = Plan(stacked=False, chunk=100, dtype="float32")  # noqa: RUF009
     in_turn: bool = False
+    first: int = 0
     observe: BeforeStep | None = None
 
 
@@ -162,7 +164,8 @@ def train(
     for epoch in range(start, recipe.epochs):
         total_loss = torch.zeros((), device=task.images.device)
         for turn in turns:
-            members = range(turn[0].members.start, turn[-1].members.stop)
+            start_of_turn = turn[0].members.start
+            members = range(task.first + start_of_turn, task.first + turn[-1].members.stop)
             for step, (images, labels) in enumerate(batches(task, recipe, members, epoch)):
                 for hook in (task.observe, before_step):
                     if hook:
@@ -173,9 +176,9 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 for group in turn:
                     first = group.members.start
-                    own = slice(first - members.start, group.members.stop - members.start)
+                    own = slice(first - start_of_turn, group.members.stop - start_of_turn)
                     own_images, own_labels = images[own], labels[own]
-                    where = (first, epoch, step)
+                    where = (task.first + first, epoch, step)
                     if adversary:
                         drawn = derive_seed(task.seed, "adversary", *where)
                         with global_seed(drawn, images.device):

@@ -1,14 +1,12 @@
-"""`python -m leaderboard`: rebuild all pages from the records, or check that they are current."""
+"""`python -m leaderboard`: rebuild all pages from the records, check them, or merge records."""
 
 import argparse
 import sys
-from functools import partial
 
-from randomized_defense_bench.leaderboard import RESULTS, site
+from randomized_defense_bench.leaderboard import LOCAL, RESULTS, site
 from randomized_defense_bench.leaderboard.publish import changes, publish
-from randomized_defense_bench.leaderboard.records import RecordError
 
-from randomized_defense_bench.files import folder_named
+from randomized_defense_bench.files import folder_named, merge
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,22 +18,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help=check)
     html = "write the board as static HTML into this folder instead; needs the extra `site`"
     parser.add_argument("--site", type=folder_named, metavar="DIR", help=html)
+    merging = parser.add_subparsers(dest="merge").add_parser("merge", help="join shards' records")
+    merging.add_argument("folders", nargs="+", type=folder_named, metavar="DIR")
+    merging.add_argument("--into", type=folder_named, default=LOCAL, help="default: %(default)s")
     options = parser.parse_args(arguments)
-    if not options.results.is_dir():
-        print(f"no folder {options.results}: run pytest benchmarks/ first, or name another")
+    read = options.folders if options.merge else [options.results]
+    if missing := [folder for folder in read if not folder.is_dir()]:
+        print(f"no folder {missing[0]}: run pytest benchmarks/ first, or name another")
         return 2
     try:
-        if options.site or not options.check:
-            write = partial(site.write, folder=options.site) if options.site else publish
-            print(write(options.results))
+        if options.merge:
+            print(f"{merge(options.folders, options.into)} new; {publish(options.into)}")
             return 0
-        outdated = changes(options.results)
-        for path in outdated:
-            print(f"stale: {path}; run python -m {__package__} to rebuild it")
-        if not outdated:
-            print(f"up to date: what {options.results} says")
+        if options.site or not options.check:
+            page = options.site and site.write(options.results, options.site)
+            print(page or publish(options.results))
+            return 0
+        again = f"run python -m {__package__} to rebuild it"
+        outdated = [f"stale: {path}; {again}" for path in changes(options.results)]
+        print("\n".join(outdated) or f"up to date: what {options.results} says")
         return 1 if outdated else 0
-    except (ImportError, RecordError, OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         cure = "; pip install 'randomized-defense-bench[site]'" * isinstance(error, ImportError)
         print(f"{error}{cure}", file=sys.stderr)
         return 2

@@ -19,6 +19,9 @@ MOST_BYTES = 64 * 2**20
 
 Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9]+(-[a-z0-9]+)*\Z")]
 Content = TypeVar("Content")
+File = TypeVar("File")
+# What two measurements of one case have in common; of files without them any two do.
+ANSWERS = ("case", "correct", "selecting", "population_sha256")
 
 
 class RecordError(ValueError):
@@ -105,16 +108,16 @@ def read_named(
     return content
 
 
-def read_each(paths: Iterable[Path], read: Callable[[Path], Content]) -> list[Content]:
+def read_each(files: Iterable[File], read: Callable[[File], Content]) -> list[Content]:
     """What `read` makes of each file.
 
     Raises:
         RecordError: of all files for which `read` raised one; the message has a line for each.
     """
     usable, problems = [], []
-    for path in paths:
+    for file in files:
         try:
-            usable.append(read(path))
+            usable.append(read(file))
         except RecordError as error:
             problems.append(str(error))
     if problems:
@@ -122,20 +125,61 @@ def read_each(paths: Iterable[Path], read: Callable[[Path], Content]) -> list[Co
     return usable
 
 
+def merge(folders: Iterable[Path], into: Path) -> int:
+    """Copy the sealed files of some folders, at any depth, into one; return how many are new.
+
+    Of two that hold the same answers, the one that ranks stays, or else the later.
+
+    Raises:
+        RecordError: damaged files, and those that answer a case otherwise than another does; the
+            message has a line for each, and nothing is copied.
+    """
+    chosen: dict[Path, Path] = {}
+
+    def choose(folder: Path, path: Path) -> None:
+        name = path.relative_to(folder)
+        other = chosen.get(name, into / name)
+        try:
+            content = read_sealed(path)
+            earlier = read_sealed(other) if other.exists() else {}
+            if earlier and any(content.get(name) != earlier.get(name) for name in ANSWERS):
+                raise ValueError(f"it answers its case otherwise than {other}")
+        except UNUSABLE as error:
+            raise RecordError(f"{path}: {error}") from error
+        if not earlier or _standing(content) > _standing(earlier):
+            chosen[name] = path
+
+    found = ((folder, path) for folder in folders for path in sorted(folder.rglob("*.json")))
+    read_each(found, lambda pair: choose(*pair))
+    for name, path in chosen.items():
+        write_atomically(into / name, path.read_bytes(), flushed=False)
+    os.sync()
+    return len(chosen)
+
+
+def _standing(content: Mapping[str, Any]) -> tuple[bool, str]:
+    return bool(content.get("headline")), str(content.get("measured_at"))
+
+
 def folder_named(text: str) -> Path:
     """A folder as it is named on a command line: absolute, with `~` for the user's home."""
     return Path(os.path.abspath(os.path.expanduser(text)))
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name in the same folder, flush to disk, then rename."""
+def write_atomically(path: Path, content: bytes, *, flushed: bool = True) -> None:
+    """Write to a temporary name in the same folder, flush to disk, then rename.
+
+    Args:
+        flushed: False: of many files, the caller flushes all at once.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if flushed:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+# Ray is an extra: `tox -e cluster` installs it.
+collect_ignore = [] if find_spec("ray") else ["cluster"]
 # Helpers of one folder serve the tests of others.
 FOLDERS = ("attacks", "benchmarks", "leaderboard", "reliability")
 sys.path[:0] = [str(Path(__file__).parent / name) for name in FOLDERS]

@@ -128,7 +128,14 @@ def test_an_import_line_is_like_those_that_are_there(path):
 def test_options_the_documents_name_exist(name):
     sources = ("benchmarks/options.py", "benchmarks/judging.py")
     text = "".join((ROOT / source).read_text() for source in sources)
-    known = {"--check", "--help", "--rootdir", "--site", *re.findall(r'"(--[a-z-]+)"', text)}
+    known = {
+        "--check",
+        "--help",
+        "--into",
+        "--rootdir",
+        "--site",
+        *re.findall(r'"(--[a-z-]+)"', text),
+    }
     assert name in known
 
 

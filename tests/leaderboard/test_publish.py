@@ -1,8 +1,13 @@
+import time
+from dataclasses import replace
+
 import pytest
 from randomized_defense_bench.leaderboard import records
 from randomized_defense_bench.leaderboard.__main__ import main
 from randomized_defense_bench.leaderboard.publish import changes, publish, with_result
 from samples import record, row
+
+from randomized_defense_bench.files import merge
 
 
 @pytest.fixture
@@ -75,3 +80,66 @@ def test_what_nothing_asks_for_any_more_is_removed_and_a_user_s_own_stays(result
     assert not figure.exists()
     assert not page.exists()
     assert all(path.exists() for path in kept)
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Two folders of records."""
+    folders = [tmp_path / "shards" / "0", tmp_path / "shards" / "1" / "results"]
+    for number, one in enumerate(row("ulm", 3)):
+        records.write(one, folders[number % 2])
+    return folders
+
+
+def merged(shards, into):
+    return main(["merge", *map(str, shards), "--into", str(into)])
+
+
+def test_shards_merge_to_the_page_of_one_run(shards, tmp_path, capsys):
+    whole, into = tmp_path / "whole" / "results", tmp_path / "merged" / "results"
+    for one in row("ulm", 3):
+        records.write(one, whole)
+    page = publish(whole)
+    assert [merged(shards, into) for _ in range(2)] == [0, 0]
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(" new")[0] for line in told] == ["7", "0"]
+    assert (into.parent / page.name).read_text() == page.read_text()
+
+
+@pytest.mark.parametrize("where", ["another shard", "the target"])
+def test_two_answers_to_one_cell_are_refused_and_nothing_is_written(
+    shards, tmp_path, capsys, where
+):
+    into = tmp_path / "merged" / "results"
+    records.write(record(2, attack="pgd"), into if where == "the target" else shards[0])
+    before = sorted(into.glob("*"))
+    assert merged(shards, into) == 2
+    assert "answers its case otherwise than" in capsys.readouterr().err
+    assert sorted(into.glob("*")) == before
+
+
+def test_a_broken_seal_is_refused_and_of_equal_answers_the_one_that_ranks_stays(
+    shards, tmp_path, capsys
+):
+    into = tmp_path / "merged" / "results"
+    path = next(shards[0].glob("*.json"))
+    records.write(replace(records.read(path), headline=False, measured_at="2027"), shards[1])
+    assert merged(shards, into) == 0
+    assert records.read(into / path.name).headline
+    path.write_text(path.read_text().replace("ulm", "mlu"))
+    assert merged(shards, into) == 2
+    assert "its seal is broken" in capsys.readouterr().err
+
+
+def test_many_records_merge_in_time(tmp_path):
+    """500 of 100,000, which may take a minute."""
+    for seed in range(20):
+        records.write(record(seed=seed), tmp_path / "one")
+    for number in range(24):
+        copy = tmp_path / "one" / str(number)
+        copy.mkdir()
+        for path in (tmp_path / "one").glob("*.json"):
+            (copy / path.name).hardlink_to(path)
+    start = time.process_time()
+    assert merge([tmp_path / "one"], tmp_path / "merged") == 500
+    assert time.process_time() - start < 60 / 200

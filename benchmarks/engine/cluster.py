@@ -1,0 +1,349 @@
+"""Workers on a Ray cluster: an actor for each device, on any node.
+
+Data and weights travel through Ray's object store, once to each node. A node keeps a store of its
+own; what changes in it while a job runs comes back to the driver's store, so that another node can
+go on from the last checkpoint or block.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields, replace
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...files import write_atomically
+from ..datasets import Dataset
+from ..environment import environment
+from ..populations import Options
+from .jobs import EngineError, Job, Order, Outcome
+from .worker import Worker
+
+Needs = tuple[Sequence[str], Sequence[str]]
+INSTALL = "pip install -e '.[cluster]'"
+# What a worker takes at most, as benchmarks/test_speed.py measures it and demands it.
+MEMORY = 2 * 2**30
+# Seconds between two looks at the nodes, and at what has changed in a node's store.
+LOOK, WATCH = 5.0, 1.0
+# Populations and datasets that wait in the object store.
+KEPT = 8
+# Workers that may die before they have done anything.
+FALSE_STARTS = 5
+# What must be the same on every node.
+ALIKE = ("commit", "torch", "torchattacks", "arithmetic")
+
+
+class ClusterPool:
+    """An actor for each device of a cluster, as nodes come and go.
+
+    Args:
+        address: "auto", as a started cluster is found; one's own; or "local", to start one here.
+        options: the driver's; device, store and results of each worker are its node's.
+        zoo: see `Worker`.
+        gpus: what a worker takes of a GPU, where nodes have any; 0: workers compute on CPUs, with
+            as many threads as the driver.
+        data: a dataset by name.
+        needs: which folders of the store a job takes with it, and patterns of those that it goes
+            on from, whose changes come back at once.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        options: Options,
+        *,
+        zoo: Sequence[str] = (),
+        gpus: float,
+        data: Callable[[str], Dataset],
+        needs: Callable[[Job], Needs],
+    ) -> None:
+        self._ray = connect(address)
+        self._options, self._zoo, self._data, self._needs = options, zoo, data, needs
+        self._gpus = gpus if self._ray.cluster_resources().get("GPU") else 0.0
+        self._resources: dict[str, float] = {
+            "num_cpus": 1 if self._gpus else torch.get_num_threads(),
+            "num_gpus": self._gpus,
+            "memory": MEMORY,
+        }
+        self._remote = self._ray.remote(Remote).options(**self._resources)
+        self._starting: dict[Any, Any] = {}
+        self._actors: dict[str, Any] = {}
+        self._streams: dict[str, Any] = {}
+        self._sent: dict[str, tuple[object, Any]] = {}
+        self._looked, self._room, self._false_starts = -LOOK, 0, 0
+
+    def __len__(self) -> int:
+        """How many workers there is room for."""
+        if time.monotonic() - self._looked > LOOK:
+            self._looked = time.monotonic()
+            self._room = sum(self._fitting(node["Resources"]) for node in self._nodes())
+        return self._room
+
+    @property
+    def device(self) -> str:
+        """What a worker computes on."""
+        return f"{self._gpus:g} GPU" if self._gpus else f"{self._resources['num_cpus']} CPU threads"
+
+    def idle(self, wanted: int) -> list[str]:
+        """The names of workers without a job; more are started where there is room."""
+        while len(self._actors) + len(self._starting) < min(len(self), wanted):
+            actor = self._remote.remote()
+            hello = actor.hello.remote(self._options, self._zoo, self._resources["num_cpus"])
+            self._starting[hello] = actor
+        return [name for name in self._actors if name not in self._streams]
+
+    def send(self, worker: str, order: Order) -> None:
+        """Have a worker do a job."""
+        folders, begun = self._needs(order.job)
+        dataset, _ = order.job.population
+        root = self._options.store
+        goes_on = {
+            str(path.relative_to(root)): path.read_bytes()
+            for pattern in begun
+            for path in _files(root, pattern)
+        }
+        self._streams[worker] = (
+            self._actors[worker]
+            .run.options(num_returns="streaming")
+            .remote(
+                order,
+                self._once(dataset, None, lambda: _packed(self._data(dataset))),
+                [self._finished(folder) for folder in folders],
+                self._ray.put(goes_on) if goes_on else None,
+                begun,
+            )
+        )
+
+    def wait(self, seconds: float) -> list[tuple[str, Outcome | None]]:
+        """What a worker is done with, after so many seconds at most; None: it died."""
+        waiting = [*self._starting, *self._streams.values()]
+        if not waiting:
+            time.sleep(seconds)
+            return []
+        for ready in self._ray.wait(waiting, num_returns=1, timeout=seconds)[0]:
+            if ready in self._starting:
+                self._welcome(self._starting.pop(ready), ready)
+                continue
+            worker = next(name for name, stream in self._streams.items() if stream is ready)
+            try:
+                name, content = self._ray.get(next(ready))
+            except self._ray.exceptions.RayTaskError as error:
+                del self._streams[worker]
+                return [(worker, Outcome(error=EngineError(f"{worker}: {error.cause}")))]
+            except (self._ray.exceptions.RayError, StopIteration):
+                self.stop(worker)
+                return [(worker, None)]
+            if name:
+                write_atomically(self._options.store / name, content)
+                continue
+            del self._streams[worker]
+            return [(worker, pickle.loads(content))]
+        return []
+
+    def stop(self, worker: str) -> None:
+        """End a worker, whatever it does; another takes its place."""
+        self._streams.pop(worker, None)
+        self._ray.kill(self._actors.pop(worker))
+
+    def close(self) -> None:
+        """End all workers, and remove what they left on their nodes."""
+        with suppress(self._ray.exceptions.RayError):
+            idle = [self._actors[name] for name in self._actors if name not in self._streams]
+            self._ray.get([actor.clean.remote() for actor in idle], timeout=LOOK)
+        self._ray.shutdown()
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"]]
+
+    def _fitting(self, resources: Mapping[str, float]) -> int:
+        """How many workers a node with these resources has room for."""
+        kinds = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
+        return min(
+            int(resources.get(kinds[name], 0) / amount)
+            for name, amount in self._resources.items()
+            if amount
+        )
+
+    def _welcome(self, actor: Any, hello: Any) -> None:
+        """Take in a worker that has started; EngineError: it cannot be one."""
+        try:
+            name, about = self._ray.get(hello)
+        except self._ray.exceptions.RayTaskError as error:
+            raise EngineError(f"a worker cannot start: {error.cause}") from error
+        except self._ray.exceptions.RayError as error:
+            self._false_starts += 1
+            if self._false_starts > FALSE_STARTS:
+                raise EngineError(f"{self._false_starts} workers died at once: {error}") from error
+            return
+        here = environment(torch.device("cpu"))
+        for what in ALIKE:
+            if about[what] != here[what]:
+                told = f"{name} has {what} {about[what]}, the driver {here[what]}"
+                raise EngineError(f"{told}: install the same on every node")
+        self._false_starts = 0
+        self._actors[name] = actor
+
+    def _finished(self, folder: str) -> Any:
+        """A finished population, in the object store."""
+        where = self._options.store / folder
+        names = ("weights.safetensors", "card.json")
+
+        def read() -> dict[str, bytes]:
+            return {f"{folder}/{name}": (where / name).read_bytes() for name in names}
+
+        return self._once(folder, (where / "card.json").stat().st_mtime_ns, read)
+
+    def _once(self, name: str, version: object, read: Callable[[], Any]) -> list[Any]:
+        """What is read, put into the object store once; in a list, so that nodes fetch it late."""
+        if name not in self._sent or self._sent[name][0] != version:
+            self._sent.pop(name, None)
+            while len(self._sent) >= KEPT:
+                del self._sent[next(iter(self._sent))]
+            self._sent[name] = version, self._ray.put(read())
+        return [self._sent[name][1]]
+
+
+class Remote:
+    """A worker as Ray's actor, with the store of its node."""
+
+    def hello(
+        self, options: Options, zoo: Sequence[str], threads: int
+    ) -> tuple[str, dict[str, str]]:
+        """Start; return a name that says where, and this machine's `environment`."""
+        import ray
+
+        context = ray.get_runtime_context()
+        torch.set_num_threads(threads)
+        gpus = context.get_accelerator_ids().get("GPU", [])
+        # Ray shows an actor its own GPU only.
+        device = torch.device("cuda:0" if gpus else "cpu")
+        own = Path(tempfile.gettempdir(), f"randomized-defense-bench-{os.getuid()}")
+        own.mkdir(mode=0o700, exist_ok=True)
+        if own.stat().st_uid != os.getuid():
+            raise PermissionError(f"{own} belongs to somebody else")
+        self._folder = own / context.get_node_id()
+        self._root = self._folder / "store"
+        here: dict[str, Any] = {
+            "store": self._root,
+            "results": self._folder / "results",
+            "device": device,
+        }
+        self._worker = Worker(replace(options, **here), zoo)
+        self._dataset: Any = None
+        self._seen: dict[Path, tuple[int, int]] = {}
+        where = f"GPU {gpus[0]}" if gpus else "CPU"
+        address = ray.util.get_node_ip_address()
+        return f"{address} {where} {context.get_actor_id()[:6]}", environment(device)
+
+    def run(
+        self,
+        order: Order,
+        dataset: list[Any],
+        finished: Sequence[list[Any]],
+        begun: Any,
+        watched: Sequence[str],
+    ) -> Iterator[tuple[str, bytes]]:
+        """Do a job; yield the files that change in the node's store, and last ("", outcome)."""
+        import ray
+
+        if dataset[0] != self._dataset:
+            self._worker.know(_unpacked(ray.get(dataset[0])))
+            self._dataset = dataset[0]
+        for one in finished:
+            for name, content in ray.get(one[0]).items():
+                _write(self._root / name, content)
+        for name, content in (begun or {}).items():
+            _write(self._root / name, content)
+        self._seen = dict(self._states(watched))
+        known, made = len(self._worker.trained), list[bytes]()
+        work = Thread(target=lambda: made.append(self._worker.run(order)))
+        work.start()
+        while work.is_alive():
+            work.join(WATCH)
+            yield from self._changed(watched)
+        # What it was started from, too, if nobody had trained that.
+        trained = [f"populations/{name}" for name in self._worker.trained[known:]]
+        yield from self._changed((*watched, *trained))
+        yield "", made[0]
+
+    def clean(self) -> None:
+        """Remove all that this node has."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _states(self, patterns: Sequence[str]) -> Iterator[tuple[Path, tuple[int, int]]]:
+        for pattern in patterns:
+            for path in _files(self._root, pattern):
+                with suppress(FileNotFoundError):
+                    state = path.stat()
+                    yield path, (state.st_mtime_ns, state.st_size)
+
+    def _changed(self, patterns: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """The files that are not as they were last seen."""
+        for path, state in self._states(patterns):
+            if self._seen.get(path) != state:
+                with suppress(FileNotFoundError):
+                    yield str(path.relative_to(self._root)), path.read_bytes()
+                    self._seen[path] = state
+
+
+def connect(address: str) -> Any:
+    """Ray, connected to a cluster; EngineError: it is not there, or not installed."""
+    try:
+        import ray
+    except ImportError as error:
+        raise EngineError(f"--engine ray: Ray cannot be imported ({error}): {INSTALL}") from None
+    start: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if port and host:
+            # Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), timeout=LOOK).close()
+        ray.init(address, log_to_driver=False, logging_level="error", **start)
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).partition("\n")[0]
+        raise EngineError(
+            f"--address: no cluster at {address!r} ({first}); start one with `ray start --head`, "
+            "or name `--address local`"
+        ) from None
+    return ray
+
+
+def _files(root: Path, pattern: str) -> list[Path]:
+    """The files of the store's folders of a pattern, the cards last: they make the rest valid."""
+    found = (p for folder in root.glob(pattern) if folder.is_dir() for p in folder.iterdir())
+    kept = (path for path in found if path.suffix in (".safetensors", ".json"))
+    return sorted(
+        (path for path in kept if not path.name.startswith(".")),
+        key=lambda path: (path.suffix == ".json", path),
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write what another worker of the node has not written already."""
+    if not path.exists() or path.read_bytes() != content:
+        write_atomically(path, content)
+
+
+def _packed(dataset: Dataset) -> dict[str, Any]:
+    """A dataset with arrays for tensors, which processes of a node share."""
+    content = {one.name: getattr(dataset, one.name) for one in fields(Dataset) if one.init}
+    return {n: v.numpy() if isinstance(v, Tensor) else v for n, v in content.items()}
+
+
+def _unpacked(content: Mapping[str, Any]) -> Dataset:
+    """A dataset of this process: shared memory is read-only, and a training may not be."""
+    arrays = {n: v for n, v in content.items() if isinstance(v, np.ndarray)}
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    return Dataset(**{**content, **tensors})

@@ -1,0 +1,158 @@
+"""pytest's side of it: the session of a run, its shard, and its plan."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from ...leaderboard import RESULTS, records
+from ...leaderboard.records import Record, RecordError
+from ..environment import environment, resolve_devices
+from ..experiment import TIME_LIMITS
+from ..populations import Options
+from ..session import Session
+from .dispatch import Pool
+from .estimates import MACHINE, Estimates
+from .jobs import EngineError
+from .local import LocalPool
+from .plan import plan_run
+from .scheduling import shards
+from .session import EngineSession
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    option = config.option
+    if getattr(option, "numprocesses", None) and (option.plan or option.engine == "ray"):
+        told = "--plan starts nothing" if option.plan else "--engine ray runs cases elsewhere"
+        raise pytest.UsageError(f"{told}: leave out -n")
+    if option.shard and option.publish:
+        told = "the committed records, by which shards are divided, must stay as they are"
+        raise pytest.UsageError(f"--publish: {told}; `python -m leaderboard merge` joins shards")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the cases of the shard that is asked for."""
+    if not config.option.shard:
+        return
+    number, count = config.option.shard
+    # Not from the run's own: other shards must come to the same division, at another time.
+    plan = plan_run(Session(options(config)), items, Estimates(_records(RESULTS)))
+    for item in items:
+        plan.cases.setdefault(item.nodeid, [])
+    chosen = shards(plan.cases, plan.jobs, count)
+    others = [item for item in items if chosen[item.nodeid] != number - 1]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if chosen[item.nodeid] == number - 1]
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Print the plan instead of running it, where it is asked for."""
+    option = session.config.option
+    if not option.plan:
+        return None
+    run, source = _planned(session.config, session.items)
+    pool = _pool(session.config, run)
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    reporter.write_line("\n" + run.plan_of_run.report(len(pool), pool.device, source))
+    pool.close()
+    return True
+
+
+def parallel(config: pytest.Config) -> bool:
+    """Whether workers do the work: a cluster's, or several of this machine."""
+    here = config.option.engine == "local"
+    return not here or ("workerinput" not in vars(config) and len(_devices(config)) > 1)
+
+
+def time_limit(config: pytest.Config) -> float:
+    """Seconds that a case may take, or a job of workers."""
+    seconds: float = config.option.time_limit or TIME_LIMITS[config.option.budget]
+    return seconds
+
+
+def options(config: pytest.Config) -> Options:
+    """The options of a run, on the first of its devices, or on that of pytest-xdist's worker."""
+    option, process = config.option, getattr(config, "workerinput", {})
+    devices = _devices(config)
+    number = int(process.get("workerid", "gw0").removeprefix("gw"))
+    return Options(
+        budget=option.budget,
+        device=devices[number % len(devices)],
+        seed=option.seed,
+        data_root=option.data_root,
+        store=option.store,
+        results=option.results,
+        rerun=option.rerun,
+        retrain=option.retrain,
+        norm=option.norm,
+        eps=tuple(option.eps),
+        submodels=option.submodels,
+        run=process.get("testrunuid") or uuid.uuid4().hex,
+    )
+
+
+@contextmanager
+def open_session(config: pytest.Config, items: Sequence[pytest.Item]) -> Iterator[Session]:
+    """The session of a run of these cases; its workers end with it."""
+    chosen = options(config)
+    if not parallel(config):
+        yield Session(chosen)
+        return
+    session, _ = _planned(config, items)
+    with session.working(_pool(config, session), limit=time_limit(config)):
+        yield session
+
+
+def _planned(config: pytest.Config, items: Sequence[pytest.Item]) -> tuple[EngineSession, str]:
+    """The session of these cases, and where its estimates come from, in words."""
+    chosen = options(config)
+    here = environment(chosen.device)
+    folders = {RESULTS, chosen.results}
+    timed = [record for folder in folders for record in _records(folder)]
+    estimates = Estimates(timed, here)
+    machine = ", ".join(here[name] for name in MACHINE[:2]) + f", {here['threads']} threads"
+    if estimates.ratio is None:
+        told = f"as records of all machines say; none says how fast this one is ({machine})"
+    else:
+        told = f"as records say; this machine ({machine}) takes {estimates.ratio:.2g} of their time"
+    return EngineSession(chosen, items, estimates), told
+
+
+def _pool(config: pytest.Config, session: EngineSession) -> Pool:
+    """The workers that are asked for; they start when there is work."""
+    option = config.option
+    if option.engine == "local":
+        return LocalPool(_devices(config), session.options, option.robustbench)
+    from .cluster import ClusterPool
+
+    try:
+        return ClusterPool(
+            option.address,
+            session.options,
+            zoo=option.robustbench,
+            gpus=0.0 if option.device == "cpu" else option.gpus,
+            data=session.dataset,
+            needs=session.needs,
+        )
+    except EngineError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+def _devices(config: pytest.Config) -> list[torch.device]:
+    """Those of this machine that are asked for; of a cluster's driver, the CPU."""
+    return resolve_devices("cpu" if config.option.engine == "ray" else config.option.device)
+
+
+def _records(folder: Path) -> list[Record]:
+    """The records of a folder that can be read."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        with suppress(RecordError):
+            found.append(records.read(path))
+    return found

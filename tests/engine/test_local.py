@@ -1,0 +1,177 @@
+"""Several devices of one machine, and what pytest's options make of them."""
+
+import os
+import signal
+from argparse import ArgumentTypeError
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks import options as command_line
+from randomized_defense_bench.benchmarks.engine import plugin
+from randomized_defense_bench.benchmarks.engine.dispatch import Dispatcher
+from randomized_defense_bench.benchmarks.engine.jobs import Job
+from randomized_defense_bench.benchmarks.engine.local import LocalPool
+from randomized_defense_bench.benchmarks.environment import resolve_devices
+from randomized_defense_bench.benchmarks.populations import Options
+from randomized_defense_bench.benchmarks.session import Session
+from randomized_defense_bench.defenses.surrogate import Plan
+from randomized_defense_bench.leaderboard import records
+from workers import command, run
+
+ONE_BY_ONE = Plan(stacked=False, chunk=50, dtype="float32")
+CPUS = [torch.device("cpu")] * 2
+TRAINING = Job(key="digits-ulm-adv", population=("digits", "ulm-adv"), seconds=1.0, apart=True)
+
+
+def options(folder, **changes):
+    folders = {name: folder / name for name in ("data_root", "store", "results")}
+    return Options(budget="smoke", run="test", **folders, **changes)
+
+
+@pytest.fixture
+def pool(tmp_path):
+    """Two processes that train one by one."""
+    pool = LocalPool(CPUS, options(tmp_path / "apart", plan=ONE_BY_ONE))
+    yield pool
+    pool.close()
+
+
+def test_members_trained_apart_are_those_of_a_serial_training_even_if_workers_die(tmp_path, pool):
+    """With what each was after every epoch; and a cell of theirs has the serial answers."""
+    serial = Session(options(tmp_path / "serial", plan=ONE_BY_ONE))
+    expected = serial.prepare("digits", "ulm-adv")
+    at = ThreatModel("Linf", 0.25)
+    attacked, _ = serial.measure(expected, "fgsm", at)
+    cell = Job(
+        key="cell",
+        population=TRAINING.population,
+        seconds=1.0,
+        needs=(TRAINING.key,),
+        cell=("fgsm", at, "draw"),
+    )
+    values, kills = {}, []
+
+    def succeeded(job, outcome):
+        values[job.key] = outcome.value
+        return []
+
+    run = Dispatcher(pool, [TRAINING, cell], limit=60.0, succeeded=succeeded)
+    take = pool.wait
+
+    def kill(seconds):
+        """One worker, in the middle of its member."""
+        if not kills and len(pool._busy) == 2:
+            kills.append(pool._processes[min(pool._busy)][0])
+            os.kill(kills[0].pid, signal.SIGKILL)
+        return take(seconds)
+
+    pool.wait = kill
+    run.finish("cell")
+    assert kills
+    assert values[TRAINING.key].sha256 == expected.sha256
+    assert {f"{TRAINING.key} member {n}" for n in range(2)} < values.keys()
+    assert (values["cell"].correct == attacked.correct).all()
+    folders = [session.planned("digits", "ulm-adv").folder for session in (serial,)]
+    again = Session(options(tmp_path / "apart", plan=ONE_BY_ONE))
+    folders.append(again.planned("digits", "ulm-adv").folder)
+    kept = [{p.name: p.read_bytes() for p in folder.glob("epoch-*")} for folder in folders]
+    assert kept[0] == kept[1] != {}
+    left = (tmp_path / "apart" / "store" / "populations").glob("*-m[01]-*")
+    assert not [path for path in left if path.is_dir()]
+
+
+def test_members_that_share_a_stack_or_a_link_stay_together(tmp_path):
+    session = Session(options(tmp_path, plan=replace(ONE_BY_ONE, stacked=True)))
+    assert session.apart("digits", "ulm") is None
+    session = session.with_plan(ONE_BY_ONE)
+    plans = [session.apart("digits", defense) for defense in ("ulm", "ulm-adv", "clm", "single")]
+    assert plans == [ONE_BY_ONE, ONE_BY_ONE, None, None]
+
+
+def test_a_run_on_two_devices_gives_the_answers_of_one_and_goes_on(tmp_path):
+    wanted = "digits and single and not adv and (none or fgsm)"
+    arguments = command(tmp_path, wanted, "-q", "--benchmark-disable", "--device", "cpu,cpu")
+    assert "populations trained: 1; cells measured: 9," in run(arguments)
+    serial = Session(options(tmp_path / "serial"))
+    prepared = serial.prepare("digits", "single")
+    for record in records.read_all(tmp_path / "results"):
+        case = record.case
+        at = ThreatModel(case.norm, case.eps)
+        alone, _ = serial.measure(prepared, case.attack, at, case.protocol)
+        assert (record.case, record.population_sha256) == (alone.case, alone.population_sha256)
+        assert (record.correct == alone.correct).all()
+    next((tmp_path / "results").glob("digits-single-fgsm*")).unlink()
+    assert "populations trained: 0; cells measured: 1," in run(arguments)
+
+
+def test_a_plan_starts_nothing_and_shards_are_all_of_it(tmp_path):
+    wanted = "digits and ulm and not adv and not reproduction"
+    arguments = command(tmp_path, wanted, "--collect-only", "-q")
+    shards = ["--plan"], ["--shard", "1/2"], ["--shard", "2/2"]
+    printed = [run([*arguments, *shard]) for shard in shards]
+    assert "digits-ulm" in printed[0]
+    assert "device hours, done in" in printed[0]
+    assert not list(tmp_path.iterdir())
+    whole, first, second = ({n for n in p.splitlines() if "::" in n} for p in printed)
+    assert first | second == whole
+    assert not first & second
+    assert first
+    assert second
+
+
+def test_nothing_of_ray_is_imported_unless_it_is_asked_for(tmp_path):
+    (tmp_path / "ray.py").write_text("raise ImportError('no ray here')")
+    arguments = command(tmp_path, "digits and single and not adv and none", "--device", "cpu,cpu")
+    run(arguments, tmp_path)
+    assert "pip install -e '.[cluster]'" in run([*arguments, "--engine", "ray"], tmp_path, code=4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("auto", [0, 1, 2]),
+        ("cuda", [0, 1, 2]),
+        ("cuda:0,cuda:2", [0, 2]),
+        ("cuda:1,cuda:1", [1, 1]),
+    ],
+)
+def test_devices_are_numbered_as_the_caller_sees_them(monkeypatch, asked, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert resolve_devices(command_line.devices(asked)) == [
+        torch.device(f"cuda:{number}") for number in expected
+    ]
+    with pytest.raises(ValueError, match="'cuda:3' is not available"):
+        resolve_devices("cuda:0,cuda:3")
+
+
+def test_workers_of_pytest_xdist_have_a_device_each(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    asked = SimpleNamespace(engine="local", device="auto", **dict.fromkeys(OPTIONS, ()))
+    configs = [
+        SimpleNamespace(option=asked, workerinput={"workerid": f"gw{k}", "testrunuid": "one"})
+        for k in range(3)
+    ]
+    numbers = [plugin.options(config).device.index for config in configs]
+    assert numbers == [0, 1, 0]
+    assert not any(plugin.parallel(config) for config in configs)
+    assert plugin.parallel(SimpleNamespace(option=asked))
+
+
+OPTIONS = ("budget", "seed", "data_root", "store", "results", "rerun", "retrain", "norm", "eps")
+OPTIONS += ("submodels",)
+
+
+@pytest.mark.parametrize(
+    ("parse", "wrong"),
+    [
+        *((command_line.shard, wrong) for wrong in ("0/2", "3/2", "half")),
+        *((command_line.devices, wrong) for wrong in ("gpu", "cuda:0,auto")),
+        *((command_line.share, wrong) for wrong in ("0", "1.5", "half")),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(parse, wrong):
+    with pytest.raises(ArgumentTypeError, match=wrong):
+        parse(wrong)

@@ -1,0 +1,62 @@
+"""The templates of docs/cluster.md."""
+
+import os
+import re
+import shlex
+import subprocess
+from argparse import ArgumentParser
+from pathlib import Path
+
+from randomized_defense_bench.benchmarks import options
+
+TEXT = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+SCRIPTS = re.findall(r"```bash\n(#!.*?)```", TEXT, re.S)
+ENTRYPOINT = re.search(r"entrypoint: >-\n\s+(.*?)\n  \w", TEXT, re.S)
+
+
+def run(script, folder, **environment):
+    """What `pytest` and `ray` are called with; everything else that a script calls does nothing."""
+    for name in ("pytest", "ray", "srun", "scontrol"):
+        program = folder / name
+        does = {"srun": 'while [[ $1 == -* || $1 == node* ]]; do shift; done; exec "$@"'}
+        does["scontrol"] = "echo node1; echo node2"
+        program.write_text(f"#!/bin/bash\n{does.get(name, 'echo $(basename $0) $@ >> $CALLS')}\n")
+        program.chmod(0o755)
+    calls = folder / "calls"
+    given = {"PATH": f"{folder}:{os.environ['PATH']}", "CALLS": str(calls), "WORK": "/work"}
+    subprocess.run(["bash", "-eu", "-c", script], env={**given, **environment}, check=True)
+    return [line for line in calls.read_text().splitlines() if line.startswith("pytest")]
+
+
+def parsed(call):
+    """The options of a call of pytest, which must all be ours or pytest's own."""
+    parser = ArgumentParser()
+    group = type("Group", (), {"addoption": parser.add_argument})
+    options.pytest_addoption(type("Parser", (), {"getgroup": lambda *_: group}))
+    parser.add_argument("-k")
+    parser.add_argument("folder")
+    return parser.parse_args(shlex.split(call)[1:])
+
+
+def test_a_task_of_a_slurm_array_runs_its_shard(tmp_path):
+    numbers = {
+        "SLURM_ARRAY_TASK_ID": "2",
+        "SLURM_ARRAY_TASK_COUNT": "3",
+        "SLURM_CPUS_PER_TASK": "4",
+    }
+    (call,) = run(SCRIPTS[0], tmp_path, **numbers)
+    asked = parsed(call)
+    assert asked.shard == (2, 3)
+    assert asked.results == Path("/work/shards/2/results")
+    assert asked.store == Path("/work/store")
+
+
+def test_a_slurm_job_of_several_nodes_drives_a_cluster(tmp_path):
+    (call,) = run(SCRIPTS[1], tmp_path, SLURM_JOB_NODELIST="node[1-2]", SLURM_NNODES="2")
+    asked = parsed(call)
+    assert (asked.engine, asked.address) == ("ray", "node1:6379")
+
+
+def test_a_job_of_kubernetes_drives_its_cluster():
+    asked = parsed(" ".join(ENTRYPOINT[1].split()))
+    assert (asked.engine, asked.address) == ("ray", "auto")
