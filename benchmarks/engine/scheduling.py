@@ -149,8 +149,10 @@ def shards(
     seconds = {unit: sum(jobs[c].seconds for c in sorted(cells_of[unit])) for unit in units}
     loads, trained = [0.0] * count, [set[str]() for _ in range(count)]
     chosen: dict[str, int] = {}
-    for unit in sorted(units, key=lambda unit: (-seconds[unit], unit)):
-        before = _needed(cells_of[unit], jobs)
+    needs = {unit: _needed(cells_of[unit], jobs) for unit in units}
+    whole = {u: seconds[u] + sum(jobs[key].seconds for key in sorted(needs[u])) for u in units}
+    for unit in sorted(units, key=lambda unit: (-whole[unit], unit)):
+        before = needs[unit]
         costs = [
             sum(jobs[key].seconds for key in sorted(before - there)) + seconds[unit]
             for there in trained
