@@ -96,11 +96,9 @@ def on_trial(model: nn.Module) -> Iterator[Callable[[], None]]:
         for attributes, then in parts:
             attributes.clear()
             attributes.update(then)
-        for container, content in contents:
+        for container, former in contents:
             container.clear()
-            (container.extend if isinstance(container, (list, deque)) else container.update)(
-                content
-            )
+            (container.extend if isinstance(container, (list, deque)) else container.update)(former)
         for tensor, value, gradient in tensors:
             if not torch.equal(tensor, value):
                 with torch.no_grad():

@@ -169,12 +169,7 @@ CERTIFICATES: Registry[Attack] = Registry("certificate")
 
 def register_attack(name: str, **facts: Any) -> Callable[[F], F]:
     """Decorator that registers an attack; see `Attack` for the facts."""
-
-    def register(function: F) -> F:
-        ATTACKS.add(name, Attack(name, function, **facts))
-        return function
-
-    return register
+    return _registering(ATTACKS, name, facts)
 
 
 def register_certificate(name: str, **facts: Any) -> Callable[[F], F]:
@@ -183,9 +178,12 @@ def register_certificate(name: str, **facts: Any) -> Callable[[F], F]:
     Its model is one member, and it returns float64 (N,): a lower bound of the probability that the
     member classifies correctly whatever image of the ball it gets; of a deterministic one 0 or 1.
     """
+    return _registering(CERTIFICATES, name, dict(kind="certificate", **facts))
 
+
+def _registering(registry: Registry[Attack], name: str, facts: dict[str, Any]) -> Callable[[F], F]:
     def register(function: F) -> F:
-        CERTIFICATES.add(name, Attack(name, function, kind="certificate", **facts))
+        registry.add(name, Attack(name, function, **facts))
         return function
 
     return register

@@ -31,10 +31,9 @@ CURES = {
     "pyautoattack": "pip install -e '.[peers]'",
 }
 
-REFUSALS = (
-    *(AttackError, DatasetError, DefenseError),
-    *(EngineError, NoRadiusError, StoreError),
-)
+# Errors whose message says it all.
+REFUSALS = (AttackError, DatasetError, DefenseError, EngineError, NoRadiusError, StoreError)
+NOT_WRITTEN = "the record cannot be written: {}; --results names another folder"
 PAPER = Path(__file__).parent / "paper"
 # (cases as (attack, threat model), protocol) -> records
 Measure = Callable[..., list[Record]]
@@ -187,11 +186,24 @@ def not_imported(error: Exception) -> str | None:
 
 
 @pytest.fixture
+def timed(
+    benchmark: BenchmarkFixture, terminal: Callable[[], AbstractContextManager[Any]]
+) -> Callable[..., Any]:
+    """Run a function once, timed by pytest-benchmark: (see `failures_told`, function, *args)."""
+
+    def run(no_access: str, function: Callable[..., Any], *args: Any) -> Any:
+        with failures_told(no_access), terminal():
+            return benchmark.pedantic(function, args=args, rounds=1, iterations=1)
+
+    return run
+
+
+@pytest.fixture
 def measure(
     benchmark: BenchmarkFixture,
     session: Session,
     population: Prepared,
-    terminal: Callable[[], AbstractContextManager[Any]],
+    timed: Callable[..., Any],
     record_property: Callable[[str, object], None],
 ) -> Measure:
     """Attack it, [(attack, threat model), ...] -> records, timed by pytest-benchmark."""
@@ -200,11 +212,7 @@ def measure(
         def measure_all() -> list[tuple[Record, bool]]:
             return [session.measure(population, *case, protocol) for case in cases]
 
-        with (
-            failures_told("the record cannot be written: {}; --results names another folder"),
-            terminal(),
-        ):
-            measured = benchmark.pedantic(measure_all, rounds=1, iterations=1)
+        measured = timed(NOT_WRITTEN, measure_all)
         reused = sum(was_there for _, was_there in measured)
         records = [record for record, _ in measured]
         benchmark.extra_info["budget"] = session.options.budget

@@ -203,12 +203,8 @@ class Populations:
         start = self.prepare_varied(dataset, variation.start) if variation.start else None
         arguments, recipe, parameters = self._parameters(data, variation, start)
         identity, folder = self._stored(data, defense, parameters, member)
-        population = self._untrained(dataset, defense)
-        parts: list[Path] = []
-        if member is not None:
-            population = population.of([population.submodels[member]])
-        else:
-            parts = self.parts(data, defense, parameters)
+        population = self._untrained(dataset, defense, member)
+        parts = self.parts(data, defense, parameters) if member is None else []
 
         def train(checkpoint: FileCheckpoint) -> None:
             task = self._task(data, population, recipe, checkpoint)
@@ -241,9 +237,7 @@ class Populations:
                 self._check_contract(defense, population.eval(), data)
                 with _named(defense):
                     some, _ = self._test_images(data, 4)
-                    fresh = self._untrained(dataset, defense)
-                    fresh = fresh if member is None else fresh.of([fresh.submodels[member]])
-                    check_kept(population, fresh, some)
+                    check_kept(population, self._untrained(dataset, defense, member), some)
                 card = self.store.save(
                     population,
                     folder,
@@ -417,12 +411,14 @@ class Populations:
         entry = DATASETS[dataset]
         return replace(entry, network=self.experiment(dataset).network or entry.network)
 
-    def _untrained(self, dataset: str, defense: str) -> Population:
+    def _untrained(self, dataset: str, defense: str, member: int | None = None) -> Population:
+        """A population as it is built, or one of its members alone."""
         chosen, data = DEFENSES[defense], self._entry(dataset)
         size = self._size(dataset, defense)
         build = chosen.build or type(data).standard_network
         built = initialise(lambda: build(data), size, seed=self.options.seed)
-        return self._population(dataset, chosen, built.submodels)
+        population = self._population(dataset, chosen, built.submodels)
+        return population if member is None else population.of([population.submodels[member]])
 
     def _size(self, dataset: str, defense: str) -> int:
         chosen = DEFENSES[defense]

@@ -122,7 +122,7 @@ def preflight(
                 if not population.random:
                     # The same images in other batches and places, and some of them alone.
                     again = _pass(member, images.flip(0), max(1, batch_size // 3)).flip(0)
-                    some = torch.linspace(0, len(images) - 1, min(PROBED, len(images))).long()
+                    some = _spread_out(images, PROBED)
                     pairs = [(passes[0], again), (passes[0][some], _pass(member, images[some], 1))]
                     pairs += [(pair[0][some], _pass(member, moved[some], 1))]
                     if apart := not all(alike(first, second, OTHER) for first, second in pairs):
@@ -372,13 +372,14 @@ def _looked_at(
             f"{whose} seeds {generators}'s global generator as it answers, and attacks draw from "
             "it: let it draw from a generator of its own"
         )
-    rewind()
-    ask(other, 0)
-    if state and not alike(first, ask(probe, 0)):
-        raise ValueError(
-            f"{whose} sets itself by the first images that it answers ({names}), here any others: "
-            "let it answer a batch of training images beforehand"
-        )
+    if state:
+        rewind()
+        ask(other, 0)
+        if not alike(first, ask(probe, 0)):
+            raise ValueError(
+                f"{whose} sets itself by the first images that it answers ({names}), here any "
+                "others: let it answer a batch of training images beforehand"
+            )
     varies = not all(alike(first, one) for one in others)
     if not varies and sum(not torch.equal(first, one) for one in others) > PASSES // 8:
         # What is drawn is the same to the last bit under one seed; what a device rounds is not.
@@ -406,6 +407,11 @@ def _seeded(member: nn.Module, images: Tensor) -> str:
     return next((name for name, one, two in zip(names, *states, strict=True) if one == two), "")
 
 
+def _spread_out(images: Tensor, most: int) -> Tensor:
+    """The numbers of so many images at most, evenly spaced, the first and the last included."""
+    return torch.linspace(0, len(images) - 1, min(most, len(images))).long()
+
+
 def _pass(member: nn.Module, images: Tensor, size: int) -> Tensor:
     """A member's logits, with so many images in a batch."""
     return torch.cat([member(batch).detach() for batch in images.split(size)])
@@ -431,7 +437,7 @@ def _batch_matters(member: nn.Module, images: Tensor, labels: Tensor, batch_size
     A draw that all images of a pass share moves the mean over them by no more than a mean image's
     deviation, as passes over single images show it.
     """
-    at = torch.linspace(0, len(images) - 1, min(batch_size, len(images), IN_LAW)).long()
+    at = _spread_out(images, min(batch_size, IN_LAW))
     some, right = images[at], labels[at].view(-1, 1)
 
     def sureness(size: int, passes: int) -> Tensor:

@@ -108,7 +108,7 @@ def deviation(record: Record, again: Record, seeds: Sequence[Record]) -> str:
         if len(seeds) < 2:
             return "training gave other weights, and no other seed tells how much that may change"
         another = metrics.another_mean(np.array([one.score.value for one in seeds]), 1)
-        low, high = min(expected.low, another.low), max(expected.high, another.high)
+        low, high = metrics.hull(expected, another)
         of += f" and what {len(seeds)} training seeds let expect of one more"
     if low <= again.score.value <= high:
         return ""

@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -44,17 +45,13 @@ def fastest_plan(population: Population, images: Tensor) -> Plan:
     Measured when this machine first sees the architecture, the number of submodels, the shape of
     the images and these versions of torch and of stacks; that takes from a second to a minute.
     """
-    path = cache_folder() / "tuning.json"
-    key = _describe(population, images)
+    path, key = _path(), _describe(population, images)
     if (path, key) not in _known:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
-                kept = _read(path)
-                if key not in kept:
-                    kept[key] = asdict(measure_plan(population, images))
-                    write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
-            _known[path, key] = Plan(**kept[key])
+            with _kept(path) as plans:
+                if key not in plans:
+                    plans[key] = asdict(measure_plan(population, images))
+            _known[path, key] = Plan(**plans[key])
         except OSError as error:
             logger.warning("how to compute cannot be kept (%s): measured for this run", error)
             _known[path, key] = measure_plan(population, images)
@@ -68,21 +65,16 @@ def known() -> dict[str, dict[str, Any]]:
 
 def learn(plans: Mapping[str, Mapping[str, Any]]) -> None:
     """Use plans that another process measured, where this one has none."""
-    path = cache_folder() / "tuning.json"
     for key, plan in plans.items():
-        _known.setdefault((path, key), Plan(**plan))
+        _known.setdefault((_path(), key), Plan(**plan))
 
 
 def keep(plans: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Keep plans that other processes measured, beside those kept already; return all."""
-    path = cache_folder() / "tuning.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        kept = _read(path)
-        if plans.keys() - kept.keys():
-            kept = {**{key: dict(plan) for key, plan in plans.items()}, **kept}
-            write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
-    return kept
+    with _kept(_path()) as there:
+        for key, plan in plans.items():
+            there.setdefault(key, dict(plan))
+    return there
 
 
 def measure_plan(population: Population, images: Tensor) -> Plan:
@@ -158,6 +150,22 @@ def _describe(population: Population, images: Tensor) -> str:
         f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"arithmetic {ARITHMETIC}, {len(population)} of network {network} on {shape}"
     )
+
+
+def _path() -> Path:
+    return cache_folder() / "tuning.json"
+
+
+@contextmanager
+def _kept(path: Path) -> Iterator[dict[str, dict[str, Any]]]:
+    """What is kept, by what it is for, locked; what is added to it meanwhile is kept, too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        plans = _read(path)
+        known = len(plans)
+        yield plans
+        if len(plans) > known:
+            write_atomically(path, (json.dumps(plans, indent=1) + "\n").encode())
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

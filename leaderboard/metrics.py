@@ -84,6 +84,11 @@ def another_mean(shares: npt.NDArray[np.floating[Any]], count: int) -> Score:
     return Score(known.value, max(0.0, known.value - half), min(1.0, known.value + half))
 
 
+def hull(first: Score, second: Score) -> tuple[float, float]:
+    """The least interval that holds both."""
+    return min(first.low, second.low), max(first.high, second.high)
+
+
 @dataclass(frozen=True, eq=False)
 class Answers:
     """`correct`, and how its rows and images belong together: what every score is computed from.

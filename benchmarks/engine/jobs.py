@@ -15,6 +15,11 @@ class EngineError(RuntimeError):
     """A job that workers could not do; the message names it and says why."""
 
 
+def training_key(population: tuple[str, str]) -> str:
+    """The key of the job that trains or loads a population: `dataset-defense`."""
+    return "-".join(population)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A population to train or load, or a cell to measure.

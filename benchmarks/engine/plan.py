@@ -18,7 +18,7 @@ from ...leaderboard.records import Protocol
 from ..populations import Prepared
 from ..session import Session
 from .estimates import Estimates
-from .jobs import Job
+from .jobs import Job, training_key
 from .scheduling import Population, makespan
 
 Cell = tuple[str, ThreatModel, Protocol]
@@ -61,7 +61,9 @@ class RunPlan:
             if cells or training:
                 trained = _duration(sum(job.seconds for job in training)) if training else "there"
                 there = len(cells) - len(new)
-                rows.append(["-".join(population), trained, len(new), there, _duration(seconds)])
+                rows.append(
+                    [training_key(population), trained, len(new), there, _duration(seconds)]
+                )
         headers = ["population", "training", "cells", "cached", "measuring"]
         total = sum(job.seconds for job in self.open)
         kind = "device" if "cpu" in device.lower() else "GPU"
@@ -112,20 +114,18 @@ def _add(
 ) -> None:
     """Add a case, with all that it needs."""
     population = parameters["population"]
-    if population not in plan.populations:
-        plan.populations[population] = session.planned(*population)
-    prepared = plan.populations[population]
+    prepared = _prepared(plan, session, population)
     cells = _cells(session, item, parameters, prepared)
-    training = "-".join(population)
+    if cells:
+        _add_training(plan, session, population, estimates)
     jobs = []
     for attack, at, protocol in cells:
         case = session.case(prepared, attack, at, protocol)
-        _add_training(plan, session, population, estimates)
         job = Job(
             key=case.key,
             population=population,
             seconds=estimates.attack(case),
-            needs=(training,),
+            needs=(training_key(population),),
             cell=(attack, at, protocol),
         )
         jobs.append(job)
@@ -136,23 +136,30 @@ def _add(
         plan.cached.update(cached(session, prepared, new))
 
 
+def _prepared(plan: RunPlan, session: Session, population: Population) -> Prepared:
+    """A population as planned, once: the store reads and checks its weights for it."""
+    if population not in plan.populations:
+        plan.populations[population] = session.planned(*population)
+    return plan.populations[population]
+
+
 def _add_training(
     plan: RunPlan, session: Session, population: Population, estimates: Estimates
 ) -> None:
     """Add a training, or loading, with the trainings that it starts from."""
     dataset, defense = population
-    key = "-".join(population)
+    key = training_key(population)
     if key in plan.jobs:
         return
     chosen = DEFENSES[defense]
-    prepared = plan.populations.setdefault(population, session.planned(*population))
+    prepared = _prepared(plan, session, population)
     case = session.case(prepared, "none", ThreatModel(session.options.norm, 0.0))
     parents = [(dataset, parent) for parent in chosen.starts_from]
     plan.jobs[key] = Job(
         key=key,
         population=population,
         seconds=estimates.training(case) if chosen.train else 1.0,
-        needs=tuple("-".join(parent) for parent in parents),
+        needs=tuple(map(training_key, parents)),
         apart=chosen.independent and len(prepared.population) > 1,
     )
     if prepared.sha256:

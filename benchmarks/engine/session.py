@@ -17,7 +17,7 @@ from ..populations import Options, Prepared
 from ..session import Session
 from .dispatch import Dispatcher, Pool
 from .estimates import Estimates
-from .jobs import EngineError, Job, Outcome, Ready
+from .jobs import EngineError, Job, Outcome, Ready, training_key
 from .plan import cached, plan_run
 from .scheduling import Population
 
@@ -52,7 +52,7 @@ class EngineSession(Session):
 
     def prepare(self, dataset: str, defense: str) -> Prepared:
         """A population without its members, once workers have it ready."""
-        key = f"{dataset}-{defense}"
+        key = training_key((dataset, defense))
         if key not in self.plan_of_run.jobs:
             return super().prepare(dataset, defense)
         if key not in self.plan_of_run.cached:

@@ -1,25 +1,22 @@
 """What only the paper needs: the data of its figures, and why numbers may differ from its own."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 from randomized_defense_bench.benchmarks.datasets import DATASETS
 from randomized_defense_bench.benchmarks.paper.evidence import KINDS, gather
 from randomized_defense_bench.benchmarks.paper.grids import measure_grid
 from randomized_defense_bench.benchmarks.session import Session
 from randomized_defense_bench.leaderboard.paper.grids import GRIDS
 
-from ..conftest import failures_told, summary
+from ..conftest import summary
 
 
 @pytest.fixture
 def measured(
     session: Session,
-    terminal: Callable[[], AbstractContextManager[Any]],
-    benchmark: BenchmarkFixture,
+    timed: Callable[..., Any],
     record_property: Callable[[str, object], None],
 ) -> Callable[..., Any]:
     """Measure a study of a dataset: (function, dataset, kind) -> file, cells measured and kept."""
@@ -30,10 +27,7 @@ def measured(
 
     def run(measure: Callable[..., tuple[Any, int, int]], dataset: str, kind: str) -> Any:
         told = "the records cannot be kept: {}; --store and --results name other folders"
-        with failures_told(told), terminal():
-            file, new, kept = benchmark.pedantic(
-                measure, args=(session, dataset, kind), rounds=1, iterations=1
-            )
+        file, new, kept = timed(told, measure, session, dataset, kind)
         record_property("cells", summary(session, new, kept))
         return file
 

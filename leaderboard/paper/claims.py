@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import gates, metrics
 from ..board import Entry
-from ..metrics import Score
+from ..metrics import Score, hull
 from ..published import sources
 from ..rows import BySeed, split_transfer
 from .correlation import correlations
@@ -226,11 +226,7 @@ def ahead(study: Study, *, attacks: Sequence[str]) -> Verdict | None:
             apart[attack] = means_apart(
                 *(shares[entry.row.defense, attack] for entry in pair.entries)
             )
-    sides = {a: (d, apart.get(a, d)) for a, d in pair.claimed.items()}
-    both = {
-        a: Score(d.value, min(d.low, other.low), max(d.high, other.high))
-        for a, (d, other) in sides.items()
-    }
+    both = {a: Score(d.value, *hull(d, apart.get(a, d))) for a, d in pair.claimed.items()}
     verdict = _all_of(
         decide(d, 0) if attack in attacks else decide(d, high=0) for attack, d in both.items()
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from itertools import permutations
 from typing import Any, NamedTuple
 
 from scipy.special import ndtri
@@ -32,7 +33,7 @@ class Comparison:
     """One published MRA beside the measured one, both in [0, 1].
 
     Attributes:
-        beside: the numbers of its row in the paper's table, itself among them.
+        beside: the other numbers of its row in the paper's table.
     """
 
     table: str
@@ -85,8 +86,6 @@ class Comparison:
         most = tolerance(self.attack)
         for other in self.beside:
             gap, difference = self.paper - other.paper, self._minus(other)
-            if other is self:
-                continue
             if difference is None or (abs(gap) <= most < abs(difference.value)):
                 return False
             if abs(gap) > most and not (difference.low > 0 if gap > 0 else difference.high < 0):
@@ -145,9 +144,9 @@ class Comparison:
 def compare(tables: Mapping[str, Any], studies: Mapping[str, Study]) -> list[Comparison]:
     """Every number of the paper's Tables 1 to 5, in their order."""
     compared = [Comparison(*number, studies.get(number[1])) for number in _published(tables)]
-    for number in compared:
-        place = number.table, number.dataset, number.attack
-        number.beside.extend(n for n in compared if (n.table, n.dataset, n.attack) == place)
+    for one, other in permutations(compared, 2):
+        if (one.table, one.dataset, one.attack) == (other.table, other.dataset, other.attack):
+            one.beside.append(other)
     return compared
 
 
