@@ -75,6 +75,7 @@ def _store(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    # A path may hold letters that the terminal's encoding lacks.
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # A path may hold letters that the terminal's encoding lacks. There may be no terminal.
+    if sys.stdout:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main())

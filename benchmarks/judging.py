@@ -7,6 +7,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -158,10 +159,16 @@ def _named(name: str) -> Callable[[], nn.Module]:
     module_name, colon, attribute = name.partition(":")
     if not (module_name and colon and attribute):
         raise ValueError(f"{name!r} is not MODULE:BUILD, such as my_module:build")
+    arguments, sys.argv = sys.argv, sys.argv[:1]
     try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
+        # It may go elsewhere; paths on the command line are from here.
+        with chdir(Path.cwd()):
+            module = importlib.import_module(module_name)
+    # A script reads options of its own, and ends Python where it misses one.
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{module_name} cannot be imported ({_told(error)})") from error
+    finally:
+        sys.argv = arguments
     function = getattr(module, attribute, None)
     if not callable(function):
         near = difflib.get_close_matches(attribute, vars(module), n=1)
@@ -178,5 +185,5 @@ def _named(name: str) -> Callable[[], nn.Module]:
     return build
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

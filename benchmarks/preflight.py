@@ -6,6 +6,7 @@ record of clean images repeats and a gate shows. Each is one line that names the
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import re
@@ -26,9 +27,10 @@ from ..attacks.objectives import answered
 from ..attacks.seeding import derive_seed, generator, global_seed
 from ..attacks.threat_model import TOLERANCE, ThreatModel
 from ..defenses import Population
+from ..defenses.checkpoint import built_again
 from ..defenses.population import Cast
 from ..defenses.surrogate import ROUNDING, Plan, alike
-from ..leaderboard.metrics import Answers, difference
+from ..leaderboard.metrics import Answers, difference, score
 from .environment import full_precision
 from .tuning import fastest_plan
 
@@ -137,7 +139,8 @@ def preflight(
             if not (cause or _same_with_gradients(member, images[:PROBED], number)):
                 odd[
                     "answers otherwise with gradients on than under torch.no_grad(), where it is "
-                    "scored: attacks follow another network; drop torch.is_grad_enabled()"
+                    "scored: attacks follow another network; drop torch.is_grad_enabled(), or set "
+                    "torch.backends.mha.set_fastpath_enabled(False) for torch's transformers"
                 ] += [whose]
         random |= varies
         logits = torch.stack(passes)
@@ -213,6 +216,11 @@ def check_images(images: Tensor, labels: Tensor) -> None:
             f"images must lie in [0, 1], got [{images.min():.4g}, {images.max():.4g}]: "
             "put normalisation inside the module"
         )
+    if 0 < images.max() <= 1 / 255:
+        raise ValueError(
+            f"images must use [0, 1], but none goes beyond {images.max():.4g}: they seem to be "
+            "divided by 255 twice"
+        )
     if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
         raise ValueError(
             f"labels must be int64 of shape ({len(images)},), got {labels.dtype} "
@@ -245,7 +253,10 @@ def check_answers(
             that depend on the rest of the batch, or on passes before; weights that change
             meanwhile; random members without `draws`.
     """
-    if any(one.is_inference() for one in (*population.parameters(), *population.buffers())):
+    weights = (*population.parameters(), *population.buffers())
+    if any(one.is_meta for one in weights):
+        raise ValueError("a submodel is on the meta device, without memory: build it on the CPU")
+    if any(one.is_inference() for one in weights):
         raise ValueError("a submodel was made in torch.inference_mode: build it outside of it")
     for name, tensor in (*population.named_parameters(), *population.named_buffers()):
         if tensor.layout != torch.strided:
@@ -372,6 +383,11 @@ def _looked_at(
             f"{whose} seeds {generators}'s global generator as it answers, and attacks draw from "
             "it: let it draw from a generator of its own"
         )
+    if same and not alike(*_built_twice(member, probe)):
+        raise ValueError(
+            f"{whose} answers otherwise whenever it is built, with the same weights: what it draws "
+            "as it is built is not in its file; keep that in buffers, or draw it by a fixed seed"
+        )
     if state:
         rewind()
         ask(other, 0)
@@ -394,6 +410,36 @@ def _looked_at(
     ):
         raise ValueError(_batch_decides(whose, hint))
     return first.shape[1], varies
+
+
+def _built_twice(member: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What it answers where all of it that comes from files is built under each of two seeds.
+
+    Two empty tensors where that cannot be seen.
+    """
+    answers = []
+    for seed in range(2):
+        again = _built_again(member, seed)
+        try:
+            with global_seed(0, images.device):
+                answers.append(again.to(images.device)(images.clone()))
+        # Nothing says that it was to work without what was done to it since.
+        except Exception:
+            return images[:0], images[:0]
+    return answers[0], answers[1]
+
+
+def _built_again(module: nn.Module, seed: int) -> nn.Module:
+    """A module with the parts that come from files built anew; itself where there are none."""
+    if again := built_again(module, seed):
+        return again
+    children = dict(module.named_children())
+    parts = {name: _built_again(part, seed) for name, part in children.items()}
+    if all(parts[name] is part for name, part in children.items()):
+        return module
+    copied = copy.copy(module)
+    copied._modules = {**module._modules, **parts}
+    return copied
 
 
 def _seeded(member: nn.Module, images: Tensor) -> str:
@@ -552,10 +598,10 @@ def _labels_in_doubt(
                 f"{', '.join(map(str, order[:-1][:10]))}, ... for classes 0, 1, 2, ...: "
                 "check the order of classes"
             ]
-    if before.s.mean() <= 1 / classes:
+    if score([before]).low <= 1 / classes:
         return [
-            f"clean accuracy is {before.s.mean():.1%} on {labels.size} images, not above chance "
-            f"({1 / classes:.1%}): check labels, and the normalisation inside the modules"
+            f"clean accuracy is {before.s.mean():.1%} on {labels.size} images, not surely above "
+            f"chance ({1 / classes:.1%}): check labels, and the normalisation inside the modules"
         ]
     return []
 

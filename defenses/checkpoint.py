@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Collection, KeysView, Mapping
+from collections.abc import Callable, Collection, Iterator, KeysView, Mapping
 from pathlib import Path
+from weakref import WeakKeyDictionary
 from zipfile import BadZipFile, ZipFile
 
 import torch
@@ -14,7 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
+from ..attacks.seeding import derive_seed, global_seed
+
 Weights = Mapping[str, Tensor]
+
+# Words for what images are normalised with; of an optimizer's scaler, and of what was measured.
+_NORMALISING = re.compile("means?|mu|std(s|ev|dev)?|var(iance)?|scale|shift|offset|normali[sz].*")
+_MEASURED = re.compile("loss|acc.*|err.*|grad.*|lr|time|score|metrics?|rewards?|noise|growth")
+# Where the networks that are still in use came from: the file, and what built them.
+_loaded: WeakKeyDictionary[nn.Module, tuple[str, Callable[[], nn.Module]]] = WeakKeyDictionary()
 
 
 class CheckpointError(ValueError):
@@ -31,9 +40,10 @@ def load_network(
 
     Weights are safetensors, or a state dict as PyTorch saves it, by itself or under any key of a
     dictionary; what a wrapper put before all names, such as DataParallel's `module.`, is left out.
-    Of what else a file holds only an optimizer's state, single numbers and the state of generators
-    are ignored: a normaliser beside the network is part of the answer. Only tensors are read:
-    nothing in such a file can run. TorchScript is a program and runs as one, so it must be pinned.
+    Of what else a file holds only an optimizer's state, the state of generators, and numbers that
+    are not called as a normaliser's are ignored: a normaliser beside the network is part of the
+    answer. Only tensors are read: nothing in such a file can run. TorchScript is a program and runs
+    as one, so it must be pinned.
 
     Args:
         build: makes the untrained network; None: the file is TorchScript.
@@ -45,7 +55,8 @@ def load_network(
     Raises:
         OSError: the file cannot be read.
         TypeError: `build` made no module.
-        CheckpointError: another file than was pinned, of no known format, or of another network.
+        CheckpointError: another file than was pinned, of no known format, or of another network; a
+            network that shares weights with one from another file, and would change them.
     """
     content = Path(path).read_bytes()
     digest = hashlib.sha256(content).hexdigest()
@@ -65,15 +76,61 @@ def load_network(
     network = build()
     if not isinstance(network, nn.Module):
         raise TypeError(f"what builds the network for {path} must return a module, got {network!r}")
+    shared = _shared(network)
     try:
         _fill(network, content)
         network.eval()
+        overwritten = [file for one, (was, file) in shared.items() if not torch.equal(one, was)]
+        if overwritten:
+            for tensor, (value, _) in shared.items():
+                tensor.copy_(value)
+            raise ValueError(
+                f"would change weights that {overwritten[0]} filled, since both networks share "
+                "them: let the function build a new network every time"
+            )
     except ValueError as error:
         raise CheckpointError(f"{path} {error}") from error
     except TypeError as error:
         kind = type(network).__name__
         raise CheckpointError(f"{path} is of {kind}, whose .eval() fails: {error}") from error
+    _loaded[network] = str(path), build
     return network
+
+
+def built_again(network: nn.Module, seed: int) -> nn.Module | None:
+    """A loaded network as it is built under another seed, with the present weights of this one.
+
+    Where that answers otherwise from seed to seed, it draws constants as it is built that its state
+    dict does not hold. None: it is from no file, or cannot be built again.
+    """
+    if network not in _loaded:
+        return None
+    _, build = _loaded[network]
+    try:
+        with global_seed(derive_seed(seed, "built again"), torch.device("cpu")):
+            again = build()
+        if {*again.modules()} & {*network.modules()}:
+            return None
+        again.load_state_dict(network.state_dict(), assign=True)
+        again.eval()
+    # It runs code that may have been written to run once.
+    except Exception:
+        return None
+    return again
+
+
+def _shared(network: nn.Module) -> dict[Tensor, tuple[Tensor, str]]:
+    """The tensors shared with networks from other files: their values, and the file."""
+    others = {
+        _place(tensor): file
+        for other, (file, _) in _loaded.items()
+        for tensor in other.state_dict().values()
+    }
+    return {
+        tensor: (tensor.clone(), others[_place(tensor)])
+        for tensor in network.state_dict().values()
+        if isinstance(tensor, Tensor) and _place(tensor) in others
+    }
 
 
 def _is_torchscript(content: bytes) -> bool:
@@ -87,16 +144,21 @@ def _is_torchscript(content: bytes) -> bool:
 def _fill(network: nn.Module, content: bytes) -> None:
     """Load a file's weights into a network; ValueError: they are none, or of another network."""
     own = network.state_dict().keys()
-    sets, rest = {}, []
-    for where, weights in _sets(_read(content)).items():
+    if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
+        raise ValueError(
+            f"is of {type(network).__name__}, built on the meta device, without memory"
+        )
+    held = _read(content)
+    sets, rest = {}, [*_numbers(held)]
+    for where, weights in _sets(held).items():
         sets[where], beside = _unwrapped(weights, own)
         unused = weights if own.isdisjoint(sets[where]) else beside
-        rest += [f"{where}.{name}".lstrip(".") for name in unused if _counts(weights[name])]
+        rest += [f"{where}.{name}".lstrip(".") for name in unused if _counts(name, weights[name])]
     fitting = {where: weights for where, weights in sets.items() if not own.isdisjoint(weights)}
     kind = type(network).__name__
     if not fitting:
-        held = next(iter(sets.values()), {})
-        raise ValueError(f"has none of the weights of {kind}, but {_listed(held) or 'no tensors'}")
+        first = next(iter(sets.values()), {})
+        raise ValueError(f"has none of the weights of {kind}, but {_listed(first) or 'no tensors'}")
     if len(fitting) > 1:
         raise ValueError(f"holds several sets of weights ({_listed(fitting)}): save one by itself")
     try:
@@ -118,9 +180,39 @@ def _fill(network: nn.Module, content: bytes) -> None:
         )
 
 
-def _counts(tensor: Tensor) -> bool:
-    """Whether it may be part of a network's answer: no single number, and no generator's state."""
-    return tensor.ndim > 1 or (tensor.ndim == 1 and tensor.dtype != torch.uint8)
+def _counts(name: str, tensor: Tensor) -> bool:
+    """Whether it may be part of a network's answer: no generator's state, nor a number in a log."""
+    if tensor.ndim == 0:
+        return _normalises(name)
+    return tensor.ndim > 1 or tensor.dtype != torch.uint8
+
+
+def _normalises(name: str) -> bool:
+    """Whether a name has a word for what images are normalised with, and none for a result."""
+    words = [word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)]
+    return any(map(_NORMALISING.fullmatch, words)) and not any(map(_MEASURED.fullmatch, words))
+
+
+def _numbers(loaded: object, where: str = "") -> Iterator[str]:
+    """Where numbers of Python's lie that are called as a normaliser's, however deep."""
+    if isinstance(loaded, (list, tuple)):
+        loaded = dict(enumerate(loaded))
+    # An optimizer's numbers, and those that scale its gradients.
+    if not isinstance(loaded, Mapping) or {"param_groups", "growth_factor"} & loaded.keys():
+        return
+    for name, value in loaded.items():
+        place = f"{where}.{name}".lstrip(".")
+        if _normalises(str(name)) and _is_numeric(value):
+            yield place
+        else:
+            yield from _numbers(value, place)
+
+
+def _is_numeric(value: object) -> bool:
+    """Whether it is a number, or a list of nothing else."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(map(_is_numeric, value))
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _place(tensor: object) -> object:
@@ -132,6 +224,8 @@ def _place(tensor: object) -> object:
 
 def _read(content: bytes) -> object:
     """What a file holds, tensors among it; ValueError: more than can be read without running it."""
+    if content.startswith(b"version https://git-lfs"):
+        raise ValueError("is a pointer of Git LFS, not the file: git lfs pull")
     try:
         return load_safetensors(content)
     except SafetensorError:

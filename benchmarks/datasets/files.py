@@ -105,9 +105,22 @@ def _read_split(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, ImageF
     the order of these numbers; else class by class.
     """
     from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import is_image_file
+
+    class Visible(ImageFolder):  # type: ignore[misc]
+        """Without hidden folders, where notebooks keep copies of what was looked at."""
+
+        def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+            found, _ = super().find_classes(directory)
+            visible = [name for name in found if not name.startswith(".")]
+            return visible, {name: number for number, name in enumerate(visible)}
+
+    def shown(path: str) -> bool:
+        hidden = any(part.startswith(".") for part in Path(path).relative_to(folder).parts)
+        return is_image_file(path) and not hidden
 
     try:
-        listed = ImageFolder(str(folder))
+        listed = Visible(str(folder), is_valid_file=shown)
     except OSError as error:
         raise DatasetError(f"{folder}: expected <class>/* image files ({error})") from error
     samples = dict(listed.samples)

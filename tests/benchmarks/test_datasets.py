@@ -224,6 +224,16 @@ def test_an_image_folder_stands_in_and_says_so(tmp_path, name, mode, channels, s
     assert torch.allclose(first, data.test_labels * 25 / 255, atol=1e-6)
 
 
+def test_copies_that_notebooks_keep_are_no_images(tmp_path, offline):
+    write_folder(tmp_path, "mnist", mode="L")
+    wanted = load("mnist", tmp_path)
+    split = tmp_path / "mnist" / "test"
+    first, *_ = sorted(split.iterdir())
+    shutil.copytree(first, first / ".ipynb_checkpoints")
+    shutil.copytree(first, split / ".ipynb_checkpoints")
+    assert load("mnist", tmp_path).sha256 == wanted.sha256
+
+
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_missing_data_says_what_to_put_where(tmp_path, name, offline):
     with pytest.raises(DatasetMissingError) as caught:

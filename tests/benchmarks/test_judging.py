@@ -41,6 +41,17 @@ def words():
     return "a network"
 """
 
+# Reads options, and changes folder, as it is imported.
+SCRIPT = """
+import argparse, os
+from my_networks import small
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", default=0.1)
+parser.parse_args()
+os.chdir("..")
+"""
+
 
 @pytest.fixture
 def judge(tmp_path, monkeypatch, capsys):
@@ -48,6 +59,8 @@ def judge(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "my_networks.py").write_text(MODULE)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "ends.py").write_text("raise SystemExit(3)")
     (tmp_path / "broken.py").write_text("raise RuntimeError('on purpose')")
     for name, classes in (("a", 10), ("b", 10), ("hundred", 100)):
         layers = nn.Sequential(nn.Flatten(), nn.Linear(1024, classes))
@@ -103,6 +116,7 @@ SMALL = ("my_networks:small", "--weights", "a.safetensors")
         (["my_networks"], "'my_networks' is not MODULE:BUILD"),
         (["my_netwroks:small"], "my_netwroks cannot be imported (ModuleNotFoundError: No module"),
         (["broken:small"], "broken cannot be imported (RuntimeError: on purpose)"),
+        (["ends:small"], "ends cannot be imported (SystemExit: 3)"),
         (["my_networks:smal"], "my_networks has no function 'smal'; did you mean 'small'?"),
         (["my_networks:needs"], "my_networks:needs failed (TypeError: needs() missing 1 required"),
         (["my_networks:words"], "must return a network or a list of them, got"),
@@ -130,6 +144,12 @@ def test_a_slip_gets_one_line_and_nothing_is_written(judge, tmp_path, arguments,
     assert [path for path in sorted(tmp_path.iterdir()) if path.name != "__pycache__"] == before
 
 
+def test_a_script_is_imported_whatever_it_reads_and_wherever_it_goes(judge, tmp_path):
+    code, _, errors = judge("script:small", "--weights", "a.safetensors", "--images=2")
+    assert (code, errors) == (0, "")
+    assert (tmp_path / "mine" / "LEADERBOARD.md").exists()
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_torchscript_needs_a_hash_and_nothing_that_builds(judge, tmp_path):
     torch.jit.trace(lenet5().eval(), torch.rand(2, 1, 32, 32)).save(tmp_path / "n.ts")
@@ -137,7 +157,8 @@ def test_torchscript_needs_a_hash_and_nothing_that_builds(judge, tmp_path):
     code, _, errors = judge("--weights=n.ts", "--images=2")
     assert code == 2
     assert digest in errors
-    assert judge("--weights=n.ts", "--images=2", "--sha256", digest)[0] == 0
+    code, _, errors = judge("--weights=n.ts", "--images=2", "--sha256", digest)
+    assert (code, errors) == (0, "")
 
 
 def test_help_explains(capsys):

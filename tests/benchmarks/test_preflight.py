@@ -16,7 +16,8 @@ from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks.evaluation import evaluate
 from randomized_defense_bench.benchmarks.preflight import preflight
 from randomized_defense_bench.benchmarks.session import Session
-from randomized_defense_bench.defenses import Population
+from randomized_defense_bench.defenses import Population, load_network
+from safetensors.torch import save_file
 from stand_ins import Chance, linear
 from torch import nn
 
@@ -432,6 +433,82 @@ def test_what_would_give_a_wrong_number_is_refused(members, words):
     assert "\n" not in str(refused.value)
 
 
+class Keyed(nn.Module):
+    """Images times a key that is drawn as it is built."""
+
+    def __init__(self, draw, keep):
+        super().__init__()
+        self.network = linear(1.0, 1.0)
+        if keep == "buffer":
+            self.register_buffer("key", draw(), persistent=False)
+        elif keep == "state":
+            self.register_buffer("key", draw())
+        elif keep == "overwritten":
+            self.register_buffer("noise", draw(), persistent=False)
+        key = draw()
+        self.keyed = {"attribute": lambda: key}.get(keep, lambda: getattr(self, "key", 1.0))
+
+    def forward(self, images):
+        if hasattr(self, "noise"):
+            self.noise.fill_(1.0)
+            images = images * self.noise
+        return self.network(images * self.keyed())
+
+
+DRAWS = {
+    "torch": lambda: torch.rand(1, 2),
+    "numpy": lambda: torch.as_tensor(np.random.rand(1, 2), dtype=torch.float32),
+    "python": lambda: torch.tensor([[random.random(), random.random()]]),
+    "system": lambda: torch.as_tensor(np.random.default_rng().random((1, 2)), dtype=torch.float32),
+    "fixed": lambda: torch.rand(1, 2, generator=torch.Generator().manual_seed(1)),
+}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    ("draw", "keep", "refused"),
+    [
+        *((draw, "buffer", draw != "fixed") for draw in DRAWS),
+        ("torch", "attribute", True),
+        ("torch", "state", False),
+        ("torch", "overwritten", False),
+    ],
+)
+def test_constants_that_no_file_holds_are_refused(draw, keep, refused, wrapped, tmp_path):
+    def build():
+        return Keyed(DRAWS[draw], keep)
+
+    save_file(build().state_dict(), tmp_path / "w")
+    network = load_network(tmp_path / "w", build)
+    member = nn.Sequential(nn.Identity(), network) if wrapped else network
+    before = random.getstate(), torch.get_rng_state()
+    with pytest.raises(ValueError, match="whenever it is built") if refused else nullcontext():
+        looked_at(member)
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+
+def test_what_cannot_be_built_again_is_judged_as_it_is(tmp_path):
+    save_file(linear(1.0, 1.0).state_dict(), tmp_path / "w")
+    once = iter([linear(0.0, 0.0)])
+    loaded = load_network(tmp_path / "w", lambda: next(once))
+    shared = linear(0.0, 0.0)
+    same = load_network(tmp_path / "w", lambda: shared)
+    weights = [*shared.parameters()]
+    looked_at(loaded, same)
+    assert all(one is other for one, other in zip(weights, shared.parameters(), strict=True))
+
+
+def test_memory_that_is_none_is_refused():
+    with torch.device("meta"), pytest.raises(ValueError, match="meta device.* build it on the CPU"):
+        looked_at(nn.Linear(2, 2))
+
+
+def test_images_that_were_divided_twice_are_refused():
+    with pytest.raises(ValueError, match="none goes beyond 0.002.*divided by 255 twice"):
+        evaluate(Population([linear(1.0, 1.0)]), IMAGES / 255, LABELS, "none", LINF)
+
+
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 8), ("L2", 128)])
 def test_a_radius_in_units_of_255_is_refused_with_what_was_meant(norm, eps):
     with pytest.raises(ValueError, match=f"reaches every image.*write {eps}/255"):
@@ -465,7 +542,7 @@ BLANK = torch.cat([torch.full((1, 1, 1, 2), 0.5), IMAGES])
     [
         ([linear(1.0, 1.0)] * 2, IMAGES, LABELS, None),
         ([Changed(divides)], BLANK, torch.zeros(13).long(), "not return finite logits for some"),
-        ([linear(-1.0, -1.0)], IMAGES[:3], LABELS[:3], "accuracy is 0.0% on 3.*not above chance"),
+        ([linear(-1.0, -1.0)], IMAGES[:3], LABELS[:3], "accuracy is 0.0% on 3.*not surely above"),
         (
             [Changed(lambda net, x: net(x).softmax(1))] * 3,
             IMAGES,

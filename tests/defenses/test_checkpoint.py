@@ -65,6 +65,16 @@ FILES = {
     "with an accuracy and a generator's state": lambda w, _, path: torch.save(
         {"net": w, "best": torch.tensor(76.1), "generator": torch.get_rng_state()}, path
     ),
+    "with what training logged and set": lambda w, _, path: torch.save(
+        {
+            "net": w,
+            "scaler": {"scale": 65536.0, "growth_factor": 2.0},
+            "mean_loss": [0.5, 0.4],
+            "std_acc": torch.tensor(0.1),
+            "args": {"normalize": True, "meaning": 1.0, "lr": 0.1},
+        },
+        path,
+    ),
     "safetensors": lambda w, _, path: save_file(w, path),
     "of DataParallel": lambda w, _, path: torch.save(prefixed(w, "module."), path),
     "compiled, in safetensors": lambda w, _, path: save_file(prefixed(w, "_orig_mod."), path),
@@ -120,6 +130,44 @@ def test_another_file_than_was_pinned_is_refused_with_both_hashes(trained, tmp_p
         load_network(path, build, sha256="0" * 64)
 
 
+def test_a_pointer_in_place_of_a_file_names_what_fetches_it(tmp_path):
+    (tmp_path / "a.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(CheckpointError, match="pointer of Git LFS, not the file: git lfs pull"):
+        load_network(tmp_path / "a.pt", build)
+
+
+def test_a_network_without_memory_is_refused(trained, tmp_path):
+    save_file(trained[0].state_dict(), tmp_path / "w")
+    with (
+        torch.device("meta"),
+        pytest.raises(CheckpointError, match="on the meta device, without"),
+    ):
+        load_network(tmp_path / "w", build)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_files_that_would_overwrite_each_other_are_refused(whole, tmp_path):
+    for name in ("a", "b", "head-of-a"):
+        save_file(build().state_dict(), tmp_path / name)
+    trunk = build()
+    network = trunk if whole else None
+
+    def same():
+        return network or nn.Sequential(*trunk[:-1], nn.Linear(5, 3))
+
+    first = load_network(tmp_path / "a", same)
+    answers = first(IMAGES)
+    with pytest.raises(CheckpointError, match=f"b would change weights that {tmp_path}/a filled"):
+        load_network(tmp_path / "b", same)
+    assert torch.equal(first(IMAGES), answers)
+    # What is the same in both changes nothing.
+    weights = load_file(tmp_path / "a")
+    save_file({**weights, "3.bias": weights["3.bias"] + (not whole)}, tmp_path / "head-of-a")
+    assert torch.equal(load_network(tmp_path / "head-of-a", same)(IMAGES), answers + (not whole)), (
+        "the trunk is shared, the head is not"
+    )
+
+
 class Bomb:
     def __init__(self, target):
         self.target = target
@@ -148,6 +196,10 @@ class Bomb:
             r"holds normaliser.mean beside the weights of Sequential: .*that has them, else save",
         ),
         (lambda w: {"net": w, "data": {"std": torch.ones(3)}}, "holds data.std beside"),
+        (lambda w: {"net": w, "data": {"pixel_mean": [0.5, 0.4]}}, "holds data.pixel_mean beside"),
+        (lambda w: {**w, "imageStd": 0.25}, "holds imageStd beside the weights of Sequential"),
+        (lambda w: {"net": w, "norm": {"std": torch.tensor(0.3)}}, "holds norm.std beside"),
+        (lambda w: {"net": w, "normalizer": ([0.5], [0.2])}, "holds normalizer beside the weights"),
         (lambda w: {"net": w, "average": [*w.values()]}, r"holds average.0, average.1, .* beside"),
         (lambda w: build(100).state_dict(), r"not of Sequential: size mismatch for 3.bias: .*100"),
     ],
