@@ -158,7 +158,8 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
 
 def _cells(report: pytest.TestReport) -> list[Any]:
     """What a case did; see `benchmarks.conftest.summary`."""
-    return [value for name, value in report.user_properties if name == "cells"]
+    # What failed to be collected has none.
+    return [value for name, value in getattr(report, "user_properties", ()) if name == "cells"]
 
 
 @pytest.hookimpl(trylast=True)

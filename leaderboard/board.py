@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from itertools import permutations, starmap
@@ -57,9 +57,13 @@ class Entry:
         best, _ = self.ranking.ranks.get(self, (0, 0))
         return f"{best}{'=' * (ranks.count(best) > 1)}" if best else "–"
 
-    def bounded(self, accuracy: str) -> str:
-        """An accuracy, marked where further attacks may lower it."""
-        return accuracy if self.row.complete or accuracy == "–" else f"≤{accuracy}"
+    def claimed(self, shown: Callable[[Score | None], str]) -> str:
+        """The claimed accuracy, marked where attacks that are missing may lower it."""
+        return _bound(shown(self.row.claimed), sure=self.row.complete)
+
+    def worst(self, shown: Callable[[Score | None], str]) -> str:
+        """The worst case, marked where attacks that are missing or failed a check may lower it."""
+        return _bound(shown(self.row.worst), sure=self.trusted)
 
     @property
     def random(self) -> bool:
@@ -94,14 +98,19 @@ class Entry:
         if claimed is None or surviving is None:
             return None
         half, word = claimed.value / 2, "undecided"
-        if self.trusted and self.control.trusted:
+        # A stronger attack on this row could only take more of the gain.
+        if self.row.complete and self.control.trusted:
             if claimed.low <= 0:
                 word = "no gain"
-            elif surviving.low > 0:
+            elif surviving.low <= 0:
+                word = "collapses" if surviving.high < half else word
+            elif self.trusted:
                 word = "holds up" if surviving.low > half else "partly"
-            elif surviving.high < half:
-                word = "collapses"
         return Verdict(word, self.control, claimed, surviving)
+
+
+def _bound(accuracy: str, *, sure: bool) -> str:
+    return accuracy if sure or accuracy == "–" else f"≤{accuracy}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +125,14 @@ class Ranking:
     def entries(self) -> list[Entry]:
         """Complete rows first, by falling worst case."""
         return [Entry(row, self) for row in self.section.rows[self.norm, self.eps]]
+
+    @property
+    def worst_images(self) -> str:
+        """On how many images the worst cases were measured; "" where on all."""
+        counts = {entry.row.worst_images for entry in self.entries} - {0}
+        if counts <= {self.section.setting.images}:
+            return ""
+        return " or ".join(f"{count:,}" for count in sorted(counts))
 
     @cached_property
     def leads(self) -> dict[tuple[Entry, Entry], tuple[Score | None, Score | None]]:

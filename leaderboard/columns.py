@@ -36,10 +36,15 @@ def _random(entry: Entry) -> str:
     return escape(textwrap.shorten(words, 12, placeholder="…"))
 
 
+def _passes(entry: Entry) -> str:
+    n = entry.row.submodels
+    return f"1 of {n}" if n > 1 else "1"
+
+
 def _worst(entry: Entry) -> str:
     images = entry.row.worst_images
     fewer = 0 < images < max(r.case.images for e in entry.ranking.entries for r in e.row.records)
-    return entry.bounded(format_score(entry.row.worst)) + f" on {images:,} images" * fewer
+    return entry.worst(format_score) + f" on {images:,} images" * fewer
 
 
 COLUMNS = (
@@ -51,7 +56,6 @@ COLUMNS = (
     ),
     Column("defense", "", lambda entry: escape(entry.row.label), _link),
     Column("random", "what is random in an answer", lambda e: escape(e.row.facts.random), _random),
-    Column("n", "how many networks", "{0.row.submodels}".format),
     Column(
         *("clean", "accuracy on images as they are"),
         lambda entry: format_score(entry.row.score("none")),
@@ -61,8 +65,8 @@ COLUMNS = (
         "claimed",
         "robust accuracy under the attacks of the defense's authors, on one draw (for the paper: "
         "MRA, Eq. 6); the lowest of them",
-        lambda entry: entry.bounded(format_score(entry.row.claimed)),
-        lambda entry: entry.bounded(plus_minus(entry.row.claimed)),
+        lambda entry: entry.claimed(format_score),
+        lambda entry: entry.claimed(plus_minus),
     ),
     Column(
         "certified",
@@ -75,24 +79,26 @@ COLUMNS = (
         "robust accuracy under an attacker who knows everything but the draw and has, for each "
         "image, the strongest of all attacks run. Rows are ranked by it; count on this number",
         _worst,
-        lambda entry: entry.bounded(plus_minus(entry.row.worst)),
+        lambda entry: entry.worst(plus_minus),
     ),
     Column(
-        "known",
-        "robust accuracy where the attacker sees the draw: what is not owed to hiding it",
+        "seen",
+        "robust accuracy where the attacker also sees the draw: what is not owed to hiding it",
         *[lambda entry: format_percent(entry.row.known)] * 2,
     ),
     Column(
         "verdict",
         "whether the claimed gain over the same network without the randomness survives in the "
         "worst case: it *holds up* (at least half), *partly*, or *collapses*; *no gain*: none is "
-        "claimed; *undecided*: too few images, or a check failed",
+        "claimed; *undecided*: too few images, or a check that it needs failed",
         *[lambda entry: entry.verdict.word if entry.verdict else "–"] * 2,
     ),
     Column(
-        "passes",
-        "forward passes that an answer costs, and of how many networks to train and keep",
-        *[lambda e: f"1 of {e.row.submodels}" if e.row.submodels > 1 else "1"] * 2,
+        *(
+            "cost",
+            "of an answer, in forward passes, and how many networks must be trained and kept",
+        ),
+        *[_passes] * 2,
     ),
     Column(
         "best member",

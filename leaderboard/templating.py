@@ -17,6 +17,7 @@ def templates(package: str) -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"describe": formats.describe, "zip": zip}
+    environment.globals["plus_minus"] = formats.plus_minus
     environment.filters.update(
         code=lambda name: f"`{name}`",
         difference=formats.format_difference,
@@ -24,7 +25,6 @@ def templates(package: str) -> Environment:
         inert=formats.escape,
         paragraph=lambda text: " ".join(text.split()),
         percent=formats.format_percent,
-        plus_minus=formats.plus_minus,
         points=formats.format_points,
         score=formats.format_score,
         table=_aligned,
