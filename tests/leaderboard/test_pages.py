@@ -69,7 +69,7 @@ def test_a_row_says_what_is_known_of_its_defense():
     low, high = map(float, re.fullmatch(r"≤32\.5 \((.*)–(.*)\)", cells["worst case"]).groups())
     assert values["training (s)"] == "12"
     (line,) = table(page(records), "rank", "defense")
-    assert line["worst case"] == f"32.5±{max(high - 32.5, 32.5 - low):.1f}"
+    assert line["worst case"] == f"≤32.5±{max(high - 32.5, 32.5 - low):.1f}"
     assert (line["random"], line["cost"]) == ("one of 2", "1 of 2")
 
 
