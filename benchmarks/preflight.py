@@ -12,7 +12,7 @@ import os
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,8 @@ OTHER = 0.1
 PROBED = 16
 # Images of which a random network is asked one at a time and together.
 IN_LAW = 64
+# Along so many random directions, by these steps, answers must change as the gradient says.
+DIRECTIONS, STEPS, FOLLOWED = 4, (1e-3, 0.03, 0.1), 0.8
 # Draws may be alike by chance: of a coin that comes up once in ten passes, one in 25 times.
 PASSES = 32
 
@@ -135,7 +137,8 @@ def preflight(
                         raise ValueError(_batch_decides(whose))
                 elif _batch_matters(member, images, labels, batch_size):
                     raise ValueError(_batch_decides(whose))
-            cause, zero = _without_gradient(member, images[:PROBED])
+            cause, zero, infinite = _without_gradient(member, images[:PROBED])
+            follows = cause or zero > 0.9 or infinite or _follows(member, images[:PROBED])
             if not (cause or _same_with_gradients(member, images[:PROBED], number)):
                 odd[
                     "answers otherwise with gradients on than under torch.no_grad(), where it is "
@@ -162,6 +165,11 @@ def preflight(
                 f"has a gradient of zero at {zero:.0%} of images, as rounding has: attacks by "
                 "gradients stand still; let gradients pass straight through it"
             ] += [whose]
+        if infinite:
+            odd[
+                f"has an infinite gradient at {infinite:.0%} of images, as a square root has at 0: "
+                "attacks by gradients ignore it; add a small number inside"
+            ] += [whose]
         if hooked := [
             f"{name or 'itself'} ({type(part).__name__})"
             for name, part in member.named_modules()
@@ -170,6 +178,11 @@ def preflight(
             odd[
                 f"has backward hooks on {', '.join(hooked[:3])}, which may change the gradients "
                 "that attacks follow: remove() them"
+            ] += [whose]
+        elif not follows:
+            odd[
+                "has a gradient that does not tell how its answers change, as where backward() of "
+                "an autograd.Function is written by hand: look whether it is right"
             ] += [whose]
     findings = [
         f"{whose[0]}{f', as {len(whose) - 1} more,' * (len(whose) > 1)} {what}"
@@ -181,7 +194,7 @@ def preflight(
             "draws=1 says the same and costs less (for dropout that stays on: net.eval(); "
             "net.dropout.train())"
         ]
-    findings += _labels_in_doubt(np.concatenate(answers), labels.cpu().numpy(), classes, population)
+    findings += _labels_in_doubt(answers, labels.cpu().numpy(), classes, population)
     chunk = min((plan or fastest_plan(population, images)).chunk, batch_size, len(images))
     for finding in [*findings, *_too_large(population, images[:2], chunk)]:
         warnings.warn(finding, stacklevel=5)
@@ -269,6 +282,14 @@ def check_answers(
                 "network beforehand"
             )
     for number, member in enumerate(population.submodels):
+        given = member.member if isinstance(member, Cast) else member
+        modes = {part.training for part in given.modules() if hasattr(part, "training")}
+        if population.random and len(modes) > 1 and given.training:
+            raise ValueError(
+                f"{_name(number, member)} is in training mode but for some parts, and would be "
+                "judged in evaluation mode, without dropout: call .eval() on it, or, for dropout "
+                "that stays on, give nn.Sequential(network), itself in evaluation mode"
+            )
         if hidden := _hidden(member):
             raise ValueError(
                 f"{_name(number, member)} holds weights in {', '.join(hidden[:3])}, which "
@@ -358,15 +379,20 @@ def _looked_at(
     """K of a member, and whether it is random; `drawn`: it may be. See `check_answers`."""
     whose = _name(number, member)
     ask = _asked(whose, member)
-    weights, before = [weight._version for weight in member.parameters()], held(member)
+    weights, before = [*member.parameters()], held(member)
+    versions = [weight._version for weight in weights]
     # What takes turns is another from one pass to the next, if not after many.
-    first, next_one = ask(probe, 0), ask(probe, 0)
+    first = ask(probe, 0)
+    written = versions != [weight._version for weight in weights]
+    settled = [weight.clone() for weight in weights] if written else []
+    next_one = ask(probe, 0)
     kept = {type(part).__name__ for part in member.modules() if getattr(part, "training", False)}
     hint = f" ({', '.join(sorted(kept))} in training mode)" if kept else ""
     # The first numbers of neighbouring seeds are alike themselves.
     others = [ask(probe, derive_seed(0, "preflight", seed)) for seed in range(1, PASSES)]
     same = alike(first, next_one) and alike(first, ask(probe, 0))
-    if [weight._version for weight in member.parameters()] != weights:
+    # What is written once, such as weights that are brought to a norm, stays so.
+    if not all(map(torch.equal, settled, weights)):
         raise ValueError(
             f"{whose} changes its weights as it answers, so that answers depend on those before: "
             "adapt it beforehand, or let it change a copy (torch.func.functional_call)"
@@ -388,7 +414,7 @@ def _looked_at(
             f"{whose} answers otherwise whenever it is built, with the same weights: what it draws "
             "as it is built is not in its file; keep that in buffers, or draw it by a fixed seed"
         )
-    if state:
+    if state or written:
         rewind()
         ask(other, 0)
         if not alike(first, ask(probe, 0)):
@@ -542,15 +568,48 @@ def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
     return ask
 
 
-def _without_gradient(member: nn.Module, images: Tensor) -> tuple[str, float]:
-    """Why logits cannot be differentiated in images, or "", and the share with a gradient of 0."""
+def _summed(logits: Tensor) -> Tensor:
+    """Any sum but the plain one, which is 1 of probabilities: (N, K) -> (N,)."""
+    return (logits * torch.arange(1, 1 + logits.shape[1]).to(logits)).sum(1)
+
+
+def _follows(member: nn.Module, images: Tensor) -> bool:
+    """Whether the gradient tells, at any of three scales, how answers change along random corners.
+
+    By the correlation over images and directions, which is near 1 where it is the gradient, and
+    stays high across steps that a straight-through gradient leaves out.
+    """
+
+    def at(images: Tensor) -> Tensor:
+        with global_seed(0, images.device), full_precision():
+            return _summed(member(images))
+
+    # Of one that keeps a generator of its own, two passes cannot be compared.
+    with torch.no_grad():
+        if not alike(at(images), at(images)):
+            return True
+    leaf = images.clone().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(at(leaf).sum(), leaf)
+    signs = torch.randn(DIRECTIONS, *images.shape, generator=generator(0, "along")).sign()
+    signs = signs.to(images)
+    told = (signs * gradient).flatten(2).sum(2).flatten()
+    for step in STEPS:
+        with torch.no_grad():
+            seen = [at(images + step * one) - at(images - step * one) for one in signs]
+        together = torch.corrcoef(torch.stack([told, torch.cat(seen).to(told)]))[0, 1]
+        if together.nan_to_num(1.0) > FOLLOWED:
+            return True
+    return False
+
+
+def _without_gradient(member: nn.Module, images: Tensor) -> tuple[str, float, float]:
+    """Why there is no gradient in images, or ""; the shares of zero and of infinite ones."""
     leaf = images.clone().requires_grad_()
     try:
         with torch.enable_grad():
-            logits = member(leaf)
-            # Any sum but the plain one, which is 1 of probabilities.
-            order = torch.arange(1, 1 + logits.shape[1]).to(logits)
-            (gradient,) = torch.autograd.grad((logits * order).sum(), leaf)
+            sums = _summed(member(leaf))
+            (gradient,) = torch.autograd.grad(sums.sum(), leaf)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -559,8 +618,10 @@ def _without_gradient(member: nn.Module, images: Tensor) -> tuple[str, float]:
                 "a submodel recomputes activations where gradients of images cannot be had: "
                 "checkpoint(..., use_reentrant=False)"
             ) from error
-        return str(error).partition("\n")[0].partition(". ")[0].rstrip("."), 0.0
-    return "", (gradient == 0).flatten(1).all(1).float().mean().item()
+        return str(error).partition("\n")[0].partition(". ")[0].rstrip("."), 0.0, 0.0
+    zero = (gradient == 0).flatten(1).all(1)
+    infinite = sums.isfinite() & ~gradient.isfinite().flatten(1).all(1)
+    return "", zero.float().mean().item(), infinite.float().mean().item()
 
 
 def _same_with_gradients(member: nn.Module, images: Tensor, seed: int) -> bool:
@@ -574,36 +635,57 @@ def _same_with_gradients(member: nn.Module, images: Tensor, seed: int) -> bool:
 
 
 def _labels_in_doubt(
-    answers: npt.NDArray[np.int64],
+    answers: Sequence[npt.NDArray[np.int64]],
     labels: npt.NDArray[np.int64],
     classes: int,
     population: Population,
 ) -> list[str]:
-    """Whether labels seem to be of other classes than the answers (n * draws, N)."""
+    """Whether labels seem to be of other classes than each member's answers (draws, N)."""
+    law, draws = population.probabilities, population.draws
+    if said := _order_in_doubt(np.concatenate(answers), labels, classes, law, draws):
+        return [said]
+    each = [_order_in_doubt(one, labels, classes, None, draws) for one in answers]
+    if len(answers) > 1 and any(each):
+        members = zip(population.submodels, each, strict=True)
+        return [f"of {_name(k, one)} the {said}" for k, (one, said) in enumerate(members) if said]
+    right = Answers(np.concatenate(answers) == labels, law, draws)
+    # Of few images even good answers may be luck.
+    if right.s.mean() <= 2 / classes and score([right]).low <= 1 / classes:
+        return [
+            f"clean accuracy is {right.s.mean():.1%} on {labels.size} images, not surely above "
+            f"chance ({1 / classes:.1%}): check labels, and the normalisation inside the modules"
+        ]
+    return []
+
+
+def _order_in_doubt(
+    answers: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    classes: int,
+    law: Sequence[float] | None,
+    draws: int,
+) -> str:
+    """The order of classes that fits half of the images best, if it fits the others better.
+
+    "" where it does not.
+    """
 
     def right(answers: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Answers:
-        return Answers(answers == labels, population.probabilities, population.draws)
+        return Answers(answers == labels, law, draws)
 
-    # The order of classes that fits half of the images best, tried on the other half.
     fit, tried = slice(0, None, 2), slice(1, None, 2)
     seen = np.zeros((classes + 1, classes), np.int64)
     np.add.at(seen, (answers[:, fit], labels[fit]), 1)
     order = np.append(linear_sum_assignment(seen[:classes], maximize=True)[1], classes)
     before, after = right(answers, labels), right(order[answers], labels)
-    if len(np.unique(labels)) > 1:
-        pair = [right(one[:, tried], labels[tried]) for one in (order[answers], answers)]
-        if difference({0: pair[0]}, {0: pair[1]}).low > 0:
-            return [
-                f"clean accuracy is {before.s.mean():.1%}, and {after.s.mean():.1%} with labels "
-                f"{', '.join(map(str, order[:-1][:10]))}, ... for classes 0, 1, 2, ...: "
-                "check the order of classes"
-            ]
-    if score([before]).low <= 1 / classes:
-        return [
-            f"clean accuracy is {before.s.mean():.1%} on {labels.size} images, not surely above "
-            f"chance ({1 / classes:.1%}): check labels, and the normalisation inside the modules"
-        ]
-    return []
+    pair = [right(one[:, tried], labels[tried]) for one in (order[answers], answers)]
+    if len(np.unique(labels)) < 2 or difference({0: pair[0]}, {0: pair[1]}).low <= 0:
+        return ""
+    return (
+        f"clean accuracy is {before.s.mean():.1%}, and {after.s.mean():.1%} with labels "
+        f"{', '.join(map(str, order[:-1][:10]))}, ... for classes 0, 1, 2, ...: "
+        "check the order of classes"
+    )
 
 
 def _too_large(population: Population, images: Tensor, chunk: int) -> list[str]:

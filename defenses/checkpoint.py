@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Collection, Iterator, KeysView, Mapping
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 from zipfile import BadZipFile, ZipFile
 
@@ -14,14 +15,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..attacks.seeding import derive_seed, global_seed
 
-Weights = Mapping[str, Tensor]
+# Tensors, and what parts keep as extra state.
+Weights = Mapping[str, Any]
 
 # Words for what images are normalised with; of an optimizer's scaler, and of what was measured.
 _NORMALISING = re.compile("means?|mu|std(s|ev|dev)?|var(iance)?|scale|shift|offset|normali[sz].*")
 _MEASURED = re.compile("loss|acc.*|err.*|grad.*|lr|time|score|metrics?|rewards?|noise|growth")
+# What a network keeps in its state dict by a code of its own.
+_EXTRA = "_extra_state"
 # Where the networks that are still in use came from: the file, and what built them.
 _loaded: WeakKeyDictionary[nn.Module, tuple[str, Callable[[], nn.Module]]] = WeakKeyDictionary()
 
@@ -156,23 +161,26 @@ def _fill(network: nn.Module, content: bytes) -> None:
         rest += [f"{where}.{name}".lstrip(".") for name in unused if _counts(name, weights[name])]
     fitting = {where: weights for where, weights in sets.items() if not own.isdisjoint(weights)}
     kind = type(network).__name__
+    if not fitting and len(sets) == 1 and not _left(network, *sets.values())[0]:
+        # Known to the network by names of before, as those of weight_norm.
+        return
     if not fitting:
         first = next(iter(sets.values()), {})
         raise ValueError(f"has none of the weights of {kind}, but {_listed(first) or 'no tensors'}")
     if len(fitting) > 1:
         raise ValueError(f"holds several sets of weights ({_listed(fitting)}): save one by itself")
-    try:
-        (weights,) = fitting.values()
-        missing, surplus = network.load_state_dict(weights, strict=False)
-        # safetensors keeps weights that are tied under one of their names.
-        tensors = network.state_dict()
-        loaded = {_place(tensors[name]) for name in own & weights.keys()}
-        missing = [name for name in missing if _place(tensors[name]) not in loaded]
-    except RuntimeError as error:
-        raise ValueError(f"is not of {kind}: {str(error).splitlines()[-1].strip()}") from error
+    (weights,) = fitting.values()
+    missing, surplus = _left(network, weights)
     differing = (("missing", missing), ("surplus", surplus))
     if said := "; ".join(f"{word} {_listed(names)}" for word, names in differing if names):
         raise ValueError(f"is not of {kind}: {said}")
+    tensors = network.state_dict()
+    if cut := [name for name in own & weights.keys() if _cuts(weights[name], tensors[name])]:
+        wanted, there = (one[cut[0]].dtype for one in (weights, tensors))
+        raise ValueError(
+            f"has {wanted} in {_listed(sorted(cut))}, which {kind} would cut to {there}: build it "
+            "with that type"
+        )
     if rest:
         raise ValueError(
             f"holds {_listed(rest)} beside the weights of {kind}: if its answers need them, as a "
@@ -180,8 +188,34 @@ def _fill(network: nn.Module, content: bytes) -> None:
         )
 
 
-def _counts(name: str, tensor: Tensor) -> bool:
+def _left(network: nn.Module, weights: Weights) -> tuple[list[str], list[str]]:
+    """Load weights; the network's names without any, and those that it does not know."""
+    try:
+        missing, surplus = network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        said = str(error).splitlines()[-1].strip()
+        raise ValueError(f"is not of {type(network).__name__}: {said}") from error
+    # safetensors keeps weights that are tied under one of their names.
+    tensors = network.state_dict()
+    loaded = {_place(tensors[name]) for name in tensors.keys() & weights.keys()}
+    return [name for name in missing if _place(tensors[name]) not in loaded], surplus
+
+
+def _cuts(given: object, kept: object) -> bool:
+    """Whether a tensor loses fractions or imaginary parts in another's type."""
+    if not (isinstance(given, Tensor) and isinstance(kept, Tensor)):
+        return False
+    return (given.is_complex() and not kept.is_complex()) or (
+        given.is_floating_point()
+        and not (kept.is_floating_point() or kept.is_complex())
+        and not torch.equal(given, given.to(kept.dtype).to(given.dtype))
+    )
+
+
+def _counts(name: str, tensor: object) -> bool:
     """Whether it may be part of a network's answer: no generator's state, nor a number in a log."""
+    if not isinstance(tensor, Tensor):
+        return False
     if tensor.ndim == 0:
         return _normalises(name)
     return tensor.ndim > 1 or tensor.dtype != torch.uint8
@@ -204,7 +238,7 @@ def _numbers(loaded: object, where: str = "") -> Iterator[str]:
         place = f"{where}.{name}".lstrip(".")
         if _normalises(str(name)) and _is_numeric(value):
             yield place
-        else:
+        elif not str(name).endswith(_EXTRA):
             yield from _numbers(value, place)
 
 
@@ -217,7 +251,7 @@ def _is_numeric(value: object) -> bool:
 
 def _place(tensor: object) -> object:
     """Equal for names of one tensor."""
-    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or is_lazy(tensor):
         return id(tensor)
     return tensor.data_ptr(), tensor.shape, tensor.stride()
 
@@ -248,10 +282,15 @@ def _sets(loaded: object, where: str = "") -> dict[str, Weights]:
         loaded = dict(enumerate(loaded))
     if not isinstance(loaded, Mapping) or loaded.keys() >= {"state", "param_groups"}:
         return {}
-    tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    tensors = {
+        str(name): value
+        for name, value in loaded.items()
+        if isinstance(value, Tensor) or str(name).endswith(_EXTRA)
+    }
     deeper = {
         key: weights
         for name, value in loaded.items()
+        if not str(name).endswith(_EXTRA)
         for key, weights in _sets(value, f"{where}.{name}".lstrip(".")).items()
     }
     return {where: tensors, **deeper} if tensors else deeper

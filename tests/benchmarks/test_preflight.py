@@ -433,6 +433,111 @@ def test_what_would_give_a_wrong_number_is_refused(members, words):
     assert "\n" not in str(refused.value)
 
 
+class ByHand(torch.autograd.Function):
+    """A layer whose gradient is another's, as guided backpropagation has it."""
+
+    @staticmethod
+    def forward(ctx, features):
+        ctx.save_for_backward(features)
+        return features.clamp_min(0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (features,) = ctx.saved_tensors
+        return gradient.clamp_min(0) * (features > 0)
+
+
+class Through(torch.autograd.Function):
+    """Rounding to eight levels, which gradients pass straight through."""
+
+    @staticmethod
+    def forward(ctx, images):
+        return (8 * images).round() / 8
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def deep(function):
+    """Random layers, between which a function stands, on larger images."""
+    torch.manual_seed(0)
+    layers = nn.ModuleList([nn.Linear(64, 64) for _ in range(4)])
+    last = nn.Linear(64, 4)
+
+    def answers(_, images):
+        features = images.flatten(1)
+        for layer in layers:
+            features = function(layer(features))
+        return last(features)
+
+    network = Changed(answers)
+    network.layers, network.last = layers, last
+    return network
+
+
+@pytest.mark.parametrize(
+    ("network", "odd"),
+    [
+        (deep(torch.relu), False),
+        (deep(torch.tanh), False),
+        (deep(ByHand.apply), True),
+        (deep(lambda x: torch.relu(x) + 0.1 * torch.randn_like(x)), False),
+        (nn.Sequential(Changed(lambda _, x: Through.apply(x)), deep(torch.relu)), False),
+        (nn.Sequential(Changed(lambda _, x: 2 * x.detach() - x), deep(torch.relu)), True),
+    ],
+)
+def test_a_gradient_that_is_not_that_of_the_answers_is_odd(network, odd):
+    images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        random = 8 if odd is False and torch.equal(network(images), network(images)) is False else 1
+        found = looked_at(network, images=images, labels=torch.zeros(16).long(), draws=random)
+    assert any("does not tell how its answers change" in line for line in found.findings) == odd
+
+
+def test_an_infinite_gradient_is_odd():
+    root = Changed(lambda net, x: net((x - x.amin((1, 2, 3), keepdim=True)).sqrt()))
+    with pytest.warns(UserWarning, match="infinite gradient at 100% of images, as a square root"):
+        looked_at(root)
+
+
+def test_one_member_with_classes_in_another_order_is_named():
+    def classes(shift):
+        return Changed(
+            lambda net, x: (
+                2.0 * nn.functional.one_hot((by_brightness(x) + shift) % 4, 4) + 0.01 * net(x)
+            )
+        )
+
+    images = torch.rand(60, 1, 1, 2, generator=torch.Generator().manual_seed(2))
+    members = [classes(0), classes(0), classes(1), classes(0)]
+    with pytest.warns(
+        UserWarning, match=r"of submodel 2 \(Changed\) .* labels 3, 0, 1, 2, ... for"
+    ):
+        looked_at(*members, images=images, labels=by_brightness(images), batch_size=60)
+
+
+def test_modes_that_would_switch_dropout_off_are_refused_of_a_random_network():
+    network = nn.Sequential(Chance(shared=False), nn.Dropout(0.5), nn.BatchNorm1d(4))
+    network.train()[2].eval()
+    with pytest.raises(ValueError, match=r"training mode but for some.*without dropout"):
+        looked_at(network, draws=8)
+    looked_at(nn.Sequential(network).eval(), draws=8)
+
+
+def test_weights_that_are_brought_to_a_norm_once_are_no_state():
+    class Looked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(8, 4, max_norm=0.5)
+
+        def forward(self, images):
+            return self.table((8 * images.flatten(1)).long().clamp(0, 7)).sum(1)
+
+    looked_at(Looked())
+
+
 class Keyed(nn.Module):
     """Images times a key that is drawn as it is built."""
 

@@ -130,6 +130,57 @@ def test_another_file_than_was_pinned_is_refused_with_both_hashes(trained, tmp_p
         load_network(path, build, sha256="0" * 64)
 
 
+class Shifted(nn.Module):
+    """It keeps a number as extra state, a whole one in a buffer, and needs to see its features."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.shift = nn.LazyLinear(3), 0.0
+        self.register_buffer("scale", torch.tensor(1))
+
+    def get_extra_state(self):
+        return {"mean": self.shift}
+
+    def set_extra_state(self, state):
+        self.shift = state["mean"]
+
+    def forward(self, images):
+        return self.layer(images.flatten(1) * self.scale + self.shift)
+
+
+def test_extra_state_is_loaded_as_torch_loads_it_and_lazy_layers_too(tmp_path):
+    network = Shifted()
+    network.shift = 0.5
+    answers = network(IMAGES)
+    torch.save({"net": network.state_dict()}, tmp_path / "w")
+    assert torch.equal(load_network(tmp_path / "w", Shifted)(IMAGES), answers)
+
+
+@pytest.mark.parametrize(("value", "cut"), [(2.0, False), (1.5, True), (1j, True)])
+def test_numbers_that_a_network_would_cut_are_refused(value, cut, tmp_path):
+    network = Shifted()
+    network(IMAGES)
+    torch.save({**network.state_dict(), "scale": torch.tensor(value)}, tmp_path / "w")
+    if cut:
+        with pytest.raises(
+            CheckpointError, match=r"has torch\.\w+ in scale, .* cut to torch.int64"
+        ):
+            load_network(tmp_path / "w", Shifted)
+    else:
+        assert load_network(tmp_path / "w", Shifted).scale == 2
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`:FutureWarning")
+def test_names_of_before_are_those_that_the_network_still_knows(tmp_path):
+    def normed(norm):
+        return nn.Sequential(nn.Flatten(), norm(nn.Linear(4, 3, bias=False)))
+
+    before = normed(nn.utils.weight_norm)
+    torch.save(before.state_dict(), tmp_path / "w")
+    loaded = load_network(tmp_path / "w", lambda: normed(nn.utils.parametrizations.weight_norm))
+    assert torch.allclose(loaded(IMAGES), before(IMAGES))
+
+
 def test_a_pointer_in_place_of_a_file_names_what_fetches_it(tmp_path):
     (tmp_path / "a.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     with pytest.raises(CheckpointError, match="pointer of Git LFS, not the file: git lfs pull"):
