@@ -128,11 +128,12 @@ class Ranking:
 
     @property
     def worst_images(self) -> str:
-        """On how many images the worst cases were measured; "" where on all."""
-        counts = {entry.row.worst_images for entry in self.entries} - {0}
-        if counts <= {self.section.setting.images}:
-            return ""
-        return " or ".join(f"{count:,}" for count in sorted(counts))
+        """On how many images worst cases were measured, where not on all."""
+        fewer = {entry.row.worst_images for entry in self.entries} - {
+            0,
+            self.section.setting.images,
+        }
+        return " or ".join(f"{count:,}" for count in sorted(fewer))
 
     @cached_property
     def leads(self) -> dict[tuple[Entry, Entry], tuple[Score | None, Score | None]]:

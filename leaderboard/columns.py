@@ -36,11 +36,6 @@ def _random(entry: Entry) -> str:
     return escape(textwrap.shorten(words, 12, placeholder="…"))
 
 
-def _passes(entry: Entry) -> str:
-    n = entry.row.submodels
-    return f"1 of {n}" if n > 1 else "1"
-
-
 def _worst(entry: Entry) -> str:
     images = entry.row.worst_images
     fewer = 0 < images < max(r.case.images for e in entry.ranking.entries for r in e.row.records)
@@ -98,7 +93,7 @@ COLUMNS = (
             "cost",
             "of an answer, in forward passes, and how many networks must be trained and kept",
         ),
-        *[_passes] * 2,
+        *[lambda e: f"1 of {e.row.submodels}" if e.row.submodels > 1 else "1"] * 2,
     ),
     Column(
         "best member",
