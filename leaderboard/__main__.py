@@ -4,9 +4,10 @@ import argparse
 import sys
 
 from randomized_defense_bench.leaderboard import LOCAL, RESULTS, site
+from randomized_defense_bench.leaderboard.merging import merge
 from randomized_defense_bench.leaderboard.publish import changes, publish
 
-from randomized_defense_bench.files import folder_named, merge
+from randomized_defense_bench.files import folder_named
 
 
 def main(arguments: list[str] | None = None) -> int:
