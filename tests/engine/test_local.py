@@ -169,7 +169,7 @@ OPTIONS += ("submodels",)
     [
         *((command_line.shard, wrong) for wrong in ("0/2", "3/2", "half")),
         *((command_line.devices, wrong) for wrong in ("gpu", "cuda:0,auto")),
-        *((command_line.share, wrong) for wrong in ("0", "1.5", "half")),
+        *((command_line.share, wrong) for wrong in ("0", "2", "half")),
     ],
 )
 def test_options_that_mean_nothing_are_refused(parse, wrong):

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from randomized_defense_bench.leaderboard import RESULTS, records
 from randomized_defense_bench.leaderboard.__main__ import main
-from randomized_defense_bench.leaderboard.merging import SUBFOLDERS, merge
 from randomized_defense_bench.leaderboard.publish import changes, publish, with_result
 from samples import record, row, spoil
 
 from randomized_defense_bench.files import Sealed
+from randomized_defense_bench.merging import SUBFOLDERS, merge
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from msgspec.json import encode as _encode
 
-from ..files import UNUSABLE, read_each, read_sealed, write_atomically
-from .records import SCHEMA_VERSION, Case, RecordError
+from .files import UNUSABLE, read_each, read_sealed, write_atomically
+from .leaderboard.records import SCHEMA_VERSION, Case, RecordError
 
 # Where files lie under a folder of records that are not among the records of the page.
 SUBFOLDERS = ("peers", "evidence", "speed", "studies/grids")
