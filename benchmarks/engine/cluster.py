@@ -203,7 +203,8 @@ class ClusterPool:
         if time.monotonic() - self._looked > LOOK:
             self._looked = time.monotonic()
             nodes = {node["NodeID"]: node["Resources"] for node in self._nodes()}
-            self._rooms = {n: self._fitting(nodes[n]) for n in nodes.keys() - self._unfit}
+            fit = (node for node in nodes if node not in self._unfit)
+            self._rooms = {node: self._fitting(nodes[node]) for node in fit}
             if self._without_gpus and any(there.get("GPU") for there in nodes.values()):
                 self._without_gpus = False
                 told = "GPUs have joined a run that began on CPUs, and stay idle"
