@@ -41,7 +41,7 @@ MEMORY = 2 * 2**30
 LOOK, WATCH = 5.0, 1.0
 # Populations and datasets that wait in the object store.
 KEPT = 8
-# Workers in a row that may die before they have done anything, on nodes that are still there.
+# Workers in a row that may die on a node, which is still there, before they have done anything.
 FALSE_STARTS = 5
 # What must be the same on every node.
 ALIKE = ("commit", "torch", "torchattacks", "arithmetic")
@@ -90,8 +90,8 @@ class ClusterPool:
         self._streams: dict[str, Any] = {}
         self._sent: dict[str, tuple[object, Any]] = {}
         self._unfit: set[str] = set()
-        self._looked, self._false_starts = -LOOK, 0
-        self._rooms: dict[str, int] = {}
+        self._false_starts: Counter[str] = Counter()
+        self._looked, self._rooms = -LOOK, dict[str, int]()
 
     def __len__(self) -> int:
         """How many workers there is room for."""
@@ -246,10 +246,10 @@ class ClusterPool:
             self._leave_out(actor, node, f"a worker cannot start there: {error.cause}")
             return
         except self._ray.exceptions.RayError as error:
-            if self._is_there(node):
-                self._false_starts += 1
-            if self._false_starts > FALSE_STARTS:
-                raise EngineError(f"{self._false_starts} workers died at once: {error}") from error
+            self._false_starts[node] += self._is_there(node)
+            if self._false_starts[node] > FALSE_STARTS:
+                why = f"{self._false_starts[node]} workers died there at once: {error}"
+                self._leave_out(actor, node, why)
             return
         here = environment(torch.device("cpu"))
         for what in ALIKE:
@@ -257,7 +257,7 @@ class ClusterPool:
                 told = f"{name} has {what} {about[what]}, the driver {here[what]}"
                 self._leave_out(actor, node, f"{told}: install the same on every node")
                 return
-        self._false_starts = 0
+        del self._false_starts[node]
         self._actors[name] = actor, node
 
     def _leave_out(self, actor: Any, node: str, why: str) -> None:

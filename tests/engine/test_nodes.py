@@ -46,7 +46,7 @@ class Ref:
 
 
 class Actor:
-    """An object on a node; `die` says when it is killed: at a call, or in a stream."""
+    """An object on a node; `Ray.dies` says whether it is killed before it yields a file."""
 
     def __init__(self, ray, kind, node):
         self.ray, self.node, self.number = ray, node, next(ray.numbers)
@@ -59,8 +59,8 @@ class Actor:
         )
 
     def _call(self, name, *arguments):
-        if self.node not in self.ray.listening:
-            raise RayError("the node is gone")
+        if self.node not in self.ray.listening or self.node == self.ray.broken:
+            raise RayError("the worker is gone")
         self.ray.current = self
         try:
             return getattr(self._object, name)(*arguments)
@@ -88,7 +88,7 @@ class Ray(ModuleType):
     def __init__(self):
         super().__init__("ray")
         self.numbers, self.current, self.dies = itertools.count(), None, lambda actor, name: False
-        self.actors = []
+        self.actors, self.broken = [], None
         self.listening = {name: socket.create_server(("127.0.0.1", 0)) for name in "ab"}
         self._ports = {name: s.getsockname()[1] for name, s in self.listening.items()}
         self.util = SimpleNamespace(get_node_ip_address=lambda: self.current.node)
@@ -246,14 +246,21 @@ def wait_for(pool, count):
     return pool.idle(count)
 
 
-def test_workers_that_die_with_their_node_before_they_have_started_are_no_false_starts(ray, driver):
-    driver.pool._false_starts = cluster.FALSE_STARTS
-    driver.pool.idle(2)
-    ray.lose("a")
-    while driver.pool._starting:
-        driver.pool.wait(0.0)
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_node_where_all_workers_die_at_once_is_left_out_unless_it_is_lost(ray, driver, lost):
+    ray.broken = "a"
+    if lost:
+        ray.lose("a")
+    told = pytest.warns(UserWarning, match="node a is left out: 6 workers died there at once")
+    with nullcontext() if lost else told:
+        for _ in range(cluster.FALSE_STARTS + 1):
+            driver.pool._looked = -cluster.LOOK
+            driver.pool.idle(2)
+            while driver.pool._starting:
+                driver.pool.wait(0.0)
     (left,) = driver.pool._actors
     assert left.startswith("b ")
+    assert driver.pool._unfit == (set() if lost else {"a"})
 
 
 @pytest.mark.parametrize("odd", ["a", "ab"])

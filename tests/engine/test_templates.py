@@ -14,19 +14,24 @@ SCRIPTS = re.findall(r"```bash\n(#!.*?)```", TEXT, re.S)
 ENTRYPOINT = re.search(r"entrypoint: >-\n\s+(.*?)\n  \w", TEXT, re.S)
 
 
+# What programs do in place of themselves; `srun` says on how many cores.
+PROGRAMS = {
+    "srun": """while [[ $1 == -* || $1 == node* ]]; do shift; done
+        exec "$@" ${SRUN_CPUS_PER_TASK:+on $SRUN_CPUS_PER_TASK cores}""",
+    "scontrol": "echo node1; echo node2",
+    **dict.fromkeys(("pytest", "ray"), "echo $(basename $0) $@ >> $CALLS"),
+}
+
+
 def run(script, folder, **environment):
-    """What `pytest` and `ray` are called with, on so many cores by `srun`."""
-    for name in ("pytest", "ray", "srun", "scontrol"):
-        program = folder / name
-        does = {
-            "srun": 'while [[ $1 == -* || $1 == node* ]]; do shift; done; exec "$@" ${SRUN_CPUS_PER_TASK:+on $SRUN_CPUS_PER_TASK cores}'
-        }
-        does["scontrol"] = "echo node1; echo node2"
-        program.write_text(f"#!/bin/bash\n{does.get(name, 'echo $(basename $0) $@ >> $CALLS')}\n")
-        program.chmod(0o755)
+    """What `pytest` and `ray` are called with, and on how many cores by `srun`."""
+    for name, does in PROGRAMS.items():
+        (folder / name).write_text(f"#!/bin/bash\n{does}\n")
+        (folder / name).chmod(0o755)
     calls = folder / "calls"
     given = {"PATH": f"{folder}:{os.environ['PATH']}", "CALLS": str(calls), "WORK": "/work"}
-    subprocess.run(["bash", "-eu", "-c", script], env={**given, **environment}, check=True)
+    command = ["bash", "-eu", "-c", f"{script}\nwait"]
+    subprocess.run(command, env={**given, **environment}, check=True)
     return calls.read_text().splitlines()
 
 
