@@ -111,9 +111,9 @@ class ClusterPool:
     @property
     def room(self) -> str:
         """What a worker needs, and what there is, in words."""
-        there = [_amounts(node["Resources"]) for node in self._nodes()]
-        wanted = {RESOURCES[name]: amount for name, amount in self._resources.items()}
-        return f"a worker needs {_amounts(wanted)}; nodes have {' | '.join(there)}"
+        nodes = [_amounts(node["Resources"]) for node in self._nodes()]
+        needed = {RESOURCES[name]: amount for name, amount in self._resources.items()}
+        return f"a worker needs {_amounts(needed)}; nodes have {' | '.join(nodes)}"
 
     def idle(self, wanted: int) -> list[str]:
         """The names of workers without a job; more are started where there is room."""
@@ -172,15 +172,17 @@ class ClusterPool:
                 lost = not self._is_there(self._actors[worker][1])
                 self.stop(worker)
                 return [(worker, Event.NODE_LOST if lost else Event.DIED)]
-            if name:
-                try:
+            try:
+                if name:
                     write_atomically(self._options.store / name, content)
-                except OSError as error:
-                    self.stop(worker)
-                    return [(worker, Outcome(error=error))]
-                return [(worker, Event.PROGRESS)]
+                    return [(worker, Event.PROGRESS)]
+                outcome = pickle.loads(content)
+            except Exception as error:
+                # The driver's, a full disk, say: the job fails, and no other.
+                self.stop(worker)
+                return [(worker, Outcome(error=error))]
             del self._streams[worker]
-            return [(worker, pickle.loads(content))]
+            return [(worker, outcome)]
         return []
 
     def stop(self, worker: str) -> None:
@@ -205,18 +207,18 @@ class ClusterPool:
             nodes = {node["NodeID"]: node["Resources"] for node in self._nodes()}
             fit = (node for node in nodes if node not in self._unfit)
             self._rooms = {node: self._fitting(nodes[node]) for node in fit}
-            if self._without_gpus and any(there.get("GPU") for there in nodes.values()):
+            if self._without_gpus and any(node.get("GPU") for node in nodes.values()):
                 self._without_gpus = False
                 told = "GPUs have joined a run that began on CPUs, and stay idle"
                 warnings.warn(f"{told}: start it again to use them", stacklevel=2)
 
     def _is_there(self, node: str) -> bool:
         """Whether a node still answers; Ray itself knows it only after half a minute."""
-        for one in self._nodes():
-            if one["NodeID"] == node:
-                where = one["NodeManagerAddress"], one["NodeManagerPort"]
+        for alive in self._nodes():
+            if alive["NodeID"] == node:
+                address = alive["NodeManagerAddress"], alive["NodeManagerPort"]
                 with suppress(OSError):
-                    socket.create_connection(where, timeout=LOOK).close()
+                    socket.create_connection(address, timeout=LOOK).close()
                     return True
         self._rooms.pop(node, None)
         return False
@@ -233,8 +235,8 @@ class ClusterPool:
         """Start a worker on a node, and on no other."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        there = NodeAffinitySchedulingStrategy(node, soft=False)
-        actor = self._remote.options(**self._resources, scheduling_strategy=there).remote()
+        placed = NodeAffinitySchedulingStrategy(node, soft=False)
+        actor = self._remote.options(**self._resources, scheduling_strategy=placed).remote()
         hello = actor.hello.remote(self._options, self._resources["num_cpus"])
         self._starting[hello] = actor, node
 
@@ -282,14 +284,14 @@ class ClusterPool:
 
     def _once(self, name: str, version: object, read: Callable[[], Any]) -> list[Any]:
         """What is read, put into the object store once; in a list, so that nodes fetch it late."""
-        there = self._sent.pop(name, None)
-        if there is None or there[0] != version:
+        sent = self._sent.pop(name, None)
+        if sent is None or sent[0] != version:
             while len(self._sent) >= KEPT:
                 del self._sent[next(iter(self._sent))]
-            there = version, self._ray.put(read())
+            sent = version, self._ray.put(read())
         # At the end: what has not been used for longest is dropped first.
-        self._sent[name] = there
-        return [there[1]]
+        self._sent[name] = sent
+        return [sent[1]]
 
 
 class Remote:
@@ -410,10 +412,10 @@ def _amounts(resources: Mapping[str, float]) -> str:
 
 def _files(root: Path, pattern: str) -> list[Path]:
     """The files of the store's folders of a pattern, the cards last: they make the rest valid."""
-    found = (p for folder in root.glob(pattern) if folder.is_dir() for p in folder.iterdir())
-    kept = (path for path in found if path.suffix in (".safetensors", ".json"))
+    paths = (p for folder in root.glob(pattern) if folder.is_dir() for p in folder.iterdir())
+    files = (path for path in paths if path.suffix in (".safetensors", ".json"))
     return sorted(
-        (path for path in kept if not path.name.startswith(".")),
+        (path for path in files if not path.name.startswith(".")),
         key=lambda path: (path.suffix == ".json", path),
     )
 
@@ -426,7 +428,8 @@ def _write(path: Path, content: bytes) -> None:
 
 def _packed(dataset: Dataset) -> dict[str, Any]:
     """A dataset with arrays for tensors, which processes of a node share."""
-    content = {one.name: getattr(dataset, one.name) for one in fields(Dataset) if one.init}
+    names = [field.name for field in fields(Dataset) if field.init]
+    content = {name: getattr(dataset, name) for name in names}
     return {n: v.numpy() if isinstance(v, Tensor) else v for n, v in content.items()}
 
 

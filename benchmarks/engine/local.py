@@ -92,6 +92,9 @@ class LocalPool:
             except (EOFError, OSError):
                 self.stop(name)
                 outcomes.append((name, Event.DIED))
+            except Exception as error:
+                self.stop(name)
+                outcomes.append((name, Outcome(error=error)))
         return outcomes
 
     def stop(self, worker: str) -> None:

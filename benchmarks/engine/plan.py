@@ -62,10 +62,10 @@ class RunPlan:
         """
         rows = []
         for population in self.populations:
-            mine = [job for job in self.jobs.values() if job.population == population]
-            cells = [job for job in mine if job.cell]
+            jobs = [job for job in self.jobs.values() if job.population == population]
+            cells = [job for job in jobs if job.cell]
             new = [job for job in cells if job.key not in self.cached]
-            training = [job for job in mine if not job.cell and job.key not in self.cached]
+            training = [job for job in jobs if not job.cell and job.key not in self.cached]
             seconds = sum(job.seconds for job in new)
             if cells or training:
                 trained = _duration(sum(job.seconds for job in training)) if training else "there"
