@@ -19,7 +19,8 @@ from randomized_defense_bench.benchmarks.engine.jobs import EngineError, Job
 from randomized_defense_bench.benchmarks.engine.session import EngineSession
 from randomized_defense_bench.benchmarks.environment import environment
 from randomized_defense_bench.benchmarks.populations import Options
-from randomized_defense_bench.benchmarks.store import FileCheckpoint
+from randomized_defense_bench.benchmarks.store import FileCheckpoint, weights_sha256
+from torch import nn
 
 EPOCHS = 4
 SMOKE = DATASETS["digits"].experiments["smoke"]
@@ -212,6 +213,17 @@ def dying(stream, then):
             raise RayError("killed") from None
 
     return until_it_dies
+
+
+def test_the_driver_has_members_for_those_who_ask_for_them(driver):
+    """Studies and peers, which measure on the driver; cells do without."""
+    session = driver.session
+    session.plan_of_run.jobs[TRAINING.key], session._dispatcher = TRAINING, driver.run
+    promised = session.await_population("digits", "single")
+    assert isinstance(promised.population.submodels[0], nn.Identity)
+    prepared = session.prepare("digits", "single")
+    assert weights_sha256(prepared.population) == promised.sha256
+    assert session.trained == [prepared.folder.name]
 
 
 def test_what_a_node_finished_and_nobody_sent_is_sent_by_the_next_worker(ray, driver, monkeypatch):
