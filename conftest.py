@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from randomized_defense_bench.benchmarks.options import EMPTY_SHARD
 from randomized_defense_bench.benchmarks.paths import obstacle
 from randomized_defense_bench.leaderboard import CONFIRMED, LOCAL, RESULTS, WITHIN
 
@@ -101,7 +102,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     from randomized_defense_bench.benchmarks.environment import environment, resolve_device
 
     option = config.option
-    about = environment(resolve_device(option.device))
+    about = environment(resolve_device("cpu" if option.engine == "ray" else option.device))
     versions = ", ".join(f"{k} {about[k]}" for k in ("torch", "torchvision", "torchattacks"))
     return [
         f"randomized defense bench: budget {option.budget}, device {about['device']} "
@@ -121,7 +122,7 @@ def pytest_collection_modifyitems(
         item.user_properties.append((BENCHMARK, True))
     yield
     expression = config.option.keyword
-    if benchmarks and not items and expression:
+    if benchmarks and not items and expression and EMPTY_SHARD not in config.stash:
         raise pytest.UsageError(explain_empty_selection(expression, config.option.norm))
 
 
@@ -179,6 +180,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             else (", without --rerun and --retrain")
         )
         lines.append(f"interrupted: the same command{without} goes on where this one stopped")
+    elif EMPTY_SHARD in config.stash:
+        lines.append(config.stash[EMPTY_SHARD])
+        session.exitstatus = pytest.ExitCode.OK
+        return
     elif not reports:
         return
     if reports and all(report.skipped for report in reports):

@@ -144,10 +144,10 @@ def population(
     session: Session,
     terminal: Callable[[], AbstractContextManager[Any]],
 ) -> Prepared:
-    """One population, trained or loaded; freed before the next is set up."""
+    """One population, trained or loaded, or held by workers; freed before the next is set up."""
     dataset, defense = request.param
     with failures_told("the store cannot be used: {}; --store names another"), terminal():
-        return session.prepare(dataset, defense)
+        return session.await_population(dataset, defense)
 
 
 @contextmanager

@@ -18,6 +18,9 @@ from ..files import folder_named
 from ..leaderboard import LOCAL
 from .paths import cache_folder
 
+# What to say of a shard without any case, where there is one.
+EMPTY_SHARD = pytest.StashKey[str]()
+
 
 def radius(text: str) -> float:
     """A radius: `0.3` or `8/255`."""
@@ -61,12 +64,12 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def share(text: str) -> float:
-    """A share of a GPU, or several."""
+    """A share of a GPU, or all of it."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (0 < value < 1 or (value >= 1 and value.is_integer())):
+    if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"must be a share such as 0.5, or 1, got {text!r}")
     return value
 

@@ -54,15 +54,16 @@ def set_aside(path: Path) -> Path:
     return path.rename(aside)
 
 
-def kept(path: Path, read: Callable[[Path], Content]) -> Iterator[Content]:
+def kept(path: Path, read: Callable[[Path], Content], *, look: bool = False) -> Iterator[Content]:
     """What `read` makes of a file, then of the committed one that it stands beside.
 
-    An unusable file is set aside with a warning.
+    An unusable file is set aside with a warning, or passed over where this is only a look.
     """
     if path.exists():
         try:
             yield read(path)
         except RecordError as error:
-            warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=3)
+            if not look:
+                warnings.warn(f"{error}. Set aside as {set_aside(path).name}", stacklevel=3)
     if (beside := committed(path)) and beside.exists():
         yield read(beside)

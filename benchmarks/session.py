@@ -80,6 +80,10 @@ class Session(Populations):
         case = self.case(prepared, attack, at, protocol)
         return self.measure_case(prepared, case, **self.how(prepared, attack, at, protocol))
 
+    def await_population(self, dataset: str, defense: str) -> Prepared:
+        """A population as `measure` takes it: workers may hold its members."""
+        return self.prepare(dataset, defense)
+
     def how(
         self, prepared: Prepared, attack: str, at: ThreatModel, protocol: Protocol = "draw"
     ) -> dict[str, Any]:
@@ -146,12 +150,23 @@ class Session(Populations):
         return record, reused
 
     def reusable(
-        self, prepared: Prepared, case: Case, *, folder: Path, headline: bool, repeat: bool
+        self,
+        prepared: Prepared,
+        case: Case,
+        *,
+        folder: Path,
+        headline: bool,
+        repeat: bool,
+        look: bool = False,
     ) -> Record | None:
-        """The record of a case if it may be re-used, a headline if it is to be one."""
+        """The record of a case if it may be re-used, a headline if it is to be one.
+
+        Args:
+            look: write nothing, and leave unusable files where they are.
+        """
         path = folder / f"{case.key}.json"
         fresh = (self.options.rerun or prepared.trained) and path not in self._measured
-        known = [*kept(path, records.read)]
+        known = [*kept(path, records.read, look=look)]
         # A point of a curve lacks the repetition that a ranked one needs.
         reusable = (
             record
@@ -160,7 +175,7 @@ class Session(Populations):
             and not (repeat and record.repeatable is None)
         )
         record = None if fresh else next(reusable, None)
-        if record and headline and not record.headline:
+        if record and headline and not record.headline and not look:
             record = replace(record, headline=True)
             records.write(record, folder)
         return record

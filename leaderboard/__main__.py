@@ -6,7 +6,8 @@ import sys
 from randomized_defense_bench.leaderboard import LOCAL, RESULTS, site
 from randomized_defense_bench.leaderboard.publish import changes, publish
 
-from randomized_defense_bench.files import folder_named, merge
+from randomized_defense_bench.files import folder_named
+from randomized_defense_bench.merging import merge
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,8 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
             page = options.site and site.write(options.results, options.site)
             print(page or publish(options.results))
             return 0
-        again = f"run python -m {__package__} to rebuild it"
-        outdated = [f"stale: {path}; {again}" for path in changes(options.results)]
+        outdated = [f"stale: {p}; {parser.prog} rebuilds it" for p in changes(options.results)]
         print("\n".join(outdated) or f"up to date: what {options.results} says")
         return 1 if outdated else 0
     except (ImportError, OSError, ValueError) as error:

@@ -98,7 +98,7 @@ class Case:
     @property
     def key(self) -> str:
         """A readable name that is different for every different case, fit for a file name."""
-        canonical = json.dumps(asdict(self), sort_keys=True)
+        canonical = json.dumps(vars(self), sort_keys=True)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
         names = f"{self.dataset}-{self.defense}-{self.attack}"
         if self.protocol != "draw":

@@ -13,6 +13,8 @@ import shutil
 import socket
 import tempfile
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -28,7 +30,7 @@ from ...files import write_atomically
 from ..datasets import Dataset
 from ..environment import environment
 from ..populations import Options
-from .jobs import EngineError, Job, Order, Outcome
+from .jobs import EngineError, Event, Job, Order, Outcome
 from .worker import Worker
 
 Needs = tuple[Sequence[str], Sequence[str]]
@@ -39,10 +41,12 @@ MEMORY = 2 * 2**30
 LOOK, WATCH = 5.0, 1.0
 # Populations and datasets that wait in the object store.
 KEPT = 8
-# Workers that may die before they have done anything.
+# Workers in a row that may die on a node, which is still there, before they have done anything.
 FALSE_STARTS = 5
 # What must be the same on every node.
 ALIKE = ("commit", "torch", "torchattacks", "arithmetic")
+# Ray's names of resources, by those of its options.
+RESOURCES = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 
 
 class ClusterPool:
@@ -51,12 +55,14 @@ class ClusterPool:
     Args:
         address: "auto", as a started cluster is found; one's own; or "local", to start one here.
         options: the driver's; device, store and results of each worker are its node's.
-        zoo: see `Worker`.
-        gpus: what a worker takes of a GPU, where nodes have any; 0: workers compute on CPUs, with
-            as many threads as the driver.
+        gpus: what a worker takes of a GPU, where nodes have any; 0: workers compute on CPUs. All
+            have as many threads as the driver.
         data: a dataset by name.
         needs: which folders of the store a job takes with it, and patterns of those that it goes
             on from, whose changes come back at once.
+
+    Attributes:
+        gpus: what a worker takes of a GPU; 0: it computes on a CPU.
     """
 
     def __init__(
@@ -64,44 +70,64 @@ class ClusterPool:
         address: str,
         options: Options,
         *,
-        zoo: Sequence[str] = (),
         gpus: float,
         data: Callable[[str], Dataset],
         needs: Callable[[Job], Needs],
     ) -> None:
         self._ray = connect(address)
-        self._options, self._zoo, self._data, self._needs = options, zoo, data, needs
-        self._gpus = gpus if self._ray.cluster_resources().get("GPU") else 0.0
+        self._options, self._data, self._needs = options, data, needs
+        self.gpus = gpus if self._ray.cluster_resources().get("GPU") else 0.0
+        self._without_gpus = gpus > self.gpus
         self._resources: dict[str, float] = {
-            "num_cpus": 1 if self._gpus else torch.get_num_threads(),
-            "num_gpus": self._gpus,
+            "num_cpus": torch.get_num_threads(),
+            "num_gpus": self.gpus,
             "memory": MEMORY,
         }
-        self._remote = self._ray.remote(Remote).options(**self._resources)
-        self._starting: dict[Any, Any] = {}
-        self._actors: dict[str, Any] = {}
+        self._remote = self._ray.remote(Remote)
+        # Actors with the ids of their nodes.
+        self._starting: dict[Any, tuple[Any, str]] = {}
+        self._actors: dict[str, tuple[Any, str]] = {}
         self._streams: dict[str, Any] = {}
         self._sent: dict[str, tuple[object, Any]] = {}
-        self._looked, self._room, self._false_starts = -LOOK, 0, 0
+        self._unfit: set[str] = set()
+        self._false_starts: Counter[str] = Counter()
+        self._looked, self._rooms = -LOOK, dict[str, int]()
 
     def __len__(self) -> int:
         """How many workers there is room for."""
-        if time.monotonic() - self._looked > LOOK:
-            self._looked = time.monotonic()
-            self._room = sum(self._fitting(node["Resources"]) for node in self._nodes())
-        return self._room
+        self._look()
+        return sum(self._rooms.values())
 
     @property
     def device(self) -> str:
         """What a worker computes on."""
-        return f"{self._gpus:g} GPU" if self._gpus else f"{self._resources['num_cpus']} CPU threads"
+        return f"{self.gpus:g} GPU" if self.gpus else f"{self._resources['num_cpus']} CPU threads"
+
+    @property
+    def share(self) -> float:
+        """How many devices a worker takes."""
+        return self.gpus or 1.0
+
+    @property
+    def room(self) -> str:
+        """What a worker needs, and what there is, in words."""
+        nodes = [_amounts(node["Resources"]) for node in self._nodes()]
+        needed = {RESOURCES[name]: amount for name, amount in self._resources.items()}
+        return f"a worker needs {_amounts(needed)}; nodes have {' | '.join(nodes)}"
 
     def idle(self, wanted: int) -> list[str]:
         """The names of workers without a job; more are started where there is room."""
-        while len(self._actors) + len(self._starting) < min(len(self), wanted):
-            actor = self._remote.remote()
-            hello = actor.hello.remote(self._options, self._zoo, self._resources["num_cpus"])
-            self._starting[hello] = actor
+        self._look()
+        for name, (_, node) in list(self._actors.items()):
+            # With a job, `wait` sees to it.
+            if name not in self._streams and node not in self._rooms:
+                self.stop(name)
+        count = len(self._actors) + len(self._starting)
+        taken = Counter(node for _, node in (*self._actors.values(), *self._starting.values()))
+        for node, room in self._rooms.items():
+            for _ in range(min(room - taken[node], wanted - count)):
+                self._start(node)
+                count += 1
         return [name for name in self._actors if name not in self._streams]
 
     def send(self, worker: str, order: Order) -> None:
@@ -115,7 +141,7 @@ class ClusterPool:
             for path in _files(root, pattern)
         }
         self._streams[worker] = (
-            self._actors[worker]
+            self._actors[worker][0]
             .run.options(num_returns="streaming")
             .remote(
                 order,
@@ -126,15 +152,15 @@ class ClusterPool:
             )
         )
 
-    def wait(self, seconds: float) -> list[tuple[str, Outcome | None]]:
-        """What a worker is done with, after so many seconds at most; None: it died."""
+    def wait(self, seconds: float) -> list[tuple[str, Outcome | Event]]:
+        """What a worker is done with, or what befell it, after so many seconds at most."""
         waiting = [*self._starting, *self._streams.values()]
         if not waiting:
             time.sleep(seconds)
             return []
         for ready in self._ray.wait(waiting, num_returns=1, timeout=seconds)[0]:
             if ready in self._starting:
-                self._welcome(self._starting.pop(ready), ready)
+                self._welcome(*self._starting.pop(ready), ready)
                 continue
             worker = next(name for name, stream in self._streams.items() if stream is ready)
             try:
@@ -143,57 +169,108 @@ class ClusterPool:
                 del self._streams[worker]
                 return [(worker, Outcome(error=EngineError(f"{worker}: {error.cause}")))]
             except (self._ray.exceptions.RayError, StopIteration):
+                lost = not self._is_there(self._actors[worker][1])
                 self.stop(worker)
-                return [(worker, None)]
-            if name:
-                write_atomically(self._options.store / name, content)
-                continue
+                return [(worker, Event.NODE_LOST if lost else Event.DIED)]
+            try:
+                if name:
+                    write_atomically(self._options.store / name, content)
+                    return [(worker, Event.PROGRESS)]
+                outcome = pickle.loads(content)
+            except Exception as error:
+                # The driver's, a full disk, say: the job fails, and no other.
+                self.stop(worker)
+                return [(worker, Outcome(error=error))]
             del self._streams[worker]
-            return [(worker, pickle.loads(content))]
+            return [(worker, outcome)]
         return []
 
     def stop(self, worker: str) -> None:
         """End a worker, whatever it does; another takes its place."""
         self._streams.pop(worker, None)
-        self._ray.kill(self._actors.pop(worker))
+        self._ray.kill(self._actors.pop(worker)[0])
 
     def close(self) -> None:
         """End all workers, and remove what they left on their nodes."""
         with suppress(self._ray.exceptions.RayError):
-            idle = [self._actors[name] for name in self._actors if name not in self._streams]
+            idle = [self._actors[name][0] for name in self._actors if name not in self._streams]
             self._ray.get([actor.clean.remote() for actor in idle], timeout=LOOK)
         self._ray.shutdown()
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
 
+    def _look(self) -> None:
+        """See which nodes there are, and how many workers each has room for, now and then."""
+        if time.monotonic() - self._looked > LOOK:
+            self._looked = time.monotonic()
+            nodes = {node["NodeID"]: node["Resources"] for node in self._nodes()}
+            fit = (node for node in nodes if node not in self._unfit)
+            self._rooms = {node: self._fitting(nodes[node]) for node in fit}
+            if self._without_gpus and any(node.get("GPU") for node in nodes.values()):
+                self._without_gpus = False
+                told = "GPUs have joined a run that began on CPUs, and stay idle"
+                warnings.warn(f"{told}: start it again to use them", stacklevel=2)
+
+    def _is_there(self, node: str) -> bool:
+        """Whether a node still answers; Ray itself knows it only after half a minute."""
+        for alive in self._nodes():
+            if alive["NodeID"] == node:
+                address = alive["NodeManagerAddress"], alive["NodeManagerPort"]
+                with suppress(OSError):
+                    socket.create_connection(address, timeout=LOOK).close()
+                    return True
+        self._rooms.pop(node, None)
+        return False
+
     def _fitting(self, resources: Mapping[str, float]) -> int:
         """How many workers a node with these resources has room for."""
-        kinds = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
         return min(
-            int(resources.get(kinds[name], 0) / amount)
+            int(resources.get(RESOURCES[name], 0) / amount)
             for name, amount in self._resources.items()
             if amount
         )
 
-    def _welcome(self, actor: Any, hello: Any) -> None:
-        """Take in a worker that has started; EngineError: it cannot be one."""
+    def _start(self, node: str) -> None:
+        """Start a worker on a node, and on no other."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        placed = NodeAffinitySchedulingStrategy(node, soft=False)
+        actor = self._remote.options(**self._resources, scheduling_strategy=placed).remote()
+        hello = actor.hello.remote(self._options, self._resources["num_cpus"])
+        self._starting[hello] = actor, node
+
+    def _welcome(self, actor: Any, node: str, hello: Any) -> None:
+        """Take in a worker that has started; EngineError: none can be."""
         try:
             name, about = self._ray.get(hello)
         except self._ray.exceptions.RayTaskError as error:
-            raise EngineError(f"a worker cannot start: {error.cause}") from error
+            self._leave_out(actor, node, f"a worker cannot start there: {error.cause}")
+            return
         except self._ray.exceptions.RayError as error:
-            self._false_starts += 1
-            if self._false_starts > FALSE_STARTS:
-                raise EngineError(f"{self._false_starts} workers died at once: {error}") from error
+            self._false_starts[node] += self._is_there(node)
+            if self._false_starts[node] > FALSE_STARTS:
+                why = f"{self._false_starts[node]} workers died there at once: {error}"
+                self._leave_out(actor, node, why)
             return
         here = environment(torch.device("cpu"))
         for what in ALIKE:
             if about[what] != here[what]:
                 told = f"{name} has {what} {about[what]}, the driver {here[what]}"
-                raise EngineError(f"{told}: install the same on every node")
-        self._false_starts = 0
-        self._actors[name] = actor
+                self._leave_out(actor, node, f"{told}: install the same on every node")
+                return
+        del self._false_starts[node]
+        self._actors[name] = actor, node
+
+    def _leave_out(self, actor: Any, node: str, why: str) -> None:
+        """Do without a node, with a warning; EngineError: no other is left."""
+        self._ray.kill(actor)
+        self._rooms.pop(node, None)
+        if not any(self._rooms.values()):
+            raise EngineError(f"no node can be used: {why}")
+        if node not in self._unfit:
+            self._unfit.add(node)
+            warnings.warn(f"node {node[:8]} is left out: {why}", stacklevel=2)
 
     def _finished(self, folder: str) -> Any:
         """A finished population, in the object store."""
@@ -207,20 +284,20 @@ class ClusterPool:
 
     def _once(self, name: str, version: object, read: Callable[[], Any]) -> list[Any]:
         """What is read, put into the object store once; in a list, so that nodes fetch it late."""
-        if name not in self._sent or self._sent[name][0] != version:
-            self._sent.pop(name, None)
+        sent = self._sent.pop(name, None)
+        if sent is None or sent[0] != version:
             while len(self._sent) >= KEPT:
                 del self._sent[next(iter(self._sent))]
-            self._sent[name] = version, self._ray.put(read())
-        return [self._sent[name][1]]
+            sent = version, self._ray.put(read())
+        # At the end: what has not been used for longest is dropped first.
+        self._sent[name] = sent
+        return [sent[1]]
 
 
 class Remote:
     """A worker as Ray's actor, with the store of its node."""
 
-    def hello(
-        self, options: Options, zoo: Sequence[str], threads: int
-    ) -> tuple[str, dict[str, str]]:
+    def hello(self, options: Options, threads: int) -> tuple[str, dict[str, str]]:
         """Start; return a name that says where, and this machine's `environment`."""
         import ray
 
@@ -229,18 +306,19 @@ class Remote:
         gpus = context.get_accelerator_ids().get("GPU", [])
         # Ray shows an actor its own GPU only.
         device = torch.device("cuda:0" if gpus else "cpu")
-        own = Path(tempfile.gettempdir(), f"randomized-defense-bench-{os.getuid()}")
-        own.mkdir(mode=0o700, exist_ok=True)
-        if own.stat().st_uid != os.getuid():
-            raise PermissionError(f"{own} belongs to somebody else")
-        self._folder = own / context.get_node_id()
+        parent = Path(tempfile.gettempdir(), f"randomized-defense-bench-{os.getuid()}")
+        parent.mkdir(mode=0o700, exist_ok=True)
+        if parent.stat().st_uid != os.getuid():
+            raise PermissionError(f"{parent} belongs to somebody else")
+        # Tests have several nodes on one machine, and a cluster may have several drivers.
+        self._folder = parent / f"{options.run}-{context.get_node_id()}"
         self._root = self._folder / "store"
         here: dict[str, Any] = {
             "store": self._root,
             "results": self._folder / "results",
             "device": device,
         }
-        self._worker = Worker(replace(options, **here), zoo)
+        self._worker = Worker(replace(options, **here))
         self._dataset: Any = None
         self._seen: dict[Path, tuple[int, int]] = {}
         where = f"GPU {gpus[0]}" if gpus else "CPU"
@@ -261,12 +339,14 @@ class Remote:
         if dataset[0] != self._dataset:
             self._worker.know(_unpacked(ray.get(dataset[0])))
             self._dataset = dataset[0]
-        for one in finished:
-            for name, content in ray.get(one[0]).items():
+        for population in finished:
+            for name, content in ray.get(population[0]).items():
                 _write(self._root / name, content)
-        for name, content in (begun or {}).items():
-            _write(self._root / name, content)
-        self._seen = dict(self._states(watched))
+        received = [self._root / name for name in begun or {}]
+        for path, content in zip(received, (begun or {}).values(), strict=True):
+            _write(path, content)
+        # What else lies here, of a worker that died, the driver has not seen.
+        self._seen = {p: state for p, state in self._states(watched) if p in received}
         known, made = len(self._worker.trained), list[bytes]()
         work = Thread(target=lambda: made.append(self._worker.run(order)))
         work.start()
@@ -304,8 +384,11 @@ def connect(address: str) -> Any:
         import ray
     except ImportError as error:
         raise EngineError(f"--engine ray: Ray cannot be imported ({error}): {INSTALL}") from None
+    if address.startswith("ray://"):
+        told = "workers stream files, which Ray's client cannot: start pytest on one of the nodes"
+        raise EngineError(f"--address {address}: {told}")
     start: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         if port and host:
             # Ray itself would try for minutes.
@@ -320,12 +403,19 @@ def connect(address: str) -> Any:
     return ray
 
 
+def _amounts(resources: Mapping[str, float]) -> str:
+    """Of a node or for a worker, in words."""
+    gibibytes = resources.get("memory", 0) / 2**30
+    gpus = f"{gpu:g} GPU, " if (gpu := resources.get("GPU", 0)) else ""
+    return f"{gpus}{resources.get('CPU', 0):g} CPU, {gibibytes:.3g} GiB"
+
+
 def _files(root: Path, pattern: str) -> list[Path]:
     """The files of the store's folders of a pattern, the cards last: they make the rest valid."""
-    found = (p for folder in root.glob(pattern) if folder.is_dir() for p in folder.iterdir())
-    kept = (path for path in found if path.suffix in (".safetensors", ".json"))
+    paths = (p for folder in root.glob(pattern) if folder.is_dir() for p in folder.iterdir())
+    files = (path for path in paths if path.suffix in (".safetensors", ".json"))
     return sorted(
-        (path for path in kept if not path.name.startswith(".")),
+        (path for path in files if not path.name.startswith(".")),
         key=lambda path: (path.suffix == ".json", path),
     )
 
@@ -338,7 +428,8 @@ def _write(path: Path, content: bytes) -> None:
 
 def _packed(dataset: Dataset) -> dict[str, Any]:
     """A dataset with arrays for tensors, which processes of a node share."""
-    content = {one.name: getattr(dataset, one.name) for one in fields(Dataset) if one.init}
+    names = [field.name for field in fields(Dataset) if field.init]
+    content = {name: getattr(dataset, name) for name in names}
     return {n: v.numpy() if isinstance(v, Tensor) else v for n, v in content.items()}
 
 

@@ -30,21 +30,22 @@ class Estimates:
     """
 
     def __init__(self, records: Iterable[Record], here: Mapping[str, str] | None = None) -> None:
-        mine, others = defaultdict[_Key, list[float]](list), defaultdict[_Key, list[float]](list)
+        local, others = defaultdict[_Key, list[float]](list), defaultdict[_Key, list[float]](list)
         for record in records:
             case, about = record.case, record.environment
-            local = here is not None and all(about.get(name) == here[name] for name in MACHINE)
+            is_local = here is not None and all(about.get(name) == here[name] for name in MACHINE)
             attack = record.attack_seconds / math.prod(case.shape)
             training = record.training_seconds / case.submodels
             for seconds, keys in ((attack, _cells(case)), (training, _trainings(case))):
                 for key in keys:
-                    (mine if local else others)[key].append(seconds)
-        there = {key: median(seconds) for key, seconds in others.items()}
-        here_too = {key: median(seconds) for key, seconds in mine.items()}
-        same_cell = [key for key in here_too if len(key) == LONGEST and there.get(key)]
-        ratios = [here_too[key] / there[key] for key in same_cell]
+                    (local if is_local else others)[key].append(seconds)
+        locally = {key: median(seconds) for key, seconds in local.items()}
+        elsewhere = {key: median(seconds) for key, seconds in others.items()}
+        same_cell = [key for key in locally if len(key) == LONGEST and elsewhere.get(key)]
+        ratios = [locally[key] / elsewhere[key] for key in same_cell]
         self.ratio = median(ratios) if ratios else None
-        self._seconds = {k: seconds * (self.ratio or 1) for k, seconds in there.items()} | here_too
+        scaled = {key: seconds * (self.ratio or 1) for key, seconds in elsewhere.items()}
+        self._seconds = scaled | locally
 
     def attack(self, case: Case) -> float:
         """Seconds to measure a case."""

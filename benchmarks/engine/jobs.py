@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 from ...attacks import ThreatModel
 from ...defenses.surrogate import Plan
 from ...leaderboard.records import Protocol, Record
+
+
+class Event(Enum):
+    """What happens to a worker before its job is done.
+
+    It may die of the job, or with its machine, of which the job is innocent; or a file arrives
+    from it, from which another worker can go on.
+    """
+
+    DIED = "died"
+    NODE_LOST = "lost with its node"
+    PROGRESS = "has got on"
 
 
 class EngineError(RuntimeError):

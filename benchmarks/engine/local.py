@@ -18,7 +18,7 @@ import torch
 
 from ..environment import environment
 from ..populations import Options
-from .jobs import Order, Outcome
+from .jobs import Event, Order, Outcome
 from .worker import Worker
 
 
@@ -50,6 +50,16 @@ class LocalPool:
         """What a worker computes on."""
         return environment(next(iter(self._devices.values())))["device"]
 
+    @property
+    def share(self) -> float:
+        """How many devices a worker takes: less than one where several were given the same."""
+        return len({*self._devices.values()}) / len(self)
+
+    @property
+    def room(self) -> str:
+        """What a worker needs, and what there is, in words."""
+        return f"the processes on {', '.join(self._devices)} do nothing"
+
     def idle(self, wanted: int) -> list[str]:
         """The names of so many workers without a job, at most; they need not have started."""
         return [name for name in self._devices if name not in self._busy][:wanted]
@@ -70,10 +80,10 @@ class LocalPool:
         with suppress(OSError):
             self._processes[worker][1].send(order)
 
-    def wait(self, seconds: float) -> list[tuple[str, Outcome | None]]:
-        """What workers are done with, after so many seconds at most; None: the worker died."""
+    def wait(self, seconds: float) -> list[tuple[str, Outcome | Event]]:
+        """What workers are done with, or what befell them, after so many seconds at most."""
         ends = {self._processes[name][1]: name for name in self._busy}
-        outcomes: list[tuple[str, Outcome | None]] = []
+        outcomes: list[tuple[str, Outcome | Event]] = []
         for end in wait(list(ends), seconds):
             name = ends[end]  # type: ignore[index]
             try:
@@ -81,7 +91,10 @@ class LocalPool:
                 self._busy.discard(name)
             except (EOFError, OSError):
                 self.stop(name)
-                outcomes.append((name, None))
+                outcomes.append((name, Event.DIED))
+            except Exception as error:
+                self.stop(name)
+                outcomes.append((name, Outcome(error=error)))
         return outcomes
 
     def stop(self, worker: str) -> None:

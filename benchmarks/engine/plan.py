@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,16 +13,22 @@ from typing import Any
 import pytest
 from tabulate import tabulate
 
-from ...attacks import ThreatModel
+from ...attacks import AttackError, ThreatModel
 from ...defenses import DEFENSES
 from ...leaderboard.records import Protocol
-from ..populations import Prepared
-from ..session import Session
+from ..datasets import DatasetError
+from ..populations import DefenseError, Prepared
+from ..session import NoRadiusError, Session
+from ..store import StoreError
+from .dispatch import Pool
 from .estimates import Estimates
 from .jobs import Job, training_key
 from .scheduling import Population, makespan
 
 Cell = tuple[str, ThreatModel, Protocol]
+# What a case says of itself when it runs; the first two wherever it runs.
+ALIKE = (NoRadiusError, pytest.skip.Exception)
+UNPLANNED = (*ALIKE, AttackError, DatasetError, DefenseError, StoreError, ImportError, OSError)
 
 
 @dataclass(frozen=True)
@@ -33,30 +40,32 @@ class RunPlan:
         cases: the keys of the cells of each case, by pytest's name of it.
         populations: as planned, without weights.
         cached: the keys of what is there already.
+        unplanned: why a case cannot be planned, by pytest's name of it.
     """
 
     jobs: dict[str, Job] = field(default_factory=dict)
     cases: dict[str, list[str]] = field(default_factory=dict)
     populations: dict[Population, Prepared] = field(default_factory=dict)
     cached: set[str] = field(default_factory=set)
+    unplanned: dict[str, BaseException] = field(default_factory=dict)
 
     @property
     def open(self) -> list[Job]:
         """What is to be done."""
         return [job for key, job in self.jobs.items() if key not in self.cached]
 
-    def report(self, workers: int, device: str, source: str) -> str:
-        """In words and a table: what would be trained and measured, for how long.
+    def report(self, pool: Pool, source: str) -> str:
+        """In words and a table: what would be trained and measured by workers, for how long.
 
         Args:
             source: where the estimates come from.
         """
         rows = []
         for population in self.populations:
-            mine = [job for job in self.jobs.values() if job.population == population]
-            cells = [job for job in mine if job.cell]
+            jobs = [job for job in self.jobs.values() if job.population == population]
+            cells = [job for job in jobs if job.cell]
             new = [job for job in cells if job.key not in self.cached]
-            training = [job for job in mine if not job.cell and job.key not in self.cached]
+            training = [job for job in jobs if not job.cell and job.key not in self.cached]
             seconds = sum(job.seconds for job in new)
             if cells or training:
                 trained = _duration(sum(job.seconds for job in training)) if training else "there"
@@ -65,44 +74,60 @@ class RunPlan:
                     [training_key(population), trained, len(new), there, _duration(seconds)]
                 )
         headers = ["population", "training", "cells", "cached", "measuring"]
-        total = sum(job.seconds for job in self.open)
+        hours = sum(job.seconds for job in self.open) * pool.share / 3600
+        workers, device = len(pool), pool.device
         kind = "device" if "cpu" in device.lower() else "GPU"
+        end = f"done in {_duration(makespan(self.open, workers))}" if workers else pool.room
         return "\n".join(
             [
                 tabulate(rows, headers, disable_numparse=True),
-                f"{len(self.open)} jobs on {workers} x {device}: {total / 3600:.2g} {kind} hours, "
-                f"done in {_duration(makespan(self.open, workers))}",
+                f"{len(self.open)} jobs on {workers} x {device}: {hours:.2g} {kind} hours, {end}",
                 source,
+                *self.left_out(),
             ]
         )
 
+    def left_out(self, *but: type[BaseException]) -> list[str]:
+        """A line for each reason why cases cannot be planned, with those for which it holds.
+
+        Args:
+            but: what reasons do not count.
+        """
+        names: dict[str, list[str]] = defaultdict(list)
+        for name, error in self.unplanned.items():
+            if not isinstance(error, but):
+                names[str(error)].append(name.rpartition("::")[2])
+        return [f"not planned: {why} ({_listed(those)})" for why, those in names.items()]
+
 
 def plan_run(session: Session, items: Iterable[pytest.Item], estimates: Estimates) -> RunPlan:
-    """The plan of the collected cases.
+    """The plan of the collected cases; nothing is written but data that has to be downloaded.
 
-    A case that cannot be planned, since its data is missing, say, is none of it: it says so itself
-    when it runs.
+    A case that cannot be planned, since its data is missing, say, says so itself when it runs.
     """
     plan = RunPlan()
     for item in items:
         parameters = getattr(item, "callspec", None) and item.callspec.params  # type: ignore[attr-defined]
         if not parameters or "population" not in parameters:
             continue
-        with suppress(Exception, pytest.skip.Exception):
+        try:
             _add(plan, session, item, parameters, estimates)
+        except UNPLANNED as error:
+            plan.unplanned[item.nodeid] = error
     return plan
 
 
 def cached(session: Session, prepared: Prepared, cells: Iterable[Job]) -> set[str]:
     """The cells of a population that need not be measured."""
-    found = set()
+    keys = set()
     for job in cells:
         if job.cell:
             attack, at, protocol = job.cell
             case = session.case(prepared, attack, at, protocol)
-            if session.reusable(prepared, case, **session.how(prepared, attack, at, protocol)):
-                found.add(job.key)
-    return found
+            how = session.how(prepared, attack, at, protocol)
+            if session.reusable(prepared, case, **how, look=True):
+                keys.add(job.key)
+    return keys
 
 
 def _add(
@@ -189,6 +214,11 @@ def _cells(
         with suppress(_HeardError):
             function(**{name: given[name] for name in names})
     return heard
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _duration(seconds: float) -> str:

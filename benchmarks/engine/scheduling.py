@@ -32,9 +32,6 @@ class Scheduler:
         """How many are not done."""
         return len(self._jobs)
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._jobs
-
     def add(self, jobs: Iterable[Job]) -> None:
         """Add jobs; what they need and is not among all of them counts as done."""
         new = list(jobs)
@@ -113,13 +110,6 @@ def makespan(jobs: Sequence[Job], workers: int) -> float:
         scheduler.done(job.key)
         idle[worker] = job.population
     return now
-
-
-def least_makespan(jobs: Sequence[Job], workers: int) -> float:
-    """No schedule is shorter: all work shared evenly, or the longest chain."""
-    scheduler = Scheduler(jobs)
-    longest = max((scheduler._rank(job.key) for job in jobs), default=0.0)
-    return max(sum(job.seconds for job in jobs) / workers, longest)
 
 
 def shards(

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
 from ...attacks import ThreatModel
 from ...defenses import DEFENSES
-from ...leaderboard.records import Protocol, Record
+from ...leaderboard.records import Case, Protocol, Record
 from ..populations import Options, Prepared
 from ..session import Session
 from .dispatch import Dispatcher, Pool
@@ -38,6 +38,8 @@ class EngineSession(Session):
         self._ready = dict(self.plan_of_run.populations)
         self._new: set[str] = set()
         self._finished: dict[Population, list[str]] = {}
+        # A population without its members, and with them.
+        self._loaded: tuple[Prepared, Prepared] | None = None
 
     @contextmanager
     def working(self, pool: Pool, *, limit: float) -> Iterator[Self]:
@@ -51,12 +53,14 @@ class EngineSession(Session):
             pool.close()
 
     def prepare(self, dataset: str, defense: str) -> Prepared:
-        """A population without its members, once workers have it ready."""
-        key = training_key((dataset, defense))
-        if key not in self.plan_of_run.jobs:
+        """Load a population from the store, once workers have trained it."""
+        self._finish(training_key((dataset, defense)))
+        return super().prepare(dataset, defense)
+
+    def await_population(self, dataset: str, defense: str) -> Prepared:
+        """A population without its members, once workers have it ready; else as `prepare`."""
+        if not self._finish(training_key((dataset, defense))):
             return super().prepare(dataset, defense)
-        if key not in self.plan_of_run.cached:
-            self._dispatcher.finish(key)
         return self._ready[dataset, defense]
 
     def measure(
@@ -64,16 +68,32 @@ class EngineSession(Session):
     ) -> tuple[Record, bool]:
         """The record of a cell, once a worker has measured it; see `Session.measure`."""
         case = self.case(prepared, attack, at, protocol)
-        if case.key not in self.plan_of_run.jobs:
+        if not self._finish(case.key):
             return super().measure(prepared, attack, at, protocol)
-        if case.key not in self.plan_of_run.cached:
-            self._dispatcher.finish(case.key)
         record = self.reusable(prepared, case, **self.how(prepared, attack, at, protocol))
         if record is None:
             raise EngineError(f"the record of {case.key} was there and is gone; run it again")
         reused = case.key not in self._new
         self._new.discard(case.key)
         return record, reused
+
+    def measure_case(self, prepared: Prepared, case: Case, **how: Any) -> tuple[Record, bool]:
+        """Measure here what was not planned; see `Session.measure_case`."""
+        population = prepared.dataset.name, prepared.defense
+        if prepared is self._ready.get(population):
+            if self._loaded is None or self._loaded[0] is not prepared:
+                # Not two at once in memory.
+                self._loaded = None
+                self._loaded = prepared, self.prepare(*population)
+            prepared = self._loaded[1]
+        return super().measure_case(prepared, case, **how)
+
+    def _finish(self, key: str) -> bool:
+        """Have a job done that is not done already; False: none was planned."""
+        planned = key in self.plan_of_run.jobs
+        if planned and key not in self.plan_of_run.cached:
+            self._dispatcher.finish(key)
+        return planned
 
     def _succeeded(self, job: Job, outcome: Outcome) -> list[str]:
         """Write what was measured; say which cells of a population need not be."""
@@ -96,10 +116,9 @@ class EngineSession(Session):
                 (prepared.folder / "checkpoint.safetensors").unlink(missing_ok=True)
                 self.store.remove(self._parts(job.population))
                 self._finished.pop(job.population, None)
-            mine = (
-                cell for cell in self.plan_of_run.jobs.values() if cell.population == job.population
-            )
-            return sorted(cached(self, prepared, mine))
+            jobs = self.plan_of_run.jobs.values()
+            cells = (cell for cell in jobs if cell.population == job.population)
+            return sorted(cached(self, prepared, cells))
         return []
 
     def needs(self, job: Job) -> tuple[list[str], list[str]]:
@@ -108,11 +127,15 @@ class EngineSession(Session):
         begun, folder = [f"unfinished/{job.key}-*"], self._ready[job.population].folder
         if folder and not job.cell:
             parts = self._parts(job.population)
-            own = [folder, *parts] if job.member is None else [parts[job.member]]
-            begun = [f"populations/{path.name}" for path in own]
-        if job.population not in self._finished:
-            self._finished[job.population] = self._with_parents(dataset, defense)
-        return self._finished[job.population], begun
+            folders = [folder, *parts] if job.member is None else [parts[job.member]]
+            begun = [f"populations/{path.name}" for path in folders]
+        if job.population in self._finished:
+            return self._finished[job.population], begun
+        finished = self._with_parents(dataset, defense)
+        if folder and f"populations/{folder.name}" in finished:
+            # Nothing is added to it any more.
+            self._finished[job.population] = finished
+        return finished, begun
 
     def _with_parents(self, dataset: str, defense: str) -> list[str]:
         """The folders of a population, as far as it is finished, and of those it started from."""
@@ -121,7 +144,7 @@ class EngineSession(Session):
             return []
         card = self.store.card(folder)
         parents = {*DEFENSES[defense].starts_from, *(card["parents"] if card else ())}
-        folders = [one for parent in parents for one in self._with_parents(dataset, parent)]
+        folders = [name for parent in parents for name in self._with_parents(dataset, parent)]
         if (folder / "card.json").exists():
             folders.append(f"populations/{folder.name}")
         return sorted(set(folders))

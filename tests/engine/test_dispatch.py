@@ -4,6 +4,7 @@ import io
 import re
 import sys
 import time
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks.engine import dispatch
 from randomized_defense_bench.benchmarks.engine.dispatch import DEATHS, Dispatcher
-from randomized_defense_bench.benchmarks.engine.jobs import EngineError, Job, Outcome
+from randomized_defense_bench.benchmarks.engine.jobs import EngineError, Event, Job, Outcome
 from randomized_defense_bench.leaderboard import records
 from samples import record
 
@@ -24,9 +25,9 @@ CELLS = [
 
 
 class Workers:
-    """They do at once what they are told, by `do(worker, order)`; None: the worker dies of it."""
+    """They do at once what they are told, by `do(worker, order)`; or what befalls them is told."""
 
-    device = "cpu"
+    device, share, room = "cpu", 1.0, "a worker needs 64 CPU; nodes have 32 CPU"
 
     def __init__(self, do, count=2):
         self.do, self.names, self.sent, self.stopped = do, [*range(count)], {}, []
@@ -45,8 +46,9 @@ class Workers:
     def wait(self, seconds):
         done = [(worker, self.do(worker, order)) for worker, order in self.sent.items()]
         done = [(worker, outcome) for worker, outcome in done if outcome != "at work"]
-        for worker, _ in done:
-            del self.sent[worker]
+        for worker, outcome in done:
+            if outcome is not Event.PROGRESS:
+                del self.sent[worker]
         return done
 
     def stop(self, worker):
@@ -98,9 +100,17 @@ def test_a_failure_fails_its_own_case_and_a_failed_training_all_of_its_own():
             run.finish(key)
 
 
-@pytest.mark.parametrize("memory", [False, True])
-def test_a_cell_that_ends_its_workers_is_named_tried_smaller_and_failed(memory):
-    death = Outcome(error=torch.OutOfMemoryError("of 80 GiB")) if memory else None
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        torch.OutOfMemoryError("of 80 GiB"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80 bytes"),
+    ],
+)
+def test_a_cell_that_ends_its_workers_is_named_tried_smaller_and_failed(error):
+    death = Outcome(error=error) if error else Event.DIED
     workers = Workers(lambda _, order: death if order.job.key == "cell 2" else Outcome())
     run = dispatcher(workers)
     with (
@@ -116,7 +126,8 @@ def test_a_cell_that_ends_its_workers_is_named_tried_smaller_and_failed(memory):
 
 def test_workers_that_die_now_and_then_lose_nothing():
     deaths = iter(range(2 * 4))
-    workers = Workers(lambda *_: None if next(deaths, None) in (0, 1, 3, 6) else Outcome())
+    dying = (0, 1, 3, 6)
+    workers = Workers(lambda *_: Event.DIED if next(deaths, None) in dying else Outcome())
     run = dispatcher(workers)
     for cell in CELLS:
         run.finish(cell.key)
@@ -135,8 +146,57 @@ def test_a_cluster_without_room_is_told_once_it_has_been_waited_for(monkeypatch)
     monkeypatch.setattr(dispatch, "PATIENCE", 0.01)
     run = dispatcher(Workers(lambda *_: Outcome(), count=0))
     for _ in range(2):
-        with pytest.raises(EngineError, match="no worker has started"):
+        with pytest.raises(EngineError, match="no worker has started .* needs 64 CPU"):
             run.finish("cell 1")
+
+
+def test_what_the_driver_does_meanwhile_is_no_waiting_for_workers(monkeypatch):
+    monkeypatch.setattr(dispatch, "PATIENCE", 0.05)
+    workers = Workers(lambda *_: Outcome(), count=0)
+    run = dispatcher(workers)
+    time.sleep(0.1)
+    turns = iter(range(3))
+    monkeypatch.setattr(workers, "idle", lambda wanted: [0] if next(turns, None) is None else [])
+    run.finish("cell 1")
+
+
+@pytest.mark.parametrize("where", ["taken over", "sent", "warned of"])
+def test_an_error_of_the_driver_fails_its_own_job_and_no_other(where, recwarn):
+    """A full disk, say, for one cell; whichever case waits."""
+    full = OSError(28, "No space left on device")
+    broken = UserWarning("odd") if where == "warned of" else full
+
+    def refuse(job):
+        if job.key == "cell 3":
+            raise full
+        return []
+
+    outcome = Outcome(warnings=("odd",)) if where == "warned of" else Outcome()
+    workers = Workers(lambda _, order: outcome if order.job.key == "cell 3" else Outcome())
+    if where == "sent":
+        send = workers.send
+        workers.send = lambda worker, order: refuse(order.job) or send(worker, order)
+    if where == "warned of":
+        warnings.simplefilter("error")
+    keep = (lambda job, _: refuse(job)) if where == "taken over" else (lambda *_: [])
+    run = dispatcher(workers, succeeded=keep)
+    for key in ("cell 1", "cell 2"):
+        run.finish(key)
+    with pytest.raises(type(broken), match=str(broken.args[-1])):
+        run.finish("cell 3")
+
+
+def test_lost_nodes_and_deaths_after_progress_are_not_charged_to_a_job():
+    """A training of a week outlives any number of them; one that makes no progress does not."""
+    lost = iter([Event.NODE_LOST] * 10)
+    run = dispatcher(Workers(lambda *_: next(lost, Outcome()), count=6))
+    run.finish("cell 1")
+    events = iter([Event.PROGRESS, Event.DIED] * 10)
+    run = dispatcher(Workers(lambda *_: next(events, Outcome()), count=1))
+    run.finish("cell 1")
+    run = dispatcher(Workers(lambda *_: Event.DIED))
+    with pytest.warns(UserWarning, match="once more"), pytest.raises(EngineError, match="ended 4"):
+        run.finish("cell 1")
 
 
 class Terminal(io.StringIO):

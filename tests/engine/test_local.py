@@ -1,7 +1,10 @@
 """Several devices of one machine, and what pytest's options make of them."""
 
 import os
+import pickle
+import re
 import signal
+import sys
 from argparse import ArgumentTypeError
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,14 +15,17 @@ from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks import options as command_line
 from randomized_defense_bench.benchmarks.engine import plugin
 from randomized_defense_bench.benchmarks.engine.dispatch import Dispatcher
-from randomized_defense_bench.benchmarks.engine.jobs import Job
+from randomized_defense_bench.benchmarks.engine.estimates import Estimates
+from randomized_defense_bench.benchmarks.engine.jobs import Job, Order
 from randomized_defense_bench.benchmarks.engine.local import LocalPool
+from randomized_defense_bench.benchmarks.engine.plan import RunPlan, cached, plan_run
+from randomized_defense_bench.benchmarks.engine.worker import Worker
 from randomized_defense_bench.benchmarks.environment import resolve_devices
 from randomized_defense_bench.benchmarks.populations import Options
 from randomized_defense_bench.benchmarks.session import Session
 from randomized_defense_bench.defenses.surrogate import Plan
 from randomized_defense_bench.leaderboard import records
-from workers import command, run
+from workers import ROOT, command, run
 
 ONE_BY_ONE = Plan(stacked=False, chunk=50, dtype="float32")
 CPUS = [torch.device("cpu")] * 2
@@ -126,7 +132,8 @@ def test_nothing_of_ray_is_imported_unless_it_is_asked_for(tmp_path):
     (tmp_path / "ray.py").write_text("raise ImportError('no ray here')")
     arguments = command(tmp_path, "digits and single and not adv and none", "--device", "cpu,cpu")
     run(arguments, tmp_path)
-    assert "pip install -e '.[cluster]'" in run([*arguments, "--engine", "ray"], tmp_path, code=4)
+    arguments += ["--engine", "ray", "--device", "cpu"]
+    assert "pip install -e '.[cluster]'" in run(arguments, tmp_path, code=4)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +176,148 @@ OPTIONS += ("submodels",)
     [
         *((command_line.shard, wrong) for wrong in ("0/2", "3/2", "half")),
         *((command_line.devices, wrong) for wrong in ("gpu", "cuda:0,auto")),
-        *((command_line.share, wrong) for wrong in ("0", "1.5", "half")),
+        *((command_line.share, wrong) for wrong in ("0", "2", "half")),
     ],
 )
 def test_options_that_mean_nothing_are_refused(parse, wrong):
     with pytest.raises(ArgumentTypeError, match=wrong):
         parse(wrong)
+
+
+def test_peers_beside_other_cases_have_members_with_weights(tmp_path):
+    """What workers do not measure is measured by the driver, on what they trained."""
+    wanted = "digits and single and not adv and (peers or (none and mra))"
+    arguments = command(tmp_path, wanted, "-q", "--benchmark-disable", "--device", "cpu,cpu")
+    assert "populations trained: 1; cells measured: " in run(arguments)
+    (clean,) = records.read_all(tmp_path / "results")
+    peers = records.read_all(tmp_path / "results" / "peers")
+    assert {peer.population_sha256 for peer in peers} == {clean.population_sha256}
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch, capfd):
+    """The suite in this process, without a network: its exit code and what it printed."""
+    for proxy in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9")
+
+    def run_here(wanted, *arguments):
+        places = [f"--{name}={tmp_path / name}" for name in ("store", "results", "data-root")]
+        wanted += " and single and none and mra and not adv"
+        command = [str(ROOT / "benchmarks"), f"--rootdir={ROOT}", "--budget=smoke", "-k", wanted]
+        code = pytest.main([*command, *places, "-q", "-p", "no:cacheprovider", *arguments])
+        return code, "".join(capfd.readouterr())
+
+    return run_here
+
+
+def test_a_shard_that_cannot_plan_a_case_is_refused_and_a_plan_names_it(ask):
+    """Where its data is missing; other shards, which have it, would divide otherwise."""
+    code, printed = ask("(digits or mnist)", "--shard", "1/2", "--collect-only")
+    assert code == pytest.ExitCode.USAGE_ERROR
+    told = r"not planned: mnist is not under .* \(test_mra\[mnist-single-none\]\)"
+    assert re.search(f"--shard: .* leave it out by -k. {told}", printed)
+    code, printed = ask("(digits or mnist)", "--plan")
+    assert code == 0
+    assert re.search(told, printed)
+    assert "digits-single" in printed
+
+
+def test_a_mistake_in_the_code_is_not_taken_for_missing_data(tmp_path):
+    given = {"population": ("digits", "nobody's")}
+    case = SimpleNamespace(nodeid="case", callspec=SimpleNamespace(params=given))
+    with pytest.raises(LookupError, match="nobody's"):
+        plan_run(Session(options(tmp_path)), [case], Estimates([]))
+
+
+def test_an_empty_shard_is_a_success_and_an_empty_selection_is_none(ask):
+    code, printed = ask("digits", "--shard", "2/2")
+    assert code == 0
+    assert "shard 2/2 is empty" in printed
+    code, printed = ask("digits and nobody", "--shard", "2/2")
+    assert code == pytest.ExitCode.USAGE_ERROR
+    assert "unknown 'nobody'" in printed
+
+
+def test_a_gpu_is_asked_of_the_cluster_not_of_its_driver(ask, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, printed = ask("digits", "--engine=ray", "--device=cuda", "--plan")
+    assert code == pytest.ExitCode.USAGE_ERROR
+    assert "INTERNALERROR" not in printed
+    assert "Ray cannot be imported" in printed
+
+
+@pytest.mark.parametrize(
+    ("engine", "changes", "told"),
+    [
+        ("local", {"gpus": 0.5}, "--gpus: for --engine ray only"),
+        ("local", {"address": "head:6379"}, "--address: for --engine ray only"),
+        ("ray", {"device": "cuda:0,cuda:2"}, "--device cuda:0,cuda:2: workers of --engine ray"),
+        ("ray", {"device": "cpu", "gpus": 0.5}, "--gpus: workers on CPUs"),
+        ("ray", {"robustbench": ["Standard"]}, "--robustbench: the zoo's weights do not travel"),
+    ],
+)
+def test_options_that_do_nothing_are_refused(engine, changes, told):
+    given = {"address": "auto", "gpus": 1.0, "device": "auto", "robustbench": []}
+    nothing = {"numprocesses": None, "plan": False, "shard": None, "publish": False}
+    option = SimpleNamespace(engine=engine, **{**given, **nothing, **changes})
+    with pytest.raises(pytest.UsageError, match=told):
+        plugin.pytest_configure(SimpleNamespace(option=option))
+
+
+def test_a_plan_counts_shares_of_gpus_and_names_no_end_without_room():
+    training = replace(TRAINING, seconds=7200.0)
+    plan = RunPlan(jobs={training.key: training})
+
+    def told(workers, share):
+        class Pool(SimpleNamespace):
+            def __len__(self):
+                return workers
+
+        return plan.report(Pool(share=share, device=f"{share:g} GPU", room="none here"), "")
+
+    assert "1 jobs on 4 x 1 GPU: 2 GPU hours, done in 2:00:00" in told(4, 1.0)
+    assert "1 jobs on 4 x 0.5 GPU: 1 GPU hours, done in 2:00:00" in told(4, 0.5)
+    assert "1 jobs on 0 x 1 GPU: 2 GPU hours, none here" in told(0, 1.0)
+
+
+def test_a_plan_changes_no_record(tmp_path):
+    """Neither is one made a headline, nor is an unusable one set aside."""
+    session = Session(options(tmp_path))
+    prepared, at = session.prepare("digits", "single"), ThreatModel("Linf", 0.25)
+    case = session.case(prepared, "none", ThreatModel("Linf", 0.0))
+    how = session.how(prepared, "none", at) | {"headline": False}
+    session.measure_case(prepared, case, **how)
+    cell = Job(
+        key=case.key,
+        population=("digits", "single"),
+        seconds=1.0,
+        cell=("none", ThreatModel("Linf", 0.0), "draw"),
+    )
+    path = tmp_path / "results" / f"{case.key}.json"
+    later = Session(options(tmp_path))
+    for usable in (True, False):
+        if not usable:
+            path.write_text("{")
+        before = path.read_bytes()
+        assert cached(later, replace(prepared, trained=False), [cell]) == (
+            {case.key} if usable else set()
+        )
+        assert path.read_bytes() == before
+
+
+def test_a_smaller_retry_has_the_answers_with_a_quarter_of_the_images_at_once(tmp_path):
+    population = ("digits", "single")
+    cell = Job(
+        key="cell",
+        population=population,
+        seconds=1.0,
+        cell=("fgsm", ThreatModel("Linf", 0.25), "draw"),
+    )
+    worker = Worker(options(tmp_path, plan=ONE_BY_ONE))
+    whole, smaller = (
+        pickle.loads(worker.run(Order(job=cell, tuned={}, smaller=smaller))).value
+        for smaller in (False, True)
+    )
+    computed = [one.environment["computation"] for one in (whole, smaller)]
+    assert [Plan.parse(plan).chunk for plan in computed] == [50, 12]
+    assert (whole.correct == smaller.correct).all()

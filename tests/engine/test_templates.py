@@ -14,18 +14,25 @@ SCRIPTS = re.findall(r"```bash\n(#!.*?)```", TEXT, re.S)
 ENTRYPOINT = re.search(r"entrypoint: >-\n\s+(.*?)\n  \w", TEXT, re.S)
 
 
+# What programs do in place of themselves; `srun` says on how many cores.
+PROGRAMS = {
+    "srun": """while [[ $1 == -* || $1 == node* ]]; do shift; done
+        exec "$@" ${SRUN_CPUS_PER_TASK:+on $SRUN_CPUS_PER_TASK cores}""",
+    "scontrol": "echo node1; echo node2",
+    **dict.fromkeys(("pytest", "ray"), "echo $(basename $0) $@ >> $CALLS"),
+}
+
+
 def run(script, folder, **environment):
-    """What `pytest` and `ray` are called with; everything else that a script calls does nothing."""
-    for name in ("pytest", "ray", "srun", "scontrol"):
-        program = folder / name
-        does = {"srun": 'while [[ $1 == -* || $1 == node* ]]; do shift; done; exec "$@"'}
-        does["scontrol"] = "echo node1; echo node2"
-        program.write_text(f"#!/bin/bash\n{does.get(name, 'echo $(basename $0) $@ >> $CALLS')}\n")
-        program.chmod(0o755)
+    """What `pytest` and `ray` are called with, and on how many cores by `srun`."""
+    for name, does in PROGRAMS.items():
+        (folder / name).write_text(f"#!/bin/bash\n{does}\n")
+        (folder / name).chmod(0o755)
     calls = folder / "calls"
     given = {"PATH": f"{folder}:{os.environ['PATH']}", "CALLS": str(calls), "WORK": "/work"}
-    subprocess.run(["bash", "-eu", "-c", script], env={**given, **environment}, check=True)
-    return [line for line in calls.read_text().splitlines() if line.startswith("pytest")]
+    command = ["bash", "-eu", "-c", f"{script}\nwait"]
+    subprocess.run(command, env={**given, **environment}, check=True)
+    return calls.read_text().splitlines()
 
 
 def parsed(call):
@@ -52,11 +59,19 @@ def test_a_task_of_a_slurm_array_runs_its_shard(tmp_path):
 
 
 def test_a_slurm_job_of_several_nodes_drives_a_cluster(tmp_path):
-    (call,) = run(SCRIPTS[1], tmp_path, SLURM_JOB_NODELIST="node[1-2]", SLURM_NNODES="2")
-    asked = parsed(call)
+    numbers = {"SLURM_NNODES": "2", "SLURM_CPUS_PER_TASK": "32"}
+    calls = run(SCRIPTS[1], tmp_path, SLURM_JOB_NODELIST="node[1-2]", **numbers)
+    on_cores = " on 32 cores"
+    (call,) = (line for line in calls if line.startswith("pytest"))
+    asked = parsed(call.removesuffix(on_cores))
     assert (asked.engine, asked.address) == ("ray", "node1:6379")
+    started = [line for line in calls if line.startswith("ray start")]
+    assert len(started) == 2
+    assert all(line.endswith(f"--num-cpus 32 --block{on_cores}") for line in started)
+    assert call.endswith(on_cores)
 
 
 def test_a_job_of_kubernetes_drives_its_cluster():
-    asked = parsed(" ".join(ENTRYPOINT[1].split()))
+    _, program, arguments = " ".join(ENTRYPOINT[1].split()).partition("pytest")
+    asked = parsed(program + arguments)
     assert (asked.engine, asked.address) == ("ray", "auto")

@@ -1,0 +1,1 @@
+../../randomized_defense_bench/merging.py
