@@ -44,6 +44,8 @@ IN_LAW = 64
 DIRECTIONS, STEPS, FOLLOWED = 4, (1e-3, 0.03, 0.1), 0.8
 # Draws may be alike by chance: of a coin that comes up once in ten passes, one in 25 times.
 PASSES = 32
+# In as few passes a draw is rare: one of 16 draws would not show it in a tenth of cases.
+RARE = 6
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,12 @@ def preflight(
                         raise ValueError(_batch_decides(whose))
                 elif _batch_matters(member, images, labels, batch_size):
                     raise ValueError(_batch_decides(whose))
+                elif seen := _rarely(member, images):
+                    odd[
+                        f"answers a whole batch by one draw, of which {seen} of {PASSES} are "
+                        f"unlike the others: draws={population.draws} may miss what is rare, and "
+                        "the interval is too narrow then; take draws=100, or draw for each image"
+                    ] += [whose]
             cause, zero, infinite = _without_gradient(member, images[:PROBED])
             follows = cause or zero > 0.9 or infinite or _follows(member, images[:PROBED])
             if not (cause or _same_with_gradients(member, images[:PROBED], number)):
@@ -521,6 +529,23 @@ def _batch_matters(member: nn.Module, images: Tensor, labels: Tensor, batch_size
     apart = (alone.mean() - together.mean()).abs()
     varies = torch.maximum(together.mean(1).var(), alone.var(0).mean()) / PASSES
     return bool(apart > 0.02 and apart > 4 * (varies + alone.mean(1).var() / len(alone)).sqrt())
+
+
+def _rarely(member: nn.Module, images: Tensor) -> int:
+    """In how many of `PASSES` a rare draw, shared by all images of a pass, comes up.
+
+    0 where images are drawn for one by one, or no draw is rare.
+    """
+    copies = images[:1].expand(4, *images.shape[1:]), images[-1:].expand(4, *images.shape[1:])
+    passes = []
+    for seed in range(PASSES):
+        with global_seed(derive_seed(0, "rare", seed), images.device):
+            passes.append(member(torch.cat(copies)).detach())
+    if not all(alike(half[:1].expand_as(half), half) for one in passes for half in one.split(4)):
+        return 0
+    # Unlike the commonest: of the first three one is common, or none is.
+    unlike = min(sum(not alike(one, other) for other in passes) for one in passes[:3])
+    return unlike if unlike <= RARE else 0
 
 
 def _name(number: int, member: nn.Module) -> str:

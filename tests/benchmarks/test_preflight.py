@@ -496,6 +496,21 @@ def test_a_gradient_that_is_not_that_of_the_answers_is_odd(network, odd):
     assert any("does not tell how its answers change" in line for line in found.findings) == odd
 
 
+@pytest.mark.parametrize(
+    ("probability", "shared", "odd"),
+    [(0.08, True, True), (0.5, True, False), (0.08, False, False)],
+)
+def test_a_rare_draw_that_a_whole_batch_shares_is_odd(probability, shared, odd):
+    def inverts(net, images):
+        count = 1 if shared else len(images)
+        return net(torch.where(torch.rand(count, 1, 1, 1) < probability, 1 - images, images))
+
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        found = looked_at(Changed(inverts), draws=16, batch_size=12)
+    assert any("answers a whole batch by one draw" in line for line in found.findings) == odd
+
+
 def test_an_infinite_gradient_is_odd():
     root = Changed(lambda net, x: net((x - x.amin((1, 2, 3), keepdim=True)).sqrt()))
     with pytest.warns(UserWarning, match="infinite gradient at 100% of images, as a square root"):
