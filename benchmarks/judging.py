@@ -6,8 +6,8 @@ import argparse
 import difflib
 import importlib
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import chdir
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -159,16 +159,11 @@ def _named(name: str) -> Callable[[], nn.Module]:
     module_name, colon, attribute = name.partition(":")
     if not (module_name and colon and attribute):
         raise ValueError(f"{name!r} is not MODULE:BUILD, such as my_module:build")
-    arguments, sys.argv = sys.argv, sys.argv[:1]
     try:
-        # It may go elsewhere; paths on the command line are from here.
-        with chdir(Path.cwd()):
+        with _without_arguments():
             module = importlib.import_module(module_name)
-    # A script reads options of its own, and ends Python where it misses one.
     except (Exception, SystemExit) as error:
         raise ValueError(f"{module_name} cannot be imported ({_told(error)})") from error
-    finally:
-        sys.argv = arguments
     function = getattr(module, attribute, None)
     if not callable(function):
         near = difflib.get_close_matches(attribute, vars(module), n=1)
@@ -177,12 +172,27 @@ def _named(name: str) -> Callable[[], nn.Module]:
 
     def build() -> nn.Module:
         try:
-            built: nn.Module = function()
-        except Exception as error:
+            with _without_arguments():
+                built: nn.Module = function()
+        except (Exception, SystemExit) as error:
             raise ValueError(f"{name} failed ({_told(error)})") from error
         return built
 
     return build
+
+
+@contextmanager
+def _without_arguments() -> Iterator[None]:
+    """Python as it is without options on the command line, for a script that reads its own.
+
+    It may go to another folder, too, while paths on the command line are from here.
+    """
+    arguments, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        with chdir(Path.cwd()):
+            yield
+    finally:
+        sys.argv = arguments
 
 
 def _told(error: BaseException) -> str:

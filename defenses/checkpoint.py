@@ -22,9 +22,10 @@ from ..attacks.seeding import derive_seed, global_seed
 # Tensors, and what parts keep as extra state.
 Weights = Mapping[str, Any]
 
-# Words for what images are normalised with; of an optimizer's scaler, and of what was measured.
-_NORMALISING = re.compile("means?|mu|std(s|ev|dev)?|var(iance)?|scale|shift|offset|normali[sz].*")
-_MEASURED = re.compile("loss|acc.*|err.*|grad.*|lr|time|score|metrics?|rewards?|noise|growth")
+# Words for what images are normalised with, and for images.
+_NORMALISING = re.compile("means?|stds?|stdev|stddev|normali[sz].*")
+_MEAN, _DEVIATION = re.compile("means?"), re.compile("stds?|stdev|stddev")
+_IMAGES = re.compile("images?|pixels?|inputs?|channels?|data|normali[sz].*|norm|rgb|bgr")
 # What a network keeps in its state dict by a code of its own.
 _EXTRA = "_extra_state"
 # Where the networks that are still in use came from: the file, and what built them.
@@ -83,12 +84,15 @@ def load_network(
         raise TypeError(f"what builds the network for {path} must return a module, got {network!r}")
     shared = _shared(network)
     try:
-        _fill(network, content)
+        try:
+            _fill(network, content)
+        except ValueError:
+            _restore(shared)
+            raise
         network.eval()
         overwritten = [file for one, (was, file) in shared.items() if not torch.equal(one, was)]
         if overwritten:
-            for tensor, (value, _) in shared.items():
-                tensor.copy_(value)
+            _restore(shared)
             raise ValueError(
                 f"would change weights that {overwritten[0]} filled, since both networks share "
                 "them: let the function build a new network every time"
@@ -116,12 +120,18 @@ def built_again(network: nn.Module, seed: int) -> nn.Module | None:
             again = build()
         if {*again.modules()} & {*network.modules()}:
             return None
-        again.load_state_dict(network.state_dict(), assign=True)
+        again.to(next(network.parameters()).device)
+        again.load_state_dict(network.state_dict())
         again.eval()
     # It runs code that may have been written to run once.
     except Exception:
         return None
     return again
+
+
+def _restore(shared: Mapping[Tensor, tuple[Tensor, str]]) -> None:
+    for tensor, (value, _) in shared.items():
+        tensor.copy_(value)
 
 
 def _shared(network: nn.Module) -> dict[Tensor, tuple[Tensor, str]]:
@@ -158,12 +168,16 @@ def _fill(network: nn.Module, content: bytes) -> None:
     for where, weights in _sets(held).items():
         sets[where], beside = _unwrapped(weights, own)
         unused = weights if own.isdisjoint(sets[where]) else beside
-        rest += [f"{where}.{name}".lstrip(".") for name in unused if _counts(name, weights[name])]
+        rest += [
+            f"{where}.{name}".lstrip(".")
+            for name in unused
+            if _counts(f"{where}.{name}", weights[name])
+        ]
     fitting = {where: weights for where, weights in sets.items() if not own.isdisjoint(weights)}
     kind = type(network).__name__
-    if not fitting and len(sets) == 1 and not _left(network, *sets.values())[0]:
+    if not fitting and own and len(sets) == 1 and not _left(network, *sets.values())[0]:
         # Known to the network by names of before, as those of weight_norm.
-        return
+        fitting, rest = sets, [name for name in rest if name not in _joined(sets)]
     if not fitting:
         first = next(iter(sets.values()), {})
         raise ValueError(f"has none of the weights of {kind}, but {_listed(first) or 'no tensors'}")
@@ -186,6 +200,11 @@ def _fill(network: nn.Module, content: bytes) -> None:
             f"holds {_listed(rest)} beside the weights of {kind}: if its answers need them, as a "
             "normaliser's, build a network that has them, else save its weights alone"
         )
+
+
+def _joined(sets: Mapping[str, Weights]) -> set[str]:
+    """The names of all weights, with where they lie in the file."""
+    return {f"{where}.{name}".lstrip(".") for where, weights in sets.items() for name in weights}
 
 
 def _left(network: nn.Module, weights: Weights) -> tuple[list[str], list[str]]:
@@ -212,31 +231,37 @@ def _cuts(given: object, kept: object) -> bool:
     )
 
 
-def _counts(name: str, tensor: object) -> bool:
+def _counts(place: str, tensor: object) -> bool:
     """Whether it may be part of a network's answer: no generator's state, nor a number in a log."""
     if not isinstance(tensor, Tensor):
         return False
     if tensor.ndim == 0:
-        return _normalises(name)
+        return _normalises(place)
     return tensor.ndim > 1 or tensor.dtype != torch.uint8
 
 
-def _normalises(name: str) -> bool:
-    """Whether a name has a word for what images are normalised with, and none for a result."""
-    words = [word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)]
-    return any(map(_NORMALISING.fullmatch, words)) and not any(map(_MEASURED.fullmatch, words))
+def _normalises(place: str) -> bool:
+    """Whether keys, joined, have words for a mean or deviation, and for images."""
+    words = [word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", place)]
+    return all(any(map(kind.fullmatch, words)) for kind in (_NORMALISING, _IMAGES))
 
 
 def _numbers(loaded: object, where: str = "") -> Iterator[str]:
-    """Where numbers of Python's lie that are called as a normaliser's, however deep."""
+    """Where numbers of Python's lie that are called as a normaliser's, however deep.
+
+    A mean and a deviation beside each other need no word for images, where they are lists.
+    """
     if isinstance(loaded, (list, tuple)):
         loaded = dict(enumerate(loaded))
-    # An optimizer's numbers, and those that scale its gradients.
-    if not isinstance(loaded, Mapping) or {"param_groups", "growth_factor"} & loaded.keys():
+    if not isinstance(loaded, Mapping) or "param_groups" in loaded:
         return
+    lists = {
+        str(name).lower() for name, value in loaded.items() if isinstance(value, (list, tuple))
+    }
+    pair = any(map(_MEAN.fullmatch, lists)) and any(map(_DEVIATION.fullmatch, lists))
     for name, value in loaded.items():
         place = f"{where}.{name}".lstrip(".")
-        if _normalises(str(name)) and _is_numeric(value):
+        if _is_numeric(value) and (_normalises(place) or (pair and str(name).lower() in lists)):
             yield place
         elif not str(name).endswith(_EXTRA):
             yield from _numbers(value, place)

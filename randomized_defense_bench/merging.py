@@ -36,8 +36,10 @@ def merge(folders: Iterable[Path], into: Path) -> int:
     chosen: dict[str, str] = {}
     weights: dict[bytes, dict[str, str]] = defaultdict(dict)
 
+    places = {p: at for folder in (into, *folders) for p, at in _files(folder)}
+
     def choose(path: str) -> None:
-        place = _place(path)
+        place = places[path]
         try:
             content = read_sealed(Path(path))
             if "/" not in place or place.startswith("peers/"):
@@ -54,7 +56,7 @@ def merge(folders: Iterable[Path], into: Path) -> int:
             raise RecordError(f"{path}: {error}") from error
         chosen[place] = path
 
-    read_each((path for folder in (into, *folders) for path in _files(folder)), choose)
+    read_each(places, choose)
     if trained_twice := [paths for paths in weights.values() if len(paths) > 1]:
         raise RecordError("\n".join(map(_trained_twice, trained_twice)))
     new = {into / place: path for place, path in chosen.items() if str(into / place) != path}
@@ -68,18 +70,28 @@ def merge(folders: Iterable[Path], into: Path) -> int:
     return len(new)
 
 
-def _files(folder: str | Path) -> Iterator[str]:
-    """Its JSON files at any depth, by name."""
-    for where, inside, names in os.walk(folder):
+def _files(folder: str | Path) -> Iterator[tuple[str, str]]:
+    """Its JSON files at any depth, by name, and where each belongs under a folder of records.
+
+    Links are followed, once each.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise RecordError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+    seen = set[str]()
+    for where, inside, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if (real := os.path.realpath(where)) in seen:
+            inside.clear()
+            continue
+        seen.add(real)
         inside.sort()
-        yield from (f"{where}/{name}" for name in sorted(names) if name.endswith(".json"))
-
-
-def _place(path: str) -> str:
-    """Where a file lies under a folder of records, whichever that is."""
-    folder, _, name = path.rpartition("/")
-    below = next((known for known in SUBFOLDERS if folder.endswith(f"/{known}")), None)
-    return f"{below}/{name}" if below else name
+        inner = "/" + Path(os.path.relpath(where, folder)).as_posix()
+        below = next((f"{known}/" for known in SUBFOLDERS if inner.endswith(f"/{known}")), "")
+        for name in sorted(names):
+            if name.endswith(".json"):
+                yield f"{where}/{name}", below + name
 
 
 def _checked(content: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -108,11 +108,13 @@ def _read_split(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, ImageF
     from torchvision.datasets.folder import is_image_file
 
     class Visible(ImageFolder):  # type: ignore[misc]
-        """Without hidden folders, where notebooks keep copies of what was looked at."""
+        """Without what is hidden, where notebooks keep copies of what was looked at."""
 
         def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
             found, _ = super().find_classes(directory)
             visible = [name for name in found if not name.startswith(".")]
+            if not visible:
+                raise FileNotFoundError(f"no folder in {directory}")
             return visible, {name: number for number, name in enumerate(visible)}
 
     def shown(path: str) -> bool:

@@ -59,11 +59,15 @@ class Worker:
         """Do a job; return its `Outcome`, pickled, whatever happened."""
         tuning.learn(order.tuned)
         known = len(self.trained)
-        value, failure = None, None
+        value: Any = None
+        failure: Exception | None = None
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 value = self._do(order)
+            except SystemExit as error:
+                # Not to end the driver, too.
+                failure = EngineError("".join(traceback.format_exception(error)))
             except Exception as error:
                 error.add_note("".join(traceback.format_exception(error)))
                 failure = error

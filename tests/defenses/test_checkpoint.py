@@ -71,7 +71,8 @@ FILES = {
             "scaler": {"scale": 65536.0, "growth_factor": 2.0},
             "mean_loss": [0.5, 0.4],
             "std_acc": torch.tensor(0.1),
-            "args": {"normalize": True, "meaning": 1.0, "lr": 0.1},
+            "args": {"normalize": True, "meaning": 1.0, "lr": 0.1, "scale": [0.08, 1.0], "mu": 7},
+            "folds": {"mean": 0.93, "std": 0.01, "best_mean_iou": 0.71, "init_std": 0.02},
         },
         path,
     ),
@@ -179,6 +180,20 @@ def test_names_of_before_are_those_that_the_network_still_knows(tmp_path):
     torch.save(before.state_dict(), tmp_path / "w")
     loaded = load_network(tmp_path / "w", lambda: normed(nn.utils.parametrizations.weight_norm))
     assert torch.allclose(loaded(IMAGES), before(IMAGES))
+    torch.save({"net": before.state_dict(), "pixel_mean": [0.5]}, tmp_path / "w")
+    with pytest.raises(CheckpointError, match="holds pixel_mean beside"):
+        load_network(tmp_path / "w", lambda: normed(nn.utils.parametrizations.weight_norm))
+
+
+def test_no_file_fits_a_network_whose_layers_are_hidden(trained, tmp_path):
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = [nn.Linear(4, 3)]
+
+    save_file(trained[0].state_dict(), tmp_path / "w")
+    with pytest.raises(CheckpointError, match="has none of the weights of Hidden, but "):
+        load_network(tmp_path / "w", Hidden)
 
 
 def test_a_pointer_in_place_of_a_file_names_what_fetches_it(tmp_path):
@@ -214,9 +229,13 @@ def test_files_that_would_overwrite_each_other_are_refused(whole, tmp_path):
     # What is the same in both changes nothing.
     weights = load_file(tmp_path / "a")
     save_file({**weights, "3.bias": weights["3.bias"] + (not whole)}, tmp_path / "head-of-a")
-    assert torch.equal(load_network(tmp_path / "head-of-a", same)(IMAGES), answers + (not whole)), (
-        "the trunk is shared, the head is not"
-    )
+    # The trunk is shared, the head is not.
+    changed = load_network(tmp_path / "head-of-a", same)
+    assert torch.allclose(changed(IMAGES), answers + (not whole), atol=1e-5)
+    torch.save({**build().state_dict(), "more": torch.ones(2)}, tmp_path / "c")
+    with pytest.raises(CheckpointError, match="surplus more"):
+        load_network(tmp_path / "c", same)
+    assert torch.equal(first(IMAGES), answers)
 
 
 class Bomb:
@@ -248,6 +267,7 @@ class Bomb:
         ),
         (lambda w: {"net": w, "data": {"std": torch.ones(3)}}, "holds data.std beside"),
         (lambda w: {"net": w, "data": {"pixel_mean": [0.5, 0.4]}}, "holds data.pixel_mean beside"),
+        (lambda w: {"net": w, "args": {"mean": [0.5], "std": [0.2]}}, "holds args.mean, args.std"),
         (lambda w: {**w, "imageStd": 0.25}, "holds imageStd beside the weights of Sequential"),
         (lambda w: {"net": w, "norm": {"std": torch.tensor(0.3)}}, "holds norm.std beside"),
         (lambda w: {"net": w, "normalizer": ([0.5], [0.2])}, "holds normalizer beside the weights"),

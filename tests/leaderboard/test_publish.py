@@ -1,6 +1,8 @@
+import os
 import time
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from randomized_defense_bench.leaderboard import RESULTS, records
@@ -144,6 +146,33 @@ def test_shards_under_one_folder_are_merged_by_name(shards, tmp_path, capsys):
     records.write(record(2, attack="pgd"), tmp_path / "shards" / "2" / "results")
     assert merged([tmp_path / "shards"], into) == 2
     assert "answers its case otherwise than" in capsys.readouterr().err
+
+
+def test_a_folder_may_be_called_as_a_subfolder_and_links_are_followed_once(shards, tmp_path):
+    into, named = tmp_path / "merged" / "results", tmp_path / "peers"
+    shards[0].rename(named)
+    (named / "again").symlink_to(named)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "2").symlink_to(shards[1])
+    assert merged([named, tmp_path / "links"], into) == 0
+    assert {path.parent for path in into.rglob("*.json")} == {into}
+    assert len([*into.glob("*.json")]) == len([*row("ulm", 3)])
+
+
+def test_a_folder_that_cannot_be_read_is_refused_and_nothing_is_written(
+    shards, tmp_path, capsys, monkeypatch
+):
+    scan = os.scandir
+
+    def unreadable(path):
+        if Path(path) == shards[1]:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", unreadable)
+    assert merged(shards, tmp_path / "merged" / "results") == 2
+    assert f"{shards[1]}: cannot be read (Permission denied)" in capsys.readouterr().err
+    assert not [*(tmp_path / "merged").rglob("*.json")]
 
 
 def test_two_trainings_of_one_population_are_refused_by_name(tmp_path, capsys):
