@@ -84,6 +84,11 @@ def _draws_together(member: nn.Module, image: Tensor) -> bool:
                         before = other_generators()
                         passes.append(draw(blocks))
                         untouched = other_generators() == before
+            leaf = blocks.clone().requires_grad_()
+            with torch.enable_grad(), global_seed(0, image.device):
+                # What recomputes a pass for its gradient, does so outside of the vectorized one.
+                if (sums := draw(leaf).sum()).requires_grad:
+                    torch.autograd.grad(sums, leaf, allow_unused=True)
             first = passes[0]
             fresh = not torch.equal(first, first[:1].expand_as(first))
             alike = all(torch.equal(first, other) for other in passes)

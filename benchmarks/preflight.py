@@ -42,6 +42,8 @@ PROBED = 16
 IN_LAW = 64
 # Along so many random directions, by these steps, answers must change as the gradient says.
 DIRECTIONS, STEPS, FOLLOWED = 4, (1e-3, 0.03, 0.1, 0.5), 0.5
+# Images that are tried in other arrangements.
+ARRANGED = 200
 # Draws may be alike by chance: of a coin that comes up once in ten passes, one in 25 times.
 PASSES = 32
 # How often draws may miss one that is rare.
@@ -202,6 +204,7 @@ def preflight(
             "draws=1 says the same and costs less (for dropout that stays on: net.eval(); "
             "net.dropout.train())"
         ]
+    findings += _arrangement_in_doubt(population, images[:ARRANGED], labels[:ARRANGED], batch_size)
     findings += _labels_in_doubt(answers, labels.cpu().numpy(), classes, population)
     chunk = min((plan or fastest_plan(population, images)).chunk, batch_size, len(images))
     for finding in [*findings, *_too_large(population, images[:2], chunk)]:
@@ -700,6 +703,29 @@ def _labels_in_doubt(
             f"chance ({1 / classes:.1%}): check labels, and the normalisation inside the modules"
         ]
     return []
+
+
+def _arrangement_in_doubt(
+    population: Population, images: Tensor, labels: Tensor, batch_size: int
+) -> list[str]:
+    """Whether the first member is right more often on images that are arranged otherwise."""
+    arranged = {"": images, "channels in reverse order": images.flip(1), "1 - image": 1 - images}
+    if images.shape[2] == images.shape[3]:
+        arranged["rows for columns"] = images.transpose(2, 3)
+    right = {}
+    with frozen(population), torch.no_grad():
+        for how, some in arranged.items():
+            with global_seed(0, images.device), full_precision():
+                answers = _pass(population.submodels[0], some, batch_size).argmax(1)
+            right[how] = Answers((answers == labels).cpu().numpy()[None])
+    plain = right.pop("")
+    how = max(right, key=lambda arrangement: right[arrangement].s.mean())
+    if difference({0: right[how]}, {0: plain}).low <= 0:
+        return []
+    return [
+        f"clean accuracy is {plain.s.mean():.1%} on {len(labels)} images, and "
+        f"{right[how].s.mean():.1%} with {how}: give images as the networks saw them in training"
+    ]
 
 
 def _order_in_doubt(

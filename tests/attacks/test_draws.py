@@ -14,6 +14,7 @@ from randomized_defense_bench.defenses.resize_pad import ResizePad
 from randomized_defense_bench.defenses.surrogate import Plan, Surrogate
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 class Shifted(nn.Module):
@@ -139,3 +140,21 @@ def test_around_a_network_that_is_folded_a_surrogate_draws_as_its_member_does(ki
         answers.append(network(images).detach())
     assert torch.allclose(*answers, atol=1e-4)
     assert not torch.allclose(answers[0], member(images), atol=1e-3)
+
+
+def test_a_pass_that_is_recomputed_for_its_gradient_draws_one_after_another():
+    layer = nn.Linear(3, 4)
+
+    class Recomputed(nn.Module):
+        def forward(self, images):
+            def block(features):
+                return layer(features + torch.randn_like(features))
+
+            return checkpoint(block, images.flatten(1), use_reentrant=False)
+
+    leaf = torch.rand(5, 2, 1, 1, 3, requires_grad=True)
+    with global_seed(0, torch.device("cpu")):
+        answers = in_blocks(Recomputed(), leaf)
+        (gradient,) = torch.autograd.grad(answers.sum(), leaf)
+    assert torch.allclose(gradient.flatten(2), layer.weight.sum(0).expand(5, 2, 3))
+    assert not torch.equal(answers[0] - answers[1], torch.zeros_like(answers[0]))

@@ -573,6 +573,31 @@ def test_an_infinite_gradient_is_odd():
         looked_at(root)
 
 
+@pytest.mark.parametrize(
+    ("arrange", "words"),
+    [
+        (lambda x: x.flip(1), "with channels in reverse order"),
+        (lambda x: 1 - x, "with 1 - image"),
+        (lambda x: x.transpose(2, 3), "with rows for columns"),
+        (lambda x: x, None),
+    ],
+)
+def test_images_that_are_arranged_otherwise_than_in_training_are_odd(arrange, words):
+    """The class is that of the largest of the first pixels of a column and of a channel."""
+
+    def answers(_, x):
+        return 9 * torch.stack([x[:, 0, 1, 0], x[:, 0, 2, 0], x[:, 0, 3, 1], x[:, 1, 0, 0]], 1)
+
+    images = torch.rand(60, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    network = Changed(answers)
+    labels = network(images).argmax(1)
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        found = looked_at(network, images=arrange(images), labels=labels, batch_size=60)
+    told = [line for line in found.findings if "as the networks saw them in training" in line]
+    assert [words in line for line in told] == [True] * bool(words)
+
+
 def test_one_member_with_classes_in_another_order_is_named():
     def classes(shift):
         return Changed(
