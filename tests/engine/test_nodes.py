@@ -172,6 +172,10 @@ def driver(ray, tmp_path):
     return SimpleNamespace(session=session, pool=pool, run=run)
 
 
+class Killed(BaseException):
+    """What nothing catches."""
+
+
 def killed_at(epoch, monkeypatch):
     """The first worker dies once it has kept this epoch; return the list of the epochs trained."""
     epochs, save = [], FileCheckpoint.save
@@ -181,7 +185,7 @@ def killed_at(epoch, monkeypatch):
         epochs.append(done)
         if len(epochs) == epoch:
             # The thread ends, the worker with it.
-            raise SystemExit
+            raise Killed
 
     monkeypatch.setattr(FileCheckpoint, "save", count)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
