@@ -99,10 +99,11 @@ def _asks_for_benchmarks(config: pytest.Config) -> bool:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     if not _asks_for_benchmarks(config):
         return []
-    from randomized_defense_bench.benchmarks.environment import environment, resolve_device
+    from randomized_defense_bench.benchmarks.engine.plugin import devices
+    from randomized_defense_bench.benchmarks.environment import environment
 
     option = config.option
-    about = environment(resolve_device("cpu" if option.engine == "ray" else option.device))
+    about = environment(devices(config)[0])
     versions = ", ".join(f"{k} {about[k]}" for k in ("torch", "torchvision", "torchattacks"))
     return [
         f"randomized defense bench: budget {option.budget}, device {about['device']} "

@@ -6,7 +6,6 @@ record of clean images repeats and a gate shows. Each is one line that names the
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import re
@@ -29,7 +28,7 @@ from ..attacks.threat_model import TOLERANCE, ThreatModel
 from ..defenses import Population
 from ..defenses.checkpoint import built_again
 from ..defenses.population import Cast
-from ..defenses.surrogate import ROUNDING, Plan, alike
+from ..defenses.surrogate import ROUNDING, Plan, alike, around
 from ..leaderboard.metrics import Answers, difference, score
 from .environment import full_precision
 from .tuning import fastest_plan
@@ -293,7 +292,7 @@ def check_answers(
                 "network beforehand"
             )
     for number, member in enumerate(population.submodels):
-        given = member.member if isinstance(member, Cast) else member
+        given = _as_given(member)
         modes = {part.training for part in given.modules() if hasattr(part, "training")}
         if population.random and len(modes) > 1 and given.training:
             raise ValueError(
@@ -395,7 +394,7 @@ def _looked_at(
     # What takes turns is another from one pass to the next, if not after many.
     first = ask(probe, 0)
     written = versions != [weight._version for weight in weights]
-    settled = [weight.clone() if written else weight for weight in weights]
+    settled = [weight.clone() for weight in weights] if written else []
     versions = [weight._version for weight in weights]
     next_one = ask(probe, 0)
     kept = {type(part).__name__ for part in member.modules() if getattr(part, "training", False)}
@@ -405,7 +404,7 @@ def _looked_at(
     same = alike(first, next_one) and alike(first, ask(probe, 0))
     # What is written once, such as weights that are brought to a norm, stays so.
     later = versions != [weight._version for weight in weights]
-    if later and not (written and all(map(torch.equal, settled, weights))):
+    if later and not (settled and all(map(torch.equal, settled, weights))):
         raise ValueError(
             f"{whose} changes its weights as it answers, so that answers depend on those before: "
             "adapt it beforehand, or let it change a copy (torch.func.functional_call)"
@@ -455,11 +454,13 @@ def _looked_at(
 def _built_twice(member: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """What it answers where all of it that comes from files is built under each of two seeds.
 
-    Two empty tensors where that cannot be seen.
+    Two empty tensors where that cannot be seen, or nothing comes from a file.
     """
     answers = []
     for seed in range(2):
         again = _built_again(member, seed)
+        if again is member:
+            return images[:0], images[:0]
         try:
             with global_seed(0, images.device):
                 answers.append(again.to(images.device)(images.clone()))
@@ -476,13 +477,8 @@ def _built_again(module: nn.Module, seed: int) -> nn.Module:
     if isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod"):
         # Compiled: it is more than its parts.
         return module
-    children = dict(module.named_children())
-    parts = {name: _built_again(part, seed) for name, part in children.items()}
-    if all(parts[name] is part for name, part in children.items()):
-        return module
-    copied = copy.copy(module)
-    copied._modules = {**module._modules, **parts}
-    return copied
+    children = module.named_children()
+    return around(module, {name: _built_again(part, seed) for name, part in children})
 
 
 def _seeded(member: nn.Module, images: Tensor) -> str:
@@ -545,11 +541,11 @@ def _draws_needed(member: nn.Module, images: Tensor, draws: int) -> int:
 
     0 where images are drawn for one by one, or so many are at hand.
     """
-    copies = images[:1].expand(4, *images.shape[1:]), images[-1:].expand(4, *images.shape[1:])
+    copies = images[[0, -1]].repeat_interleave(4, dim=0)
     passes = []
     for seed in range(PASSES):
         with global_seed(derive_seed(0, "rare", seed), images.device):
-            passes.append(member(torch.cat(copies)).detach())
+            passes.append(member(copies).detach())
     if not all(alike(half[:1].expand_as(half), half) for one in passes for half in one.split(4)):
         return 0
     # Unlike the commonest: of the first three one is common, or none is.
@@ -559,9 +555,12 @@ def _draws_needed(member: nn.Module, images: Tensor, draws: int) -> int:
     return math.ceil(math.log(MISSED) / math.log(1 - unlike / PASSES))
 
 
+def _as_given(member: nn.Module) -> nn.Module:
+    return member.member if isinstance(member, Cast) else member
+
+
 def _name(number: int, member: nn.Module) -> str:
-    kind = type(member.member if isinstance(member, Cast) else member).__name__
-    return f"submodel {number} ({kind})"
+    return f"submodel {number} ({type(_as_given(member)).__name__})"
 
 
 def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
@@ -623,9 +622,7 @@ def _follows(member: nn.Module, images: Tensor) -> bool:
     shape, numbers = (DIRECTIONS, *images.shape), generator(0, "along")
     signs = torch.randn(shape, generator=numbers).sign().to(images)
     # Off the edges of [0, 1], and off ties, of which a pooling window knows one pixel alone.
-    images = (0.98 * images + 0.02 * torch.rand(shape[1:], generator=numbers).to(images)).clamp(
-        0, 1
-    )
+    images = 0.98 * images + 0.02 * torch.rand(shape[1:], generator=numbers).to(images)
     # Of one that keeps a generator of its own, two passes cannot be compared.
     with torch.no_grad():
         if not alike(at(images), at(images)):
@@ -690,10 +687,11 @@ def _labels_in_doubt(
     law, draws = population.probabilities, population.draws
     if said := _order_in_doubt(np.concatenate(answers), labels, classes, law, draws):
         return [said]
-    each = [_order_in_doubt(one, labels, classes, None, draws) for one in answers]
-    if len(answers) > 1 and any(each):
-        members = zip(population.submodels, each, strict=True)
-        return [f"of {_name(k, one)} the {said}" for k, (one, said) in enumerate(members) if said]
+    if len(answers) > 1:
+        each = [_order_in_doubt(one, labels, classes, None, draws) for one in answers]
+        named = enumerate(zip(population.submodels, each, strict=True))
+        if members := [f"of {_name(k, member)} the {said}" for k, (member, said) in named if said]:
+            return members
     right = Answers(np.concatenate(answers) == labels, law, draws)
     # Of few images even good answers may be luck.
     near = min(2 / classes, (1 + 1 / classes) / 2)
@@ -709,7 +707,9 @@ def _arrangement_in_doubt(
     population: Population, images: Tensor, labels: Tensor, batch_size: int
 ) -> list[str]:
     """Whether the first member is right more often on images that are arranged otherwise."""
-    arranged = {"": images, "channels in reverse order": images.flip(1), "1 - image": 1 - images}
+    arranged = {"": images, "1 - image": 1 - images}
+    if images.shape[1] > 1:
+        arranged["channels in reverse order"] = images.flip(1)
     if images.shape[2] == images.shape[3]:
         arranged["rows for columns"] = images.transpose(2, 3)
     right = {}

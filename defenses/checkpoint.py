@@ -84,20 +84,17 @@ def load_network(
         raise TypeError(f"what builds the network for {path} must return a module, got {network!r}")
     shared = _shared(network)
     try:
-        try:
-            _fill(network, content)
-        except ValueError:
-            _restore(shared)
-            raise
+        _fill(network, content)
         network.eval()
-        overwritten = [file for one, (was, file) in shared.items() if not torch.equal(one, was)]
-        if overwritten:
-            _restore(shared)
-            raise ValueError(
-                f"would change weights that {overwritten[0]} filled, since both networks share "
-                "them: let the function build a new network every time"
-            )
+        for tensor, (value, other) in shared.items():
+            if not torch.equal(tensor, value):
+                raise ValueError(
+                    f"would change weights that {other} filled, since both networks share them: "
+                    "let the function build a new network every time"
+                )
     except ValueError as error:
+        for tensor, (value, _) in shared.items():
+            tensor.copy_(value)
         raise CheckpointError(f"{path} {error}") from error
     except TypeError as error:
         kind = type(network).__name__
@@ -120,18 +117,12 @@ def built_again(network: nn.Module, seed: int) -> nn.Module | None:
             again = build()
         if {*again.modules()} & {*network.modules()}:
             return None
-        again.to(next(network.parameters()).device)
         again.load_state_dict(network.state_dict())
         again.eval()
     # It runs code that may have been written to run once.
     except Exception:
         return None
     return again
-
-
-def _restore(shared: Mapping[Tensor, tuple[Tensor, str]]) -> None:
-    for tensor, (value, _) in shared.items():
-        tensor.copy_(value)
 
 
 def _shared(network: nn.Module) -> dict[Tensor, tuple[Tensor, str]]:
@@ -164,20 +155,17 @@ def _fill(network: nn.Module, content: bytes) -> None:
             f"is of {type(network).__name__}, built on the meta device, without memory"
         )
     held = _read(content)
-    sets, rest = {}, [*_numbers(held)]
+    sets, beside = {}, []
     for where, weights in _sets(held).items():
-        sets[where], beside = _unwrapped(weights, own)
-        unused = weights if own.isdisjoint(sets[where]) else beside
-        rest += [
-            f"{where}.{name}".lstrip(".")
-            for name in unused
-            if _counts(f"{where}.{name}", weights[name])
-        ]
+        sets[where], others = _unwrapped(weights, own)
+        unused = weights if own.isdisjoint(sets[where]) else others
+        places = {_joined(where, name): weights[name] for name in unused}
+        beside += [place for place, weight in places.items() if _counts(place, weight)]
     fitting = {where: weights for where, weights in sets.items() if not own.isdisjoint(weights)}
     kind = type(network).__name__
     if not fitting and own and len(sets) == 1 and not _left(network, *sets.values())[0]:
         # Known to the network by names of before, as those of weight_norm.
-        fitting, rest = sets, [name for name in rest if name not in _joined(sets)]
+        fitting, beside = sets, []
     if not fitting:
         first = next(iter(sets.values()), {})
         raise ValueError(f"has none of the weights of {kind}, but {_listed(first) or 'no tensors'}")
@@ -195,16 +183,16 @@ def _fill(network: nn.Module, content: bytes) -> None:
             f"has {wanted} in {_listed(sorted(cut))}, which {kind} would cut to {there}: build it "
             "with that type"
         )
-    if rest:
+    if beside := [*_numbers(held), *beside]:
         raise ValueError(
-            f"holds {_listed(rest)} beside the weights of {kind}: if its answers need them, as a "
+            f"holds {_listed(beside)} beside the weights of {kind}: if its answers need them, as a "
             "normaliser's, build a network that has them, else save its weights alone"
         )
 
 
-def _joined(sets: Mapping[str, Weights]) -> set[str]:
-    """The names of all weights, with where they lie in the file."""
-    return {f"{where}.{name}".lstrip(".") for where, weights in sets.items() for name in weights}
+def _joined(where: str, name: object) -> str:
+    """Where something lies in a file, by all its keys."""
+    return f"{where}.{name}".lstrip(".")
 
 
 def _left(network: nn.Module, weights: Weights) -> tuple[list[str], list[str]]:
@@ -260,7 +248,7 @@ def _numbers(loaded: object, where: str = "") -> Iterator[str]:
     }
     pair = any(map(_MEAN.fullmatch, lists)) and any(map(_DEVIATION.fullmatch, lists))
     for name, value in loaded.items():
-        place = f"{where}.{name}".lstrip(".")
+        place = _joined(where, name)
         if _is_numeric(value) and (_normalises(place) or (pair and str(name).lower() in lists)):
             yield place
         elif not str(name).endswith(_EXTRA):
@@ -316,7 +304,7 @@ def _sets(loaded: object, where: str = "") -> dict[str, Weights]:
         key: weights
         for name, value in loaded.items()
         if not str(name).endswith(_EXTRA)
-        for key, weights in _sets(value, f"{where}.{name}".lstrip(".")).items()
+        for key, weights in _sets(value, _joined(where, name)).items()
     }
     return {where: tensors, **deeper} if tensors else deeper
 

@@ -7,7 +7,7 @@ stacked network where that is faster. What is scored is the population itself, n
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -194,7 +194,11 @@ def _folded(module: nn.Module, dtype: torch.dtype, probe: Tensor | None = None) 
     if where.startswith("torch.") and not where.startswith("torch.nn.modules."):
         # Compiled, exported or parallel: it is more than its parts.
         return module
-    parts = {name: _folded(part, dtype) for name, part in module.named_children()}
+    return around(module, {name: _folded(part, dtype) for name, part in module.named_children()})
+
+
+def around(module: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
+    """A shallow copy with these parts, sharing all other state; itself if they are its own."""
     if all(part is module.get_submodule(name) for name, part in parts.items()):
         return module
     copied = copy.copy(module)

@@ -129,11 +129,9 @@ class Ranking:
     @property
     def worst_images(self) -> str:
         """On how many images worst cases were measured, where not on all."""
-        fewer = {entry.row.worst_images for entry in self.entries} - {
-            0,
-            self.section.setting.images,
-        }
-        return " or ".join(f"{count:,}" for count in sorted(fewer))
+        counts = {entry.row.worst_images for entry in self.entries}
+        fewer = sorted(counts - {0, self.section.setting.images})
+        return " or ".join(f"{count:,}" for count in fewer)
 
     @cached_property
     def leads(self) -> dict[tuple[Entry, Entry], tuple[Score | None, Score | None]]:

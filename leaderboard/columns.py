@@ -89,10 +89,8 @@ COLUMNS = (
         *[lambda entry: entry.verdict.word if entry.verdict else "–"] * 2,
     ),
     Column(
-        *(
-            "cost",
-            "of an answer, in forward passes, and how many networks must be trained and kept",
-        ),
+        "cost",
+        "of an answer, in forward passes, and how many networks must be trained and kept",
         *[lambda e: f"1 of {e.row.submodels}" if e.row.submodels > 1 else "1"] * 2,
     ),
     Column(

@@ -16,8 +16,8 @@ def templates(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"describe": formats.describe, "zip": zip}
-    environment.globals["plus_minus"] = formats.plus_minus
+    functions = {"describe": formats.describe, "plus_minus": formats.plus_minus, "zip": zip}
+    environment.globals |= functions
     environment.filters.update(
         code=lambda name: f"`{name}`",
         difference=formats.format_difference,

@@ -35,7 +35,6 @@ def merge(folders: Iterable[Path], into: Path) -> int:
     """
     chosen: dict[str, str] = {}
     weights: dict[bytes, dict[str, str]] = defaultdict(dict)
-
     places = {p: at for folder in (into, *folders) for p, at in _files(folder)}
 
     def choose(path: str) -> None:

@@ -76,7 +76,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 def parallel(config: pytest.Config) -> bool:
     """Whether workers do the work: a cluster's, or several of this machine."""
     here = config.option.engine == "local"
-    return not here or ("workerinput" not in vars(config) and len(_devices(config)) > 1)
+    return not here or ("workerinput" not in vars(config) and len(devices(config)) > 1)
 
 
 def time_limit(config: pytest.Config) -> float:
@@ -88,11 +88,11 @@ def time_limit(config: pytest.Config) -> float:
 def options(config: pytest.Config) -> Options:
     """The options of a run, on the first of its devices, or on that of pytest-xdist's worker."""
     option, process = config.option, getattr(config, "workerinput", {})
-    devices = _devices(config)
+    chosen = devices(config)
     number = int(process.get("workerid", "gw0").removeprefix("gw"))
     return Options(
         budget=option.budget,
-        device=devices[number % len(devices)],
+        device=chosen[number % len(chosen)],
         seed=option.seed,
         data_root=option.data_root,
         store=option.store,
@@ -142,7 +142,7 @@ def _pool(config: pytest.Config, session: EngineSession) -> Pool:
     """The workers that are asked for; they start when there is work."""
     option = config.option
     if option.engine == "local":
-        return LocalPool(_devices(config), session.options, option.robustbench)
+        return LocalPool(devices(config), session.options, option.robustbench)
     from .cluster import ClusterPool
 
     try:
@@ -178,7 +178,7 @@ def _unused(option: Any) -> str | None:
     return None
 
 
-def _devices(config: pytest.Config) -> list[torch.device]:
+def devices(config: pytest.Config) -> list[torch.device]:
     """Those of this machine that are asked for; of a cluster's driver, the CPU."""
     return resolve_devices("cpu" if config.option.engine == "ray" else config.option.device)
 
