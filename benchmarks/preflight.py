@@ -171,8 +171,9 @@ def preflight(
             odd[f"has no gradient ({cause}): attacks by gradients stand still"] += [whose]
         elif zero > 0.9 and not squashed:
             odd[
-                f"has a gradient of zero at {zero:.0%} of images, as rounding has: attacks by "
-                "gradients stand still; let gradients pass straight through it"
+                f"has a gradient of zero at {zero:.0%} of images, as rounding and votes have: "
+                "attacks by gradients stand still; let gradients pass straight through rounding, "
+                "and take the mean of probabilities for a vote"
             ] += [whose]
         if infinite:
             odd[

@@ -19,6 +19,7 @@ from .training import Task
     reference="arXiv:2104.11470",
     claim={"square-oracle": {}},
     field=True,
+    starts_from=("single",),
     version=1,
 )
 def rnd(population: Population, task: Task, *, sigma: float = 0.02) -> None:

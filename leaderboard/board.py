@@ -46,9 +46,14 @@ class Entry:
         return gates.check(self.row)
 
     @property
+    def doubts(self) -> list[Gate]:
+        """The checks that keep it from its rank."""
+        return gates.doubts(self.gates)
+
+    @property
     def trusted(self) -> bool:
         """Whether a rank or a verdict may rest on it: everything was run, and no gate failed."""
-        return self.row.complete and gates.passed(self.gates)
+        return self.row.complete and not self.doubts
 
     @property
     def rank(self) -> str:

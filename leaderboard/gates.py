@@ -70,9 +70,9 @@ def check(row: Row) -> list[Gate]:
     return [Gate(n, *(finding or ("not run", "not run"))) for n, finding in findings.items()]
 
 
-def passed(gates: Sequence[Gate]) -> bool:
-    """Whether every gate was run and none failed; one may be undecided."""
-    return not any(gate.outcome in ("failed", "not run") for gate in gates)
+def doubts(gates: Iterable[Gate]) -> list[Gate]:
+    """Those that keep a row from its rank: the failed, then those not run."""
+    return sorted((g for g in gates if g.outcome in ("failed", "not run")), key=lambda g: g.outcome)
 
 
 def counted(gates: Iterable[Gate]) -> str:

@@ -10,13 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from .jobs import Job
 
 Population = tuple[str, str]
+# Seconds that loading a population and looking it over take: shorter chains count as alike.
+LOADING = 1.0
 
 
 class Scheduler:
     """Jobs that wait for others or are ready; the longest chain of work goes first.
 
-    Of chains that are alike in length, within a factor of two, a worker is given one of the
-    population that it holds: loading another takes time.
+    Of chains that are alike in length, within a factor of two or shorter than loading a population
+    takes, a worker is given one of the population that it holds.
     """
 
     def __init__(self, jobs: Iterable[Job] = ()) -> None:
@@ -66,7 +68,7 @@ class Scheduler:
     def restore(self, job: Job) -> None:
         """Make a job ready, for the first time or again."""
         rank = self._rank(job.key)
-        heaps = self._ready.setdefault(math.frexp(rank)[1], {})
+        heaps = self._ready.setdefault(math.frexp(max(rank, LOADING))[1], {})
         heapq.heappush(heaps.setdefault(job.population, []), (-rank, job.key))
 
     def done(self, key: str) -> None:

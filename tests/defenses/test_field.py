@@ -56,7 +56,11 @@ def trained(digits):
             made = initialise(lambda: build(DIGITS), defense.members, seed=0)
             made.draws = min(defense.draws, 4)
             data = (digits.train_images, digits.train_labels)
-            task = Task(images=data[0], labels=data[1], recipe=RECIPE, seed=0, load=population)
+            # Several machines train first what it names, and nothing else.
+            there = {parent: population(parent) for parent in defense.starts_from}
+            task = Task(
+                images=data[0], labels=data[1], recipe=RECIPE, seed=0, load=there.__getitem__
+            )
             # In so few steps networks that must be certified learn nothing.
             arguments = {"eps": 0.0} if name == "ibp" else ADVERSARY if defense.adversarial else {}
             defense.run_training(made, task, defense.parameters(arguments))

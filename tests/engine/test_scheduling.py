@@ -68,6 +68,19 @@ def test_a_worker_goes_on_with_what_it_holds_unless_much_longer_work_waits():
     assert scheduler.take(held) is None
 
 
+def test_work_shorter_than_loading_a_population_follows_the_population():
+    jobs = [
+        Job(key=f"{name}{number}", population=(name, ""), seconds=seconds)
+        for number, seconds in enumerate((0.9, 0.4, 0.01))
+        for name in "ab"
+    ]
+    scheduler, held, taken = Scheduler(jobs), None, []
+    while job := scheduler.take(held):
+        held = job.population
+        taken.append(job.key)
+    assert taken == ["a0", "a1", "a2", "b0", "b1", "b2"]
+
+
 def test_what_needs_a_failed_job_is_dropped_and_nothing_else():
     jobs = [
         Job(key="ulm", population=("d", "ulm"), seconds=1.0),
