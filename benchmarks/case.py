@@ -109,12 +109,13 @@ def build_case(
         parameters |= {name: 2 * parameters[name] for name in chosen.doubles}
     # These cost no more on many networks than on one.
     whole = chosen.kind in ("authors", "control") and protocol == "draw"
-    most = experiment.test_images if whole else experiment.population_images
+    costly = experiment.most_images(population)
+    most = experiment.test_images if whole else costly
     images = min(most or experiment.test_images or count, count)
     images_per_draw = 1
     if population.random and _claims(chosen):
         # Clusters enough among those images, too, that attacks on the population see.
-        images_per_draw = max(1, min(images, experiment.population_images or images) // CLUSTERS)
+        images_per_draw = max(1, min(images, costly or images) // CLUSTERS)
     return Case(
         dataset=subject.dataset,
         source=subject.source,

@@ -141,7 +141,12 @@ def numbers_for(
     if dataset in DATASETS:
         attacks = known.attacks
     return replace(
-        known, attacks=attacks, batch_size=batch_size, test_images=None, population_images=None
+        known,
+        attacks=attacks,
+        batch_size=batch_size,
+        test_images=None,
+        population_images=None,
+        drawn_images=None,
     )
 
 

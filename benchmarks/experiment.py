@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from ..defenses import DEFENSES, Recipe
+from ..defenses import DEFENSES, Population, Recipe
 from ..leaderboard.rows import BUDGETS
 
 # Seconds that one training or one attack may take, so that code that hangs does not stop a run.
@@ -126,6 +126,8 @@ class Experiment:
         train_images, test_images: how many are used; None: all.
         population_images: test images, the first, for what costs n times as much: attacks on the
             population that are not the paper's, and all protocols; None: all.
+        drawn_images: the same where members are random in themselves, and every answer costs as
+            many passes as `draws`; None: as many.
         network: in place of the dataset's; None: that.
         submodels: n, by defense; "default" for all others.
         draws: most fresh draws of a member that is random in itself.
@@ -144,6 +146,7 @@ class Experiment:
     train_images: int | None
     test_images: int | None
     population_images: int | None
+    drawn_images: int | None
     network: Network | None
     submodels: Mapping[str, int]
     draws: int
@@ -156,6 +159,10 @@ class Experiment:
     batch_size: int
     every_epoch: bool
     figures: Figures
+
+    def most_images(self, population: Population) -> int | None:
+        """How many images what costs more on a population is measured on; None: all."""
+        return (population.random and self.drawn_images) or self.population_images
 
     def size(self, defense: str) -> int:
         """n for a defense that does not know its own."""
@@ -192,6 +199,7 @@ def standard(
     train_images: ByBudget[int | None] = (400, 5000, None),
     test_images: ByBudget[int | None] = (16, 100, None),
     population_images: ByBudget[int | None] = (1000, 50, 1000),
+    drawn_images: ByBudget[int | None] = (None, None, None),
     network: ByBudget[Network | None] = (None, None, None),
     submodels: ByBudget[int] = (2, 2, 10),
     epochs: ByBudget[int | None] = (1, 10, None),
@@ -245,6 +253,7 @@ def standard(
             train_images=train_images[k],
             test_images=test_images[k],
             population_images=population_images[k],
+            drawn_images=drawn_images[k],
             network=network[k],
             # The adversarially trained populations that the authors released have 4.
             submodels={"default": submodels[k]}

@@ -49,6 +49,7 @@ _EXPERIMENTS = standard(
     train_images=(400, None, None),
     test_images=(16, 1000, None),
     population_images=(1000, 500, 1000),
+    drawn_images=(None, 200, None),
     submodels=(2, 4, 10),
     epochs=(1, None, None),
     adversarial_epochs=(1, 16, None),

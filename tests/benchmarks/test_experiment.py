@@ -1,19 +1,25 @@
 import re
 import sys
+import warnings
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from randomized_defense_bench.attacks import ATTACKS, CERTIFICATES, ThreatModel, registry
+from randomized_defense_bench.benchmarks.case import build_case
 from randomized_defense_bench.benchmarks.datasets import DATASETS, Raw, experiment, register_dataset
+from randomized_defense_bench.benchmarks.evaluation import subject_of
 from randomized_defense_bench.benchmarks.experiment import standard
 from randomized_defense_bench.benchmarks.session import Options, Session
-from randomized_defense_bench.defenses import DEFENSES, Recipe
+from randomized_defense_bench.defenses import DEFENSES, Population, Recipe
 from randomized_defense_bench.defenses.architectures import lenet5
+from randomized_defense_bench.defenses.noise import Noise
 from randomized_defense_bench.defenses.surrogate import Plan
 from randomized_defense_bench.leaderboard.rows import BUDGETS
+from torch import nn
 
 PAIRS = [(budget, dataset) for dataset in DATASETS for budget in BUDGETS]
 EXTENDING = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
@@ -48,6 +54,30 @@ def test_the_documented_dataset_is_one_file_of_any_package(tmp_path, monkeypatch
     prepared = session.prepare("svhn", "single")
     assert prepared.dataset.test_images.shape == (16, 3, 32, 32)
     assert session.measure(prepared, "pgd", ThreatModel("Linf", 8 / 255))[0].headline
+
+
+@pytest.mark.parametrize(("draws", "expected", "claimed"), [(1, 500, 1000), (16, 200, 1000)])
+def test_attacks_on_the_expectation_over_fresh_draws_are_measured_on_fewer_images(
+    draws, expected, claimed
+):
+    noise = Noise(nn.Flatten())
+    noise.get_buffer("sigma").fill_(draws - 1)
+    images, ball = torch.rand(1000, 1, 2, 5), ThreatModel("Linf", 8 / 255)
+    labels = torch.randint(10, (1000,))
+    population = Population([noise], draws=draws)
+    with warnings.catch_warnings(action="ignore"):
+        subject = subject_of(population, images, labels, ball, batch_size=100)
+    cases = {
+        attack: build_case(
+            subject, attack, ball, experiment("quick", "cifar10"), budget="quick", seed=0
+        )
+        for attack in ("worst-case", "pgd", "none")
+    }
+    assert {attack: case.images for attack, case in cases.items()} == {
+        "worst-case": expected,
+        "pgd": claimed,
+        "none": claimed,
+    }
 
 
 def test_a_dataset_lacks_no_budget():
