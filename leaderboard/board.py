@@ -131,13 +131,6 @@ class Ranking:
         """Complete rows first, by falling worst case."""
         return [Entry(row, self) for row in self.section.rows[self.norm, self.eps]]
 
-    @property
-    def worst_images(self) -> str:
-        """On how many images worst cases were measured, where not on all."""
-        counts = {entry.row.worst_images for entry in self.entries}
-        fewer = sorted(counts - {0, self.section.setting.images})
-        return " or ".join(f"{count:,}" for count in fewer)
-
     @cached_property
     def leads(self) -> dict[tuple[Entry, Entry], tuple[Score | None, Score | None]]:
         """By how much an entry leads another, claimed and in the worst case, paired."""

@@ -38,7 +38,7 @@ def _random(entry: Entry) -> str:
 
 def _worst(entry: Entry) -> str:
     images = entry.row.worst_images
-    fewer = 0 < images < max(r.case.images for e in entry.ranking.entries for r in e.row.records)
+    fewer = 0 < images < entry.ranking.section.setting.images
     return entry.worst(format_score) + f" on {images:,} images" * fewer
 
 

@@ -117,6 +117,17 @@ def test_a_row_that_fails_a_gate_loses_its_rank_and_the_page_says_why():
     assert outcomes["no attack beats the cascade"] == "**failed**"
 
 
+def test_the_page_says_on_how_many_images_worst_cases_are():
+    sizes = {"ulm": 1000, "clm": 1000, "rnd": 200, "single": 2000}
+    measured = [r for name, n in sizes.items() for r in row(name, 5, test_images=2000, images=n)]
+    few = [r for r in measured if r.case.defense != "single"]
+    every = [r for r in few if r.case.defense != "rnd"]
+    assert "\nWorst cases: first 1,000 images, 200 of rnd.\n" in page(measured)
+    assert "\nWorst cases: first 1,000 images, 200 of rnd.\n" in page(few)
+    assert "\nWorst cases: first 1,000 images.\n" in page(every)
+    assert "Worst cases" not in page([r for r in measured if r.case.defense == "single"])
+
+
 def test_a_record_from_before_a_gate_does_without_it():
     old = [replace(r, findings=None) for r in gated("a", 3)]
     odd = [replace(r, findings=("no gradient",)) for r in gated("b", 3)]
