@@ -45,8 +45,8 @@ def _worst(entry: Entry) -> str:
 COLUMNS = (
     Column(
         "rank",
-        "one more than the number of rows that are significantly better, image by image; = marks a "
-        "tie; – means that a required attack or check is missing or failed",
+        "one more than the number of ranked rows that are significantly better on the same images; "
+        "= marks a tie; – and ≤ mean that a required attack or check is missing or failed",
         *["{0.rank}".format] * 2,
     ),
     Column("defense", "", lambda entry: escape(entry.row.label), _link),
