@@ -112,7 +112,7 @@ def _judge(options: argparse.Namespace) -> None:
     members = _networks(options.build, options.weights, options.sha256)
     population = Population(members, draws=options.draws).to(device)
     images = options.images or min(
-        filter(None, (numbers.test_images, numbers.population_images)), default=None
+        filter(None, (numbers.test_images, numbers.most_images(population))), default=None
     )
     data = load(options.dataset, options.data_root, 1, images)
     subject = subject_of(
