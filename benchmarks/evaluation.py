@@ -31,10 +31,12 @@ class Evaluation:
 
     Attributes:
         images: (N, C, H, W), perturbed; with a leading (n,) where they are crafted on each member.
+        findings: what was odd before the attack, as warnings said: a line each.
     """
 
     record: Record
     images: Tensor
+    findings: tuple[str, ...]
 
     @property
     def correct(self) -> metrics.Correct:
@@ -204,4 +206,5 @@ def evaluate(
     )
     if images_per_draw is not None:
         case = replace(case, images_per_draw=images_per_draw)
-    return Evaluation(*measure(case, subject, headline=True, plan=plan))
+    measured = measure(case, subject, headline=True, plan=plan)
+    return Evaluation(*measured, findings=subject.findings or ())

@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 import os
 import re
+import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest import mock
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from ..attacks.draws import forget_trials, other_generators
@@ -29,7 +29,7 @@ from ..defenses import Population
 from ..defenses.checkpoint import built_again
 from ..defenses.population import Cast
 from ..defenses.surrogate import ROUNDING, Plan, alike, around
-from ..leaderboard.metrics import Answers, difference, score
+from .data_doubts import doubts
 from .environment import full_precision
 from .tuning import fastest_plan
 
@@ -41,8 +41,6 @@ PROBED = 16
 IN_LAW = 64
 # Along so many random directions, by these steps, answers must change as the gradient says.
 DIRECTIONS, STEPS, FOLLOWED = 4, (1e-3, 0.03, 0.1, 0.5), 0.5
-# Images that are tried in other arrangements.
-ARRANGED = 200
 # Draws may be alike by chance: of a coin that comes up once in ten passes, one in 25 times.
 PASSES = 32
 # How often draws may miss one that is rare.
@@ -204,8 +202,8 @@ def preflight(
             "draws=1 says the same and costs less (for dropout that stays on: net.eval(); "
             "net.dropout.train())"
         ]
-    findings += _arrangement_in_doubt(population, images[:ARRANGED], labels[:ARRANGED], batch_size)
-    findings += _labels_in_doubt(answers, labels.cpu().numpy(), classes, population)
+    names = [_name(number, member) for number, member in enumerate(population.submodels)]
+    findings += doubts(population, names, answers, images, labels, classes, batch_size)
     chunk = min((plan or fastest_plan(population, images)).chunk, batch_size, len(images))
     for finding in [*findings, *_too_large(population, images[:2], chunk)]:
         warnings.warn(finding, stacklevel=5)
@@ -436,6 +434,13 @@ def _looked_at(
                 f"{whose} sets itself by the first images that it answers ({names}), here any "
                 "others: let it answer a batch of training images beforehand"
             )
+    with _another_hour():
+        at_another = ask(probe, 0)
+    if same and not alike(first, at_another) and alike(first, ask(probe, 0)):
+        raise ValueError(
+            f"{whose} answers otherwise as the clock goes on, and by the same draw within a "
+            "moment: seed nothing by the time, and draw from torch's own generator"
+        )
     varies = not all(alike(first, one) for one in others)
     if not varies and sum(not torch.equal(first, one) for one in others) > PASSES // 8:
         # What is drawn is the same to the last bit under one seed; what a device rounds is not.
@@ -480,6 +485,21 @@ def _built_again(module: nn.Module, seed: int) -> nn.Module:
         return module
     children = module.named_children()
     return around(module, {name: _built_again(part, seed) for name, part in children})
+
+
+@contextmanager
+def _another_hour() -> Iterator[None]:
+    """The clock an hour ahead, for whoever asks Python for the time in whole seconds or less."""
+    seconds, nanoseconds = time.time, time.time_ns
+
+    def ahead() -> float:
+        return seconds() + 3601
+
+    def ahead_ns() -> int:
+        return nanoseconds() + 3601 * 10**9
+
+    with mock.patch("time.time", ahead), mock.patch("time.time_ns", ahead_ns):
+        yield
 
 
 def _seeded(member: nn.Module, images: Tensor) -> str:
@@ -676,87 +696,6 @@ def _same_with_gradients(member: nn.Module, images: Tensor, seed: int) -> bool:
             answers.append(member(images.clone().requires_grad_(on)).detach())
     first, second, third = answers
     return alike(first, third, OTHER) or not alike(first, second)
-
-
-def _labels_in_doubt(
-    answers: Sequence[npt.NDArray[np.int64]],
-    labels: npt.NDArray[np.int64],
-    classes: int,
-    population: Population,
-) -> list[str]:
-    """Whether labels seem to be of other classes than each member's answers (draws, N)."""
-    law, draws = population.probabilities, population.draws
-    if said := _order_in_doubt(np.concatenate(answers), labels, classes, law, draws):
-        return [said]
-    if len(answers) > 1:
-        each = [_order_in_doubt(one, labels, classes, None, draws) for one in answers]
-        named = enumerate(zip(population.submodels, each, strict=True))
-        if members := [f"of {_name(k, member)} the {said}" for k, (member, said) in named if said]:
-            return members
-    right = Answers(np.concatenate(answers) == labels, law, draws)
-    # Of few images even good answers may be luck.
-    near = min(2 / classes, (1 + 1 / classes) / 2)
-    if right.s.mean() <= near and score([right]).low <= 1 / classes:
-        return [
-            f"clean accuracy is {right.s.mean():.1%} on {labels.size} images, not surely above "
-            f"chance ({1 / classes:.1%}): check labels, and the normalisation inside the modules"
-        ]
-    return []
-
-
-def _arrangement_in_doubt(
-    population: Population, images: Tensor, labels: Tensor, batch_size: int
-) -> list[str]:
-    """Whether the first member is right more often on images that are arranged otherwise."""
-    arranged = {"": images, "1 - image": 1 - images}
-    if images.shape[1] > 1:
-        arranged["channels in reverse order"] = images.flip(1)
-    if images.shape[2] == images.shape[3]:
-        arranged["rows for columns"] = images.transpose(2, 3)
-    right = {}
-    with frozen(population), torch.no_grad():
-        for how, some in arranged.items():
-            with global_seed(0, images.device), full_precision():
-                answers = _pass(population.submodels[0], some, batch_size).argmax(1)
-            right[how] = Answers((answers == labels).cpu().numpy()[None])
-    plain = right.pop("")
-    how = max(right, key=lambda arrangement: right[arrangement].s.mean())
-    if difference({0: right[how]}, {0: plain}).low <= 0:
-        return []
-    return [
-        f"clean accuracy is {plain.s.mean():.1%} on {len(labels)} images, and "
-        f"{right[how].s.mean():.1%} with {how}: give images as the networks saw them in training"
-    ]
-
-
-def _order_in_doubt(
-    answers: npt.NDArray[np.int64],
-    labels: npt.NDArray[np.int64],
-    classes: int,
-    law: Sequence[float] | None,
-    draws: int,
-) -> str:
-    """The order of classes that fits half of the images best, if it fits the others better.
-
-    "" where it does not.
-    """
-
-    def right(answers: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Answers:
-        return Answers(answers == labels, law, draws)
-
-    fit, tried = slice(0, None, 2), slice(1, None, 2)
-    seen = np.zeros((classes + 1, classes), np.int64)
-    np.add.at(seen, (answers[:, fit], labels[fit]), 1)
-    order = np.append(linear_sum_assignment(seen[:classes], maximize=True)[1], classes)
-    before, after = right(answers, labels), right(order[answers], labels)
-    pair = [right(one[:, tried], labels[tried]) for one in (order[answers], answers)]
-    if len(np.unique(labels)) < 2 or difference({0: pair[0]}, {0: pair[1]}).low <= 0:
-        return ""
-    return (
-        f"clean accuracy is {before.s.mean():.1%}, and {after.s.mean():.1%} with labels "
-        f"{', '.join(map(str, order[:-1][:10]))}, ... for classes 0, 1, 2, ...: "
-        "check the order of classes"
-    )
 
 
 def _too_large(population: Population, images: Tensor, chunk: int) -> list[str]:

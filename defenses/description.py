@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pickle
 import random
+import sys
+import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dis import get_instructions
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
-from types import CodeType, FunctionType, MethodType, SimpleNamespace
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 
 import numpy as np
 import torch
@@ -23,6 +26,8 @@ _KNOWN = ("torch", "torchvision")
 # What every module has, such as its mode.
 _COMMON = vars(nn.Module()).keys()
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+_NOT_INSTALLED = "not installed"
+_INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
 # What draws is no setting: it is another after every pass.
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
@@ -32,8 +37,9 @@ def description(network: nn.Module, but: Iterable[tuple[nn.Module, str]] = ()) -
 
     Of every part: its class, the numbers, words and tensors that it holds, and its shapes. Of code
     that is not torch's: its instructions, with the constants, functions and classes of the same
-    package that these name; of other packages the name. Of other objects, such as an estimator of
-    scikit-learn: all of their state.
+    package that these name; of other packages the name. All code that is not installed counts as
+    one package, and of its files that are named as modules the text counts. Of other objects, such
+    as an estimator of scikit-learn: all of their state.
 
     Args:
         but: parts and names of what they hold that does not count.
@@ -73,11 +79,17 @@ def _described(value: object, seen: set[object], package: str | None = None) -> 
         yield from _described((value.func, value.args, value.keywords), seen, package)
     elif isinstance(value, (FunctionType, type)):
         yield f"{value.__module__}.{value.__qualname__}"
-        own = value.__module__.partition(".")[0]
+        own = _package(value.__module__)
         if own not in _KNOWN and package in (None, own):
             seen.add(id(value))
             for part in _of_class(value) if isinstance(value, type) else _of_function(value):
                 yield from _described(part, seen, own)
+    elif isinstance(value, ModuleType):
+        yield value.__name__
+        file = getattr(value, "__file__", None)
+        if _package(value.__name__) == _NOT_INSTALLED and file:
+            with suppress(OSError):
+                yield sha256(Path(file).read_bytes()).hexdigest()
     else:
         yield str(getattr(value, "__name__", type(value).__name__))
         digest = sha256()
@@ -85,6 +97,17 @@ def _described(value: object, seen: set[object], package: str | None = None) -> 
         with suppress(Exception):
             _Pickler(SimpleNamespace(write=digest.update)).dump(value)
             yield digest.hexdigest()
+
+
+@cache
+def _package(module: str) -> str:
+    """The package of a module; one word for all that are neither installed nor this project's."""
+    top = module.partition(".")[0]
+    if top == __name__.partition(".")[0] or top in sys.stdlib_module_names:
+        return top
+    file = getattr(sys.modules.get(module), "__file__", None)
+    installed = file and Path(file).resolve().is_relative_to
+    return top if installed and any(map(installed, _INSTALLED)) else _NOT_INSTALLED
 
 
 class _Pickler(pickle.Pickler):
@@ -134,5 +157,7 @@ def _of_function(function: FunctionType) -> Iterator[object]:
     for code in codes:
         codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
         yield code.co_code, [one for one in code.co_consts if not isinstance(one, CodeType)]
-        loaded = {i.argval for i in get_instructions(code) if i.opname == "LOAD_GLOBAL"}
+        read = [(i.opname, i.argval) for i in get_instructions(code)]
+        loaded = {name for kind, name in read if kind == "LOAD_GLOBAL"}
         yield tuple((name, function.__globals__.get(name)) for name in sorted(loaded))
+        yield tuple(sys.modules.get(name) for kind, name in read if kind == "IMPORT_NAME")

@@ -4,6 +4,7 @@ import functools
 import itertools
 import os
 import random
+import time
 import warnings
 from collections import deque
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ import pytest
 import torch
 import torch.utils.checkpoint
 from randomized_defense_bench.attacks import ThreatModel
+from randomized_defense_bench.benchmarks.data_doubts import _shifted
 from randomized_defense_bench.benchmarks.evaluation import evaluate
 from randomized_defense_bench.benchmarks.preflight import preflight
 from randomized_defense_bench.benchmarks.session import Session
@@ -598,6 +600,75 @@ def test_images_that_are_arranged_otherwise_than_in_training_are_odd(arrange, wo
     assert [words in line for line in told] == [True] * bool(words)
 
 
+def fits(images, wrong=0.0):
+    """A network that is right by brightness, but for a share of images, at random places."""
+    at = torch.rand(len(images), generator=torch.Generator().manual_seed(3)) < wrong
+    known = {image.numpy().tobytes(): bool(off) for image, off in zip(images, at, strict=True)}
+
+    def answers(net, x):
+        off = torch.tensor([known.get(image.numpy().tobytes(), False) for image in x.detach()])
+        return 2.0 * nn.functional.one_hot((by_brightness(x) + off) % 4, 4) + 0.01 * net(x)
+
+    return Changed(answers)
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "words"),
+    [
+        (lambda x, y: (x[:-1], torch.cat([y[:40], y[41:]])), "images before"),
+        (lambda x, y: (torch.cat([x[:150], x[151:]]), y[:-1]), "images after"),
+        (lambda x, y: (x, y), None),
+        # Sorted by class, a network that knows some classes only is no shift.
+        (lambda x, y: (x[y.argsort()], y.sort().values.clamp(max=2)), None),
+    ],
+)
+@pytest.mark.parametrize("wrong", [0.0, 0.4])
+def test_a_label_or_an_image_that_was_left_out_is_odd(leave_out, words, wrong):
+    images = torch.rand(300, 1, 1, 2, generator=torch.Generator().manual_seed(2))
+    network, labels = fits(images, wrong), by_brightness(images)
+    images, labels = leave_out(images, labels)
+    with warnings.catch_warnings(action="ignore"):
+        found = looked_at(network, images=images, labels=labels, batch_size=300)
+    told = [line for line in found.findings if "was an image left out, or a label?" in line]
+    assert [words in line for line in told] == [True] * bool(words)
+
+
+@pytest.mark.parametrize("chance", [0.1, 0.25, 0.5, 0.9])
+def test_luck_is_no_shift(chance):
+    """Of answers that are right at random, wherever they are, hardly any look moved."""
+    draw = np.random.default_rng(0)
+    told = 0
+    for _ in range(400):
+        labels = draw.integers(4, size=200)
+        right = draw.random(200) < chance
+        answers = np.where(right, labels, (labels + draw.integers(1, 4, size=200)) % 4)
+        told += bool(_shifted(answers[None], labels))
+    assert told == 0
+
+
+def test_copies_of_images_are_odd():
+    images = torch.rand(50, 1, 1, 2, generator=torch.Generator().manual_seed(2))
+    copied = torch.cat([images, images[:10]])
+    network, labels = fits(images), by_brightness(copied)
+    with pytest.warns(UserWarning, match="10 of 60 images are copies of others, .* 50 different"):
+        looked_at(network, images=copied, labels=labels, batch_size=60)
+    with warnings.catch_warnings(action="error"):
+        looked_at(network, images=images, labels=labels[:50], batch_size=60)
+
+
+@pytest.mark.parametrize("now", [lambda: time.time(), lambda: time.time_ns() // 10**9])
+@pytest.mark.parametrize("draws", [1, 16])
+def test_a_draw_by_the_clock_is_refused(now, draws):
+    def drawn(net, x):
+        noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(int(now())))
+        return net(x + noise)
+
+    # From the start of a second.
+    time.sleep(1 - time.time() % 1)
+    with pytest.raises(ValueError, match="as the clock goes on, .* seed nothing by the time"):
+        looked_at(Changed(drawn), draws=draws)
+
+
 def test_one_member_with_classes_in_another_order_is_named():
     def classes(shift):
         return Changed(
@@ -785,6 +856,13 @@ def test_what_is_too_large_for_the_machine_says_how_many_images_fit(monkeypatch)
     with pytest.warns(UserWarning, match="GiB.*batch_size=2 takes half"):
         found = looked_at(wide, wide, labels=wide(IMAGES).argmax(1), batch_size=10)
     assert not any("GiB" in finding for finding in found.findings)
+
+
+def test_an_evaluation_says_what_was_odd_where_warnings_are_silenced():
+    network = Changed(lambda net, x: net(x).softmax(1))
+    with warnings.catch_warnings(action="ignore"):
+        result = evaluate(Population([network]), IMAGES, LABELS, "fgsm", LINF, budget="smoke")
+    assert "returns probabilities" in result.findings[0]
 
 
 def test_a_run_looks_once_whatever_it_measures(options, monkeypatch):

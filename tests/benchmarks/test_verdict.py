@@ -1,4 +1,6 @@
+import importlib
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +9,7 @@ from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks.measure import answers_of
 from randomized_defense_bench.benchmarks.verdict import judge
 from randomized_defense_bench.defenses import Population
+from randomized_defense_bench.defenses.description import description
 from stand_ins import linear
 from torch import nn
 
@@ -184,3 +187,26 @@ def test_the_same_weights_with_other_code_or_settings_are_another_network(
         second = first
     with pytest.raises(ValueError, match="another network called 'own'"):
         kept(second)
+
+
+@pytest.mark.parametrize(
+    "used", ["from sizes import size", "import sizes", "import sizes; size = sizes.size"]
+)
+def test_code_in_other_files_of_the_user_s_counts(used, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    call = "sizes.size()" if used == "import sizes" else "size()"
+    own = f"{used}\nfrom torch import nn\nclass Net(nn.Flatten):\n"
+    own += f"    def forward(self, images):\n        return {call} * super().forward(images)\n"
+    (tmp_path / "own_net.py").write_text(own)
+
+    def described(text):
+        (tmp_path / "sizes.py").write_text(f"def size():\n    return {text}\n")
+        for name in ("own_net", "sizes"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        return description(importlib.import_module("own_net").Net())
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    first, again, other = map(described, ("1.0", "1.0", "20.0"))
+    assert first == again
+    assert first != other

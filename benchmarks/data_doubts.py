@@ -1,0 +1,165 @@
+"""Whether images and labels fit what a population answers: each doubt is one line with the cure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ..attacks.freezing import frozen
+from ..attacks.seeding import global_seed
+from ..defenses import Population
+from ..leaderboard.metrics import Answers, difference, score
+from .environment import full_precision
+
+# Images that are tried in other arrangements; the share of copies that an interval bears.
+ARRANGED, COPIED = 200, 0.01
+
+
+def doubts(
+    population: Population,
+    names: Sequence[str],
+    answers: Sequence[npt.NDArray[np.int64]],
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    batch_size: int,
+) -> list[str]:
+    """What is odd about images (N, C, H, W) and labels (N,).
+
+    Args:
+        names: of the members; answers: a member's classes (draws, N), of those without one K.
+    """
+    found = _copies(images)
+    found += _arrangement(population, images[:ARRANGED], labels[:ARRANGED], batch_size)
+    return found + _labels(population, names, answers, labels.cpu().numpy(), classes)
+
+
+def _copies(images: Tensor) -> list[str]:
+    """Whether many images are copies of others."""
+    different = len({one.numpy().tobytes() for one in images.cpu()})
+    copies = len(images) - different
+    if copies <= COPIED * len(images):
+        return []
+    return [
+        f"{copies} of {len(images)} images are copies of others, and intervals count each as an "
+        f"image of its own: give the {different} different ones"
+    ]
+
+
+def _labels(
+    population: Population,
+    names: Sequence[str],
+    answers: Sequence[npt.NDArray[np.int64]],
+    labels: npt.NDArray[np.int64],
+    classes: int,
+) -> list[str]:
+    """Whether labels seem to be of other images, or of other classes, than the answers."""
+    law, draws = population.probabilities, population.draws
+    if said := _shifted(np.concatenate(answers), labels) or _order_in_doubt(
+        np.concatenate(answers), labels, classes, law, draws
+    ):
+        return [said]
+    if len(answers) > 1:
+        each = [_order_in_doubt(one, labels, classes, None, draws) for one in answers]
+        named = zip(names, each, strict=True)
+        if members := [f"of {name} the {said}" for name, said in named if said]:
+            return members
+    right = Answers(np.concatenate(answers) == labels, law, draws)
+    # Of few images even good answers may be luck.
+    near = min(2 / classes, (1 + 1 / classes) / 2)
+    if right.s.mean() <= near and score([right]).low <= 1 / classes:
+        return [
+            f"clean accuracy is {right.s.mean():.1%} on {labels.size} images, not surely above "
+            f"chance ({1 / classes:.1%}): check labels, and the normalisation inside the modules"
+        ]
+    return []
+
+
+def _arrangement(
+    population: Population, images: Tensor, labels: Tensor, batch_size: int
+) -> list[str]:
+    """Whether the first member is right more often on images that are arranged otherwise."""
+    arranged = {"": images, "1 - image": 1 - images}
+    if images.shape[1] > 1:
+        arranged["channels in reverse order"] = images.flip(1)
+    if images.shape[2] == images.shape[3]:
+        arranged["rows for columns"] = images.transpose(2, 3)
+    right = {}
+    with frozen(population), torch.no_grad():
+        for how, some in arranged.items():
+            with global_seed(0, images.device), full_precision():
+                parts = map(population.submodels[0], some.split(batch_size))
+                answers = torch.cat([part.argmax(1) for part in parts])
+            right[how] = Answers((answers == labels).cpu().numpy()[None])
+    plain = right.pop("")
+    how = max(right, key=lambda arrangement: right[arrangement].s.mean())
+    if difference({0: right[how]}, {0: plain}).low <= 0:
+        return []
+    return [
+        f"clean accuracy is {plain.s.mean():.1%} on {len(labels)} images, and "
+        f"{right[how].s.mean():.1%} with {how}: give images as the networks saw them in training"
+    ]
+
+
+def _order_in_doubt(
+    answers: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    classes: int,
+    law: Sequence[float] | None,
+    draws: int,
+) -> str:
+    """The order of classes that fits half of the images best, if it fits the others better.
+
+    "" where it does not.
+    """
+
+    def right(answers: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Answers:
+        return Answers(answers == labels, law, draws)
+
+    fit, tried = slice(0, None, 2), slice(1, None, 2)
+    seen = np.zeros((classes + 1, classes), np.int64)
+    np.add.at(seen, (answers[:, fit], labels[fit]), 1)
+    order = np.append(linear_sum_assignment(seen[:classes], maximize=True)[1], classes)
+    before, after = right(answers, labels), right(order[answers], labels)
+    pair = [right(one[:, tried], labels[tried]) for one in (order[answers], answers)]
+    if len(np.unique(labels)) < 2 or difference({0: pair[0]}, {0: pair[1]}).low <= 0:
+        return ""
+    return (
+        f"clean accuracy is {before.s.mean():.1%}, and {after.s.mean():.1%} with labels "
+        f"{', '.join(map(str, order[:-1][:10]))}, ... for classes 0, 1, 2, ...: "
+        "check the order of classes"
+    )
+
+
+def _shifted(answers: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> str:
+    """From where on answers (rows, N) fit the labels of neighbours better; "": nowhere.
+
+    As where an image or a label was left out. By a random walk's greatest height, which luck
+    reaches hardly ever.
+    """
+    right = (answers == labels).mean(0)
+    # How often answers and labels of any two images agree.
+    answered, labelled = (
+        np.bincount(of.ravel(), minlength=labels.max() + 1) for of in (answers, labels)
+    )
+    chance = float(answered[: len(labelled)] @ labelled) / (answers.size * labels.size)
+    often = max(float(right.mean()), chance)
+    luck = 4 * math.sqrt(2 * often * (1 - often) * len(labels)) + 4
+    for where, moved in (("before", np.roll(labels, 1)), ("after", np.roll(labels, -1))):
+        # The first has none before it, the last none after.
+        fits = (answers == moved).mean(0)[1:-1]
+        height = np.cumsum((fits - right[1:-1] + right.mean() - often)[::-1])[::-1]
+        if len(height) and height.max() > luck:
+            first = int(height.argmax()) + 1
+            return (
+                f"from image {first} on clean accuracy is {right[first:].mean():.1%}, and "
+                f"{fits[first - 1 :].mean():.1%} with the labels of the images {where} them: was "
+                "an image left out, or a label?"
+            )
+    return ""
