@@ -37,6 +37,8 @@ from .tuning import fastest_plan
 OTHER = 0.1
 # Images at which gradients are looked at.
 PROBED = 16
+# So many images, at least, every member is asked about again.
+SHARED = 128
 # Images of which a random network is asked one at a time and together.
 IN_LAW = 64
 # Along so many random directions, by these steps, answers must change as the gradient says.
@@ -117,24 +119,29 @@ def preflight(
         signs = torch.rand(images.shape, generator=generator(0, "corners")).sub(0.5).sign()
         moved = threat_model.project(images + threat_model.eps * signs.to(images), images)
     odd: defaultdict[str, list[str]] = defaultdict(list)
+    # What members are asked more than once: one all images, several together.
+    apart = max(1, min(len(population), len(images) // SHARED))
     for number, member in enumerate(population.submodels):
         whose = _name(number, member)
+        share = slice(number % apart, None, apart)
+        corners = moved[share]
         with frozen(population), global_seed(number, images.device):
             with torch.no_grad(), full_precision():
                 passes = [_pass(member, images, batch_size) for _ in range(population.draws)]
-                pair = [_pass(member, moved, batch_size) for _ in range(2)]
+                pair = [_pass(member, corners, batch_size) for _ in range(2)]
                 varies = not all(alike(some[0], one) for some in (passes, pair) for one in some)
                 if not population.random:
                     # The same images in other batches and places, and some of them alone.
-                    again = _pass(member, images.flip(0), max(1, batch_size // 3)).flip(0)
-                    some = _spread_out(images, PROBED)
-                    pairs = [(passes[0], again), (passes[0][some], _pass(member, images[some], 1))]
-                    pairs += [(pair[0][some], _pass(member, moved[some], 1))]
-                    if apart := not all(alike(first, second, OTHER) for first, second in pairs):
+                    again = _pass(member, images[share].flip(0), max(1, batch_size // 3)).flip(0)
+                    pairs = [(passes[0][share], again)]
+                    for asked, given in ((passes[0], images), (pair[0], corners)):
+                        some = _spread_out(given, PROBED)
+                        pairs += [(asked[some], _pass(member, given[some], 1))]
+                    if differ := not all(alike(first, second, OTHER) for first, second in pairs):
                         varies |= not alike(passes[0], _pass(member, images, batch_size))
                     if varies:
                         raise ValueError(_needs_draws(whose))
-                    if apart:
+                    if differ:
                         raise ValueError(_batch_decides(whose))
                 elif _batch_matters(member, images, labels, batch_size):
                     raise ValueError(_batch_decides(whose))

@@ -333,6 +333,18 @@ def test_networks_that_are_random_at_some_images_alone_need_draws(chosen, words,
         evaluate(population, GREY, LABELS, "fgsm", LINF, budget="smoke")
 
 
+def test_members_of_one_kind_share_the_images_that_are_looked_at_again():
+    images = torch.rand(400, 1, 1, 2, generator=torch.Generator().manual_seed(0))
+
+    def noisy_at_one(net, x):
+        chosen = (x == images[200]).all((1, 2, 3)).float().view(-1, 1)
+        return net(x) + chosen * torch.randn(len(x), 1)
+
+    members = [Changed(noisy_at_one) for _ in range(3)]
+    with pytest.raises(ValueError, match=r"submodel 2 .* in every pass"):
+        looked_at(*members, images=images, labels=images.new_zeros(400).long(), batch_size=400)
+
+
 def seeded_within(net, images):
     noise = np.random.RandomState(0).randn(*images.shape)
     return net(images + 0.3 * torch.from_numpy(noise).float())
