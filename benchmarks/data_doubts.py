@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,8 @@ def doubts(
     """What is odd about images (N, C, H, W) and labels (N,).
 
     Args:
-        names: of the members; answers: a member's classes (draws, N), of those without one K.
+        names: of the members.
+        answers: of each member the classes that it answers, (draws, N); K where it answers none.
     """
     found = _copies(images)
     found += _arrangement(population, images[:ARRANGED], labels[:ARRANGED], batch_size)
@@ -42,13 +44,13 @@ def doubts(
 
 def _copies(images: Tensor) -> list[str]:
     """Whether many images are copies of others."""
-    different = len({one.numpy().tobytes() for one in images.cpu()})
+    different = len({sha256(image.cpu().numpy().tobytes()).digest() for image in images})
     copies = len(images) - different
-    if copies <= COPIED * len(images):
+    if copies <= max(1, COPIED * len(images)):
         return []
     return [
         f"{copies} of {len(images)} images are copies of others, and intervals count each as an "
-        f"image of its own: give the {different} different ones"
+        f"image of its own: give the {different} different ones, unless each was drawn by itself"
     ]
 
 
@@ -61,10 +63,11 @@ def _labels(
 ) -> list[str]:
     """Whether labels seem to be of other images, or of other classes, than the answers."""
     law, draws = population.probabilities, population.draws
-    if said := _shifted(np.concatenate(answers), labels) or _order_in_doubt(
-        np.concatenate(answers), labels, classes, law, draws
+    every = np.concatenate(answers)
+    if doubt := _shifted(every, labels, law, draws) or _order_in_doubt(
+        every, labels, classes, law, draws
     ):
-        return [said]
+        return [doubt]
     if len(answers) > 1:
         each = [_order_in_doubt(one, labels, classes, None, draws) for one in answers]
         named = zip(names, each, strict=True)
@@ -89,7 +92,7 @@ def _arrangement(
     if images.shape[1] > 1:
         arranged["channels in reverse order"] = images.flip(1)
     if images.shape[2] == images.shape[3]:
-        arranged["rows for columns"] = images.transpose(2, 3)
+        arranged["rows for columns"] = images.transpose(2, 3).contiguous()
     right = {}
     with frozen(population), torch.no_grad():
         for how, some in arranged.items():
@@ -137,29 +140,39 @@ def _order_in_doubt(
     )
 
 
-def _shifted(answers: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> str:
+def _shifted(
+    answers: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    law: Sequence[float] | None,
+    draws: int,
+) -> str:
     """From where on answers (rows, N) fit the labels of neighbours better; "": nowhere.
 
-    As where an image or a label was left out. By a random walk's greatest height, which luck
-    reaches hardly ever.
+    As where an image or a label was left out. By the greatest height of a random walk, which luck
+    hardly ever reaches, where answers also fit better than those to other images would.
     """
-    right = (answers == labels).mean(0)
+    right = Answers(answers == labels, law, draws).s
     # How often answers and labels of any two images agree.
     answered, labelled = (
         np.bincount(of.ravel(), minlength=labels.max() + 1) for of in (answers, labels)
     )
     chance = float(answered[: len(labelled)] @ labelled) / (answers.size * labels.size)
-    often = max(float(right.mean()), chance)
-    luck = 4 * math.sqrt(2 * often * (1 - often) * len(labels)) + 4
-    for where, moved in (("before", np.roll(labels, 1)), ("after", np.roll(labels, -1))):
-        # The first has none before it, the last none after.
-        fits = (answers == moved).mean(0)[1:-1]
-        height = np.cumsum((fits - right[1:-1] + right.mean() - often)[::-1])[::-1]
-        if len(height) and height.max() > luck:
-            first = int(height.argmax()) + 1
+    usual = max(float(right.mean()), chance)
+    luck = 4 * math.sqrt(2 * usual * (1 - usual) * len(labels)) + 4
+    # The first has none before it, the last none after.
+    for where, step in (("before", 1), ("after", -1)) if len(labels) > 2 else ():
+        moved = np.roll(labels, step)
+        fit = Answers(answers == moved, law, draws).s
+        heights = np.cumsum((fit - right + right.mean() - usual)[-2:0:-1])[::-1]
+        first = int(heights.argmax()) + 1
+        beyond = slice(first, -1)
+        pairs = set(zip(labels[beyond], moved[beyond], strict=True))
+        # Where neighbours have the next class, another order of classes looks the same.
+        told = len(pairs) > len(set(labels[beyond]))
+        if told and min(heights.max(), (fit[beyond] - chance).sum()) > luck:
             return (
                 f"from image {first} on clean accuracy is {right[first:].mean():.1%}, and "
-                f"{fits[first - 1 :].mean():.1%} with the labels of the images {where} them: was "
-                "an image left out, or a label?"
+                f"{fit[beyond].mean():.1%} with the labels of the images {where} them: was an "
+                "image left out, or a label?"
             )
     return ""

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from unittest import mock
 
 import torch
@@ -45,6 +46,7 @@ IN_LAW = 64
 DIRECTIONS, STEPS, FOLLOWED = 4, (1e-3, 0.03, 0.1, 0.5), 0.5
 # Draws may be alike by chance: of a coin that comes up once in ten passes, one in 25 times.
 PASSES = 32
+_CLOCK = Lock()
 # How often draws may miss one that is rare.
 MISSED = 0.02
 
@@ -119,12 +121,13 @@ def preflight(
         signs = torch.rand(images.shape, generator=generator(0, "corners")).sub(0.5).sign()
         moved = threat_model.project(images + threat_model.eps * signs.to(images), images)
     odd: defaultdict[str, list[str]] = defaultdict(list)
-    # What members are asked more than once: one all images, several together.
-    apart = max(1, min(len(population), len(images) // SHARED))
+    kinds = [type(_as_given(member)) for member in population.submodels]
     for number, member in enumerate(population.submodels):
         whose = _name(number, member)
-        share = slice(number % apart, None, apart)
-        corners = moved[share]
+        # Members of a kind are asked again about all images, together.
+        shares = max(1, min(kinds.count(kinds[number]), len(images) // SHARED))
+        share = slice(kinds[:number].count(kinds[number]) % shares, None, shares)
+        corners = moved[share].contiguous()
         with frozen(population), global_seed(number, images.device):
             with torch.no_grad(), full_precision():
                 passes = [_pass(member, images, batch_size) for _ in range(population.draws)]
@@ -441,9 +444,7 @@ def _looked_at(
                 f"{whose} sets itself by the first images that it answers ({names}), here any "
                 "others: let it answer a batch of training images beforehand"
             )
-    with _another_hour():
-        at_another = ask(probe, 0)
-    if same and not alike(first, at_another) and alike(first, ask(probe, 0)):
+    if any(_asks_the_clock(ask, probe) for _ in range(3)):
         raise ValueError(
             f"{whose} answers otherwise as the clock goes on, and by the same draw within a "
             "moment: seed nothing by the time, and draw from torch's own generator"
@@ -494,9 +495,17 @@ def _built_again(module: nn.Module, seed: int) -> nn.Module:
     return around(module, {name: _built_again(part, seed) for name, part in children})
 
 
+def _asks_the_clock(ask: Callable[[Tensor, int], Tensor], probe: Tensor) -> bool:
+    """Whether a member answers otherwise an hour later, and not a moment later."""
+    before = ask(probe, 0)
+    with _an_hour_later():
+        later = ask(probe, 0)
+    return alike(before, ask(probe, 0)) and not alike(before, later)
+
+
 @contextmanager
-def _another_hour() -> Iterator[None]:
-    """The clock an hour ahead, for whoever asks Python for the time in whole seconds or less."""
+def _an_hour_later() -> Iterator[None]:
+    """`time.time` and `time.time_ns` are an hour ahead, for whoever calls them by these names."""
     seconds, nanoseconds = time.time, time.time_ns
 
     def ahead() -> float:
@@ -505,7 +514,8 @@ def _another_hour() -> Iterator[None]:
     def ahead_ns() -> int:
         return nanoseconds() + 3601 * 10**9
 
-    with mock.patch("time.time", ahead), mock.patch("time.time_ns", ahead_ns):
+    # Or a second one would take the first one's clock for the machine's.
+    with _CLOCK, mock.patch("time.time", ahead), mock.patch("time.time_ns", ahead_ns):
         yield
 
 

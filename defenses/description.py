@@ -5,12 +5,12 @@ from __future__ import annotations
 import pickle
 import random
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dis import get_instructions
-from functools import cache, partial
+from functools import partial
 from hashlib import sha256
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 
@@ -27,7 +27,9 @@ _KNOWN = ("torch", "torchvision")
 _COMMON = vars(nn.Module()).keys()
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _NOT_INSTALLED = "not installed"
-_INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+# Folders of installed packages, and what counts of a file that is named as a module.
+_INSTALLED = {"site-packages", "dist-packages"}
+_CODE = (FunctionType, type, ModuleType, int, float, str, bytes, tuple)
 # What draws is no setting: it is another after every pass.
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
@@ -38,8 +40,9 @@ def description(network: nn.Module, but: Iterable[tuple[nn.Module, str]] = ()) -
     Of every part: its class, the numbers, words and tensors that it holds, and its shapes. Of code
     that is not torch's: its instructions, with the constants, functions and classes of the same
     package that these name; of other packages the name. All code that is not installed counts as
-    one package, and of its files that are named as modules the text counts. Of other objects, such
-    as an estimator of scikit-learn: all of their state.
+    one package; of a module that code names, all that it defines, and of one that is imported
+    within a function, its text. Of other objects, such as an estimator of scikit-learn: all of
+    their state.
 
     Args:
         but: parts and names of what they hold that does not count.
@@ -79,17 +82,20 @@ def _described(value: object, seen: set[object], package: str | None = None) -> 
         yield from _described((value.func, value.args, value.keywords), seen, package)
     elif isinstance(value, (FunctionType, type)):
         yield f"{value.__module__}.{value.__qualname__}"
-        own = _package(value.__module__)
+        file = getattr(sys.modules.get(value.__module__), "__file__", None)
+        own = _package(value.__module__, file)
         if own not in _KNOWN and package in (None, own):
             seen.add(id(value))
             for part in _of_class(value) if isinstance(value, type) else _of_function(value):
                 yield from _described(part, seen, own)
     elif isinstance(value, ModuleType):
         yield value.__name__
-        file = getattr(value, "__file__", None)
-        if _package(value.__name__) == _NOT_INSTALLED and file:
-            with suppress(OSError):
-                yield sha256(Path(file).read_bytes()).hexdigest()
+        seen.add(id(value))
+        if _package(value.__name__, getattr(value, "__file__", None)) == _NOT_INSTALLED:
+            for name, part in sorted(vars(value).items()):
+                if isinstance(part, _CODE) and not name.startswith("__"):
+                    yield name
+                    yield from _described(part, seen, _NOT_INSTALLED)
     else:
         yield str(getattr(value, "__name__", type(value).__name__))
         digest = sha256()
@@ -99,15 +105,23 @@ def _described(value: object, seen: set[object], package: str | None = None) -> 
             yield digest.hexdigest()
 
 
-@cache
-def _package(module: str) -> str:
+def _package(module: str, file: str | None) -> str:
     """The package of a module; one word for all that are neither installed nor this project's."""
     top = module.partition(".")[0]
-    if top == __name__.partition(".")[0] or top in sys.stdlib_module_names:
-        return top
-    file = getattr(sys.modules.get(module), "__file__", None)
-    installed = file and Path(file).resolve().is_relative_to
-    return top if installed and any(map(installed, _INSTALLED)) else _NOT_INSTALLED
+    known = top in (*_KNOWN, __name__.partition(".")[0]) or top in sys.stdlib_module_names
+    return top if known or (file and _INSTALLED & {*Path(file).parts}) else _NOT_INSTALLED
+
+
+def _imported(name: str, level: int, package: str) -> Iterator[str]:
+    """A module that a function imports: its name, and the text of a user's own."""
+    # Whether it has been imported yet says nothing; that it cannot be found may be meant.
+    with suppress(Exception):
+        name = resolve_name("." * level + name, package)
+    yield name
+    with suppress(Exception):
+        spec = find_spec(name)
+        if spec and spec.origin and _package(name, spec.origin) == _NOT_INSTALLED:
+            yield sha256(Path(spec.origin).read_bytes()).hexdigest()
 
 
 class _Pickler(pickle.Pickler):
@@ -160,4 +174,7 @@ def _of_function(function: FunctionType) -> Iterator[object]:
         read = [(i.opname, i.argval) for i in get_instructions(code)]
         loaded = {name for kind, name in read if kind == "LOAD_GLOBAL"}
         yield tuple((name, function.__globals__.get(name)) for name in sorted(loaded))
-        yield tuple(sys.modules.get(name) for kind, name in read if kind == "IMPORT_NAME")
+        package = function.__globals__.get("__package__") or ""
+        for k, (kind, name) in enumerate(read):
+            if kind == "IMPORT_NAME":
+                yield from _imported(name, read[k - 2][1], package)

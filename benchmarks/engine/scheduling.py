@@ -68,7 +68,7 @@ class Scheduler:
     def restore(self, job: Job) -> None:
         """Make a job ready, for the first time or again."""
         rank = self._rank(job.key)
-        heaps = self._ready.setdefault(math.frexp(max(rank, LOADING))[1], {})
+        heaps = self._ready.setdefault(math.frexp(max(rank, LOADING / 2))[1], {})
         heapq.heappush(heaps.setdefault(job.population, []), (-rank, job.key))
 
     def done(self, key: str) -> None:

@@ -78,6 +78,8 @@ def test_attacks_on_the_expectation_over_fresh_draws_are_measured_on_fewer_image
         "pgd": claimed,
         "none": claimed,
     }
+    # Twenty clusters, at least, where draws are shared.
+    assert cases["pgd"].images_per_draw == (1 if draws == 1 else expected // 20)
 
 
 def test_a_dataset_lacks_no_budget():

@@ -4,6 +4,7 @@ import functools
 import itertools
 import os
 import random
+import re
 import time
 import warnings
 from collections import deque
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torch.utils.checkpoint
 from randomized_defense_bench.attacks import ThreatModel
-from randomized_defense_bench.benchmarks.data_doubts import _shifted
+from randomized_defense_bench.benchmarks.data_doubts import _copies, _shifted
 from randomized_defense_bench.benchmarks.evaluation import evaluate
 from randomized_defense_bench.benchmarks.preflight import preflight
 from randomized_defense_bench.benchmarks.session import Session
@@ -333,6 +334,23 @@ def test_networks_that_are_random_at_some_images_alone_need_draws(chosen, words,
         evaluate(population, GREY, LABELS, "fgsm", LINF, budget="smoke")
 
 
+@pytest.mark.parametrize(
+    "view", [lambda x: x.view(len(x), -1), lambda x: x.view(-1, 1, 8, 8).view(len(x), -1)]
+)
+def test_networks_get_images_that_they_can_view_otherwise(view):
+    head = nn.Linear(3 * 64, 4)
+    members = [Changed(lambda _, x: head(view(x))) for _ in range(2)]
+    images = torch.rand(256, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings(action="ignore"):
+        preflight(
+            Population(members),
+            images,
+            torch.zeros(256, dtype=torch.int64),
+            batch_size=256,
+            threat_model=LINF,
+        )
+
+
 def test_members_of_one_kind_share_the_images_that_are_looked_at_again():
     images = torch.rand(400, 1, 1, 2, generator=torch.Generator().manual_seed(0))
 
@@ -630,8 +648,8 @@ def fits(images, wrong=0.0):
         (lambda x, y: (x[:-1], torch.cat([y[:40], y[41:]])), "images before"),
         (lambda x, y: (torch.cat([x[:150], x[151:]]), y[:-1]), "images after"),
         (lambda x, y: (x, y), None),
-        # Sorted by class, a network that knows some classes only is no shift.
-        (lambda x, y: (x[y.argsort()], y.sort().values.clamp(max=2)), None),
+        # Hard images last.
+        (lambda x, y: (x, torch.cat([y[:150], (y[150:] + torch.arange(150) % 3 + 1) % 4])), None),
     ],
 )
 @pytest.mark.parametrize("wrong", [0.0, 0.4])
@@ -643,24 +661,36 @@ def test_a_label_or_an_image_that_was_left_out_is_odd(leave_out, words, wrong):
         found = looked_at(network, images=images, labels=labels, batch_size=300)
     told = [line for line in found.findings if "was an image left out, or a label?" in line]
     assert [words in line for line in told] == [True] * bool(words)
+    if words:
+        (first,) = re.findall("from image ([0-9]+) on", told[0])
+        assert abs(int(first) - {"images before": 41, "images after": 150}[words]) < 12
 
 
-@pytest.mark.parametrize("chance", [0.1, 0.25, 0.5, 0.9])
-def test_luck_is_no_shift(chance):
-    """Of answers that are right at random, wherever they are, hardly any look moved."""
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("chance", [(0.1, 0.1), (0.25, 0.25), (0.5, 0.5), (0.9, 0.9), (0.9, 0.0)])
+def test_luck_is_no_shift(chance, classes):
+    """Of answers that are right at random, also less often in the end, hardly any look moved."""
     draw = np.random.default_rng(0)
     told = 0
     for _ in range(400):
-        labels = draw.integers(4, size=200)
-        right = draw.random(200) < chance
-        answers = np.where(right, labels, (labels + draw.integers(1, 4, size=200)) % 4)
-        told += bool(_shifted(answers[None], labels))
+        labels = draw.integers(classes, size=200)
+        right = draw.random((2, 200)) < np.repeat(chance, 100)
+        wrong = (labels + draw.integers(1, classes, size=(2, 200))) % classes
+        told += bool(_shifted(np.where(right, labels, wrong), labels, None, 1))
     assert told == 0
+
+
+def test_another_order_of_classes_is_no_shift():
+    labels = np.arange(300) % 10
+    assert _shifted((labels[None] + 1) % 10, labels, None, 1) == ""
+    assert _shifted(labels[None, :1], labels[:1], None, 1) == ""
 
 
 def test_copies_of_images_are_odd():
     images = torch.rand(50, 1, 1, 2, generator=torch.Generator().manual_seed(2))
     copied = torch.cat([images, images[:10]])
+    assert not _copies(images)
+    assert not _copies(copied[:51])
     network, labels = fits(images), by_brightness(copied)
     with pytest.warns(UserWarning, match="10 of 60 images are copies of others, .* 50 different"):
         looked_at(network, images=copied, labels=labels, batch_size=60)
@@ -675,8 +705,6 @@ def test_a_draw_by_the_clock_is_refused(now, draws):
         noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(int(now())))
         return net(x + noise)
 
-    # From the start of a second.
-    time.sleep(1 - time.time() % 1)
     with pytest.raises(ValueError, match="as the clock goes on, .* seed nothing by the time"):
         looked_at(Changed(drawn), draws=draws)
 

@@ -9,7 +9,7 @@ from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks.measure import answers_of
 from randomized_defense_bench.benchmarks.verdict import judge
 from randomized_defense_bench.defenses import Population
-from randomized_defense_bench.defenses.description import description
+from randomized_defense_bench.defenses.description import _package, description
 from stand_ins import linear
 from torch import nn
 
@@ -190,23 +190,54 @@ def test_the_same_weights_with_other_code_or_settings_are_another_network(
 
 
 @pytest.mark.parametrize(
-    "used", ["from sizes import size", "import sizes", "import sizes; size = sizes.size"]
+    ("above", "within", "call"),
+    [
+        ("from sizes.all import size", "", "size()"),
+        ("import sizes.all", "", "sizes.all.size()"),
+        ("import sizes", "", "sizes.again()"),
+        ("", "from sizes.all import size", "size()"),
+        ("", "import sizes.all", "sizes.all.size()"),
+    ],
 )
-def test_code_in_other_files_of_the_user_s_counts(used, tmp_path, monkeypatch):
+def test_code_in_other_files_of_the_user_s_counts(above, within, call, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    call = "sizes.size()" if used == "import sizes" else "size()"
-    own = f"{used}\nfrom torch import nn\nclass Net(nn.Flatten):\n"
-    own += f"    def forward(self, images):\n        return {call} * super().forward(images)\n"
-    (tmp_path / "own_net.py").write_text(own)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "own_net.py").write_text(
+        f"{above}\nfrom torch import nn\nclass Net(nn.Flatten):\n"
+        f"    def forward(self, images):\n        {within}\n"
+        f"        return {call} * super().forward(images)\n"
+        "    def plot(self):\n        import wave\n"
+    )
+    (tmp_path / "sizes").mkdir()
+    (tmp_path / "sizes" / "__init__.py").write_text("from .all import size as again\n")
 
     def described(text):
-        (tmp_path / "sizes.py").write_text(f"def size():\n    return {text}\n")
-        for name in ("own_net", "sizes"):
+        (tmp_path / "sizes" / "all.py").write_text(f"def size():\n    return {text}\n")
+        for name in ("own_net", "sizes", "sizes.all", "wave"):
             monkeypatch.delitem(sys.modules, name, raising=False)
         importlib.invalidate_caches()
-        return description(importlib.import_module("own_net").Net())
+        network = importlib.import_module("own_net").Net()
+        first = description(network)
+        # What has been imported meanwhile is no other code.
+        network.plot()
+        assert description(network) == first
+        return first
 
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     first, again, other = map(described, ("1.0", "1.0", "20.0"))
     assert first == again
     assert first != other
+
+
+@pytest.mark.parametrize(
+    ("module", "file", "package"),
+    [
+        ("torch.nn", "/somewhere/else/torch/nn/__init__.py", "torch"),
+        ("timm.models", "/home/me/.local/lib/python3.11/site-packages/timm/models.py", "timm"),
+        ("yaml", "/usr/lib/python3/dist-packages/yaml/__init__.py", "yaml"),
+        ("wave", None, "wave"),
+        ("__main__", None, "not installed"),
+        ("my.own", "/home/me/project/my/own.py", "not installed"),
+    ],
+)
+def test_all_that_is_not_installed_is_the_user_s(module, file, package):
+    assert _package(module, file) == package

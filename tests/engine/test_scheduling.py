@@ -74,11 +74,12 @@ def test_work_shorter_than_loading_a_population_follows_the_population():
         for number, seconds in enumerate((0.9, 0.4, 0.01))
         for name in "ab"
     ]
+    jobs.append(Job(key="c0", population=("c", ""), seconds=1.9))
     scheduler, held, taken = Scheduler(jobs), None, []
     while job := scheduler.take(held):
         held = job.population
         taken.append(job.key)
-    assert taken == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    assert taken == ["c0", "a0", "a1", "a2", "b0", "b1", "b2"]
 
 
 def test_what_needs_a_failed_job_is_dropped_and_nothing_else():
