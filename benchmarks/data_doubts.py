@@ -8,15 +8,12 @@ from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..attacks.freezing import frozen
-from ..attacks.seeding import global_seed
 from ..defenses import Population
 from ..leaderboard.metrics import Answers, difference, score
-from .environment import full_precision
+from .measure import answers_of
 
 # Images that are tried in other arrangements; the share of copies that an interval bears.
 ARRANGED, COPIED = 200, 0.01
@@ -73,7 +70,7 @@ def _labels(
         named = zip(names, each, strict=True)
         if members := [f"of {name} the {said}" for name, said in named if said]:
             return members
-    right = Answers(np.concatenate(answers) == labels, law, draws)
+    right = Answers(every == labels, law, draws)
     # Of few images even good answers may be luck.
     near = min(2 / classes, (1 + 1 / classes) / 2)
     if right.s.mean() <= near and score([right]).low <= 1 / classes:
@@ -93,13 +90,11 @@ def _arrangement(
         arranged["channels in reverse order"] = images.flip(1)
     if images.shape[2] == images.shape[3]:
         arranged["rows for columns"] = images.transpose(2, 3).contiguous()
-    right = {}
-    with frozen(population), torch.no_grad():
-        for how, some in arranged.items():
-            with global_seed(0, images.device), full_precision():
-                parts = map(population.submodels[0], some.split(batch_size))
-                answers = torch.cat([part.argmax(1) for part in parts])
-            right[how] = Answers((answers == labels).cpu().numpy()[None])
+    first = Population([population.submodels[0]])
+    right = {
+        how: Answers(answers_of(first, some, labels, seed=0, batch_size=batch_size).numpy())
+        for how, some in arranged.items()
+    }
     plain = right.pop("")
     how = max(right, key=lambda arrangement: right[arrangement].s.mean())
     if difference({0: right[how]}, {0: plain}).low <= 0:
