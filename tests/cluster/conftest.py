@@ -1,5 +1,6 @@
 """A cluster of three nodes on this machine, and runs of the suite on it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -29,17 +30,17 @@ class Nodes:
             (raylet,) = node.all_processes["raylet"]
             tasks = Path(f"/proc/{raylet.process.pid}/task").glob("*/children")
             for pid in (int(pid) for task in tasks for pid in task.read_text().split()):
-                title = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if title.startswith(b"ray::Remote"):
-                    found.append(pid)
+                with contextlib.suppress(OSError):  # It has just ended.
+                    if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::Remote"):
+                        found.append(pid)
         return found
 
-    def kill_a_worker(self):
-        """The one that was started first; False: none has started."""
-        found = self.workers()
-        if found:
-            os.kill(min(found), signal.SIGKILL)
-        return bool(found)
+    def kill_a_worker(self, run):
+        """The one that was started first; where none has started, the run's next one."""
+        while not (found := self.workers()):
+            assert run.goes_on(), "it ended without another worker"
+            time.sleep(0.05)
+        os.kill(min(found), signal.SIGKILL)
 
     def lose_a_node(self):
         """One without the driver, and all its workers."""
@@ -95,8 +96,11 @@ class Run:
 
     def wait_for(self, count):
         """Wait until so many cells are measured, or the run has ended; whether it goes on."""
-        while self.measured() < count and self._process.poll() is None:
+        while self.measured() < count and self.goes_on():
             time.sleep(0.05)
+        return self.goes_on()
+
+    def goes_on(self):
         return self._process.poll() is None
 
     def kill(self):
