@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..defenses import Population
-from ..leaderboard.metrics import Answers, difference, score
+from ..metrics import Answers, difference, score
 from .measure import answers_of
 
 # Images that are tried in other arrangements; the share of copies that an interval bears.

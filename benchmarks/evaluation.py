@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import metrics
 from ..attacks import ThreatModel
 from ..attacks.freezing import changed, held
 from ..attacks.registry import check_name
 from ..defenses import Population
 from ..defenses.description import description
 from ..defenses.surrogate import Plan
-from ..leaderboard import metrics
 from ..leaderboard.records import Protocol, Record
 from .case import Subject, build_case
 from .datasets import DATASETS, experiment

@@ -21,8 +21,8 @@ from ..attacks.objectives import correct_answers
 from ..attacks.seeding import derive_seed, global_seed
 from ..defenses import AveragedEnsemble, Population
 from ..defenses.surrogate import Plan, Surrogate
-from ..leaderboard.metrics import Answers
 from ..leaderboard.records import KNOWN_DRAWS, LEVELS, Case, Record
+from ..metrics import Answers
 from .case import Subject, entry, facts
 from .environment import environment, full_precision, subnormals_flushed
 from .store import FileBlocks

@@ -18,7 +18,7 @@ from ..attacks.threat_model import Norm, ThreatModel
 from ..defenses import DEFENSES, Defense, Population, Task
 from ..defenses.surrogate import Plan, alike
 from ..defenses.training import BeforeStep, Recipe, initialise
-from ..leaderboard.metrics import Answers
+from ..metrics import Answers
 from .case import Subject
 from .datasets import (
     DATASETS,

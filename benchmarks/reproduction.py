@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import metrics
 from ..attacks import ThreatModel
 from ..defenses.surrogate import Plan
-from ..leaderboard import metrics
 from ..leaderboard.records import Record
 from .experiment import REPRODUCED_SECONDS
 from .session import SAME_BITS, Session

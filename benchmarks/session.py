@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from .. import metrics
 from ..attacks import Attack, ThreatModel
-from ..leaderboard import CONFIRMED, WITHIN, committed, metrics, records
+from ..leaderboard import CONFIRMED, WITHIN, committed, records
 from ..leaderboard.formats import format_score
 from ..leaderboard.records import Case, Norm, Protocol, Record
 from .case import build_case, entry

@@ -30,10 +30,11 @@ from randomized_defense_bench.benchmarks.tuning import fastest_plan
 from randomized_defense_bench.defenses import AveragedEnsemble, Population, Recipe, Task, train
 from randomized_defense_bench.defenses.architectures import cifar_resnet18, lenet5
 from randomized_defense_bench.defenses.training import initialise
-from randomized_defense_bench.leaderboard import metrics
 from randomized_defense_bench.leaderboard.speed.timing import Timing
 from torch import Tensor
 from torch.nn import functional as F
+
+from randomized_defense_bench import metrics
 
 Report = Callable[..., None]
 NETWORKS = {"lenet5": (lenet5, 1), "resnet18": (cifar_resnet18, 3)}

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .. import metrics
 from ..attacks import ATTACKS, ThreatModel
 from ..defenses import Population
 from ..files import write_atomically
-from ..leaderboard import gates, metrics, records, rows
+from ..leaderboard import gates, records, rows
 from ..leaderboard.formats import format_eps, format_score
 from ..leaderboard.gates import Gate
 from ..leaderboard.records import Case, Protocol, Record

@@ -8,11 +8,12 @@ from functools import cached_property, partial
 from itertools import permutations, starmap
 from typing import Any
 
-from . import gates, metrics
+from .. import metrics
+from ..metrics import Score
+from . import gates
 from .curves import Curve, curves, draw_curves, widest
 from .drawing import Figure
 from .gates import Gate
-from .metrics import Score
 from .records import Record
 from .rows import Row, Setting, populations, rows, settings
 

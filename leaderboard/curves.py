@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+from ..metrics import score
 from .drawing import panels, plain, plot_accuracy, style
-from .metrics import score
 from .rows import BySeed, Row, worst_case_by_seed
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import tabulate
 
-from .metrics import Score
+from ..metrics import Score
 from .rows import Setting
 
 # Columns need not be wider than what stands in them.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from . import metrics
-from .metrics import Answers, Score
+from .. import metrics
+from ..metrics import Answers, Score
 from .records import Record
 from .rows import BySeed, Row, answers, split_transfer, worst_case_by_seed
 

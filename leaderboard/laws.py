@@ -8,8 +8,8 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import eye_array, hstack, vstack
 
-from . import metrics
-from .metrics import Answers, Floats
+from .. import metrics
+from ..metrics import Answers, Floats
 from .rows import Row, tried_by_seed
 
 # Laws whose scores differ by less than this share of an image are equal.

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from . import laws, metrics, rows
+from .. import metrics
+from . import laws, rows
 from .board import Board
 from .columns import COLUMNS, ranked_table
 from .curves import sweep

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
+from .. import metrics
 from ..arrays import Array, Count, pack, unpack
 from ..files import Name, read_each, read_named, write_sealed
 from ..files import RecordError as RecordError
-from . import committed, metrics
+from . import committed
 
 SCHEMA_VERSION = 2
 

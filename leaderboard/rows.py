@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from . import metrics
-from .metrics import Answers, Score
+from .. import metrics
+from ..metrics import Answers, Score
 from .records import Case, Facts, Record
 
 # From the least to the most thorough.

@@ -16,6 +16,7 @@ from msgspec import structs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ... import metrics
 from ...arrays import Array
 from ...attacks import ATTACKS, ThreatModel
 from ...attacks.freezing import frozen
@@ -23,11 +24,10 @@ from ...attacks.seeding import derive_seed
 from ...defenses import Population
 from ...defenses.counter_linking import draw_mask, first_weight
 from ...defenses.surrogate import Plan
-from ...leaderboard import metrics
-from ...leaderboard.metrics import Answers, Correct
 from ...leaderboard.paper.evidence import COMPARED, OUTCOMES, QUANTILES, Evidence, pairs
 from ...leaderboard.paper.names import CASCADE
 from ...leaderboard.records import Protocol
+from ...metrics import Answers, Correct
 from ..environment import environment
 from ..evaluation import evaluate
 from ..paths import kept

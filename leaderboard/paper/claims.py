@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import gates, metrics
+from ... import metrics
+from ...metrics import Score, hull
+from .. import gates
 from ..board import Entry
-from ..metrics import Score, hull
 from ..published import sources
 from ..rows import BySeed, split_transfer
 from .correlation import correlations

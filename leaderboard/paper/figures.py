@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ... import metrics
 from ...arrays import Array
-from .. import drawing, metrics
+from .. import drawing
 from ..drawing import COLORS, FOREGROUND, label_ends, panels, style
 from ..records import Record
 from .correlation import correlations, parities

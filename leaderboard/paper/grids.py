@@ -13,10 +13,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ... import metrics
 from ...arrays import Count
 from ...files import Name
-from .. import metrics, records
-from ..metrics import Answers, Score
+from ...metrics import Answers, Score
+from .. import records
 from ..records import Record, Share
 from .evidence import ADVERSARIAL, COMPARED, Measured
 from .names import CASCADE, near, paper_mra

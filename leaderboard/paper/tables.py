@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from scipy.special import ndtri
 
+from ...metrics import CONFIDENCE, Score
 from .. import gates
-from ..metrics import CONFIDENCE, Score
 from ..rows import Row
 from .evidence import COMPARED
 from .grids import LIKE_PGD, Way

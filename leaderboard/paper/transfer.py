@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics import Correct, Floats, Score, half_width, variance_of_mean
+from ...metrics import Correct, Floats, Score, half_width, variance_of_mean
 
 
 def transfer(correct: Correct) -> Floats:

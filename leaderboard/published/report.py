@@ -5,10 +5,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from .. import metrics, records, templating
+from ... import metrics
+from ...metrics import Score
+from .. import records, templating
 from ..board import Board, Entry, Ranking
 from ..drawing import Figure
-from ..metrics import Score
 from ..pages import FIRST_LINE
 from ..records import Record
 from ..rows import Row, answers

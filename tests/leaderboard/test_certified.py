@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from randomized_defense_bench.leaderboard import metrics, records
+from randomized_defense_bench.leaderboard import records
 from randomized_defense_bench.leaderboard.board import Board
 from randomized_defense_bench.leaderboard.gates import check
 from randomized_defense_bench.leaderboard.publish import RESULTS
@@ -12,6 +12,8 @@ from randomized_defense_bench.leaderboard.records import LEVELS
 from randomized_defense_bench.leaderboard.rows import answers
 from samples import gated, record, row
 from test_pages import page, shown, table
+
+from randomized_defense_bench import metrics
 
 
 def measured(certified, **cell):

@@ -10,11 +10,13 @@ from math import sqrt
 
 import numpy as np
 import pytest
-from randomized_defense_bench.leaderboard import gates, metrics
-from randomized_defense_bench.leaderboard.metrics import Answers
+from randomized_defense_bench.leaderboard import gates
 from randomized_defense_bench.leaderboard.rows import Row
 from samples import record
 from scipy.stats import norm
+
+from randomized_defense_bench import metrics
+from randomized_defense_bench.metrics import Answers
 
 # The share of so few that held the truth is known to 1.1 points; where it leaves open whether all
 # would hold, more decide.

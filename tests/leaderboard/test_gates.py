@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from randomized_defense_bench.leaderboard import gates
-from randomized_defense_bench.leaderboard.metrics import Score
 from randomized_defense_bench.leaderboard.paper.study import outcome
 from randomized_defense_bench.leaderboard.rows import populations, rows
 from samples import gated, record
+
+from randomized_defense_bench.metrics import Score
 
 SIZE = {"images": 1000, "submodels": 2}
 

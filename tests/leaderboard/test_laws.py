@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from randomized_defense_bench.leaderboard.laws import best_law, under_best_law
-from randomized_defense_bench.leaderboard.metrics import Answers
 from samples import gated, row
 from test_pages import shown
+
+from randomized_defense_bench.metrics import Answers
 
 
 def tried(either, first):

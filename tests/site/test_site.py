@@ -6,11 +6,13 @@ import re
 from importlib.resources import files
 
 import pytest
-from randomized_defense_bench.leaderboard import RESULTS, metrics, records, site
+from randomized_defense_bench.leaderboard import RESULTS, records, site
 from randomized_defense_bench.leaderboard.__main__ import main
 from randomized_defense_bench.leaderboard.board import Board
 from randomized_defense_bench.leaderboard.formats import format_difference
 from samples import COMPLETE, row
+
+from randomized_defense_bench import metrics
 
 pytestmark = pytest.mark.browser
 

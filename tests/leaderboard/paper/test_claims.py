@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import samples
 from randomized_defense_bench.leaderboard.board import Board
-from randomized_defense_bench.leaderboard.metrics import Score
 from randomized_defense_bench.leaderboard.paper.claims import (
     FAILS,
     HOLDS,
@@ -18,6 +17,8 @@ from randomized_defense_bench.leaderboard.paper.claims import (
 )
 from randomized_defense_bench.leaderboard.paper.study import studies
 from samples import CLAIM, grid, record, told_apart
+
+from randomized_defense_bench.metrics import Score
 
 MANY = {"images": 1000, "submodels": 1, "budget": "paper"}
 PAPER = (*CLAIM, "pgd-eot")

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-from randomized_defense_bench.leaderboard.metrics import another_mean
 from randomized_defense_bench.leaderboard.paper.transfer import (
     means_apart,
     network_shares,
     transfer,
 )
 from scipy import stats
+
+from randomized_defense_bench.metrics import another_mean
 
 
 def test_accuracies_by_hand():

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from randomized_defense_bench.leaderboard.metrics import (
+from scipy import stats
+
+from randomized_defense_bench.metrics import (
     EQUALS,
     Answers,
     Score,
@@ -20,7 +22,6 @@ from randomized_defense_bench.leaderboard.metrics import (
     standard_error,
     worst_case,
 )
-from scipy import stats
 
 # Two members, four images: s = (1, 1/2, 0, 0).
 CORRECT = np.array([[1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool)
