@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from ..defenses import Population
 from ..metrics import Answers, difference, score
@@ -17,6 +18,11 @@ from .measure import answers_of
 
 # Images that are tried in other arrangements; the share of copies that an interval bears.
 ARRANGED, COPIED = 200, 0.01
+# How near copies are, as a share of the spread of all images: noise of 2/255 leaves at most 0.015
+# on digits, MNIST and CIFAR-10, whose nearest images are 0.06 apart.
+NEAR = 0.03
+# What the distance of equal images may be computed as.
+_ROUNDING = 0.01
 
 
 def doubts(
@@ -40,14 +46,20 @@ def doubts(
 
 
 def _copies(images: Tensor) -> list[str]:
-    """Whether many images are copies of others."""
-    different = len({sha256(image.cpu().numpy().tobytes()).digest() for image in images})
-    copies = len(images) - different
+    """Whether many images are copies of others, or all but."""
+    small = adaptive_avg_pool2d(images.detach().float(), 8).flatten(1)
+    near = NEAR * (small - small.mean(0)).norm(dim=1).mean()
+    copies = 0
+    for first in range(0, len(small), 1000):
+        some = small[first : first + 1000]
+        close = torch.cdist(some, small) <= near.clamp_min(_ROUNDING)
+        copies += int(close.tril(first - 1).any(1).sum())
     if copies <= max(1, COPIED * len(images)):
         return []
     return [
-        f"{copies} of {len(images)} images are copies of others, and intervals count each as an "
-        f"image of its own: give the {different} different ones, unless each was drawn by itself"
+        f"{copies} of {len(images)} images are copies of others, or nearly, and intervals count "
+        f"each as an image of its own: give the {len(images) - copies} different ones, unless each "
+        "was drawn by itself"
     ]
 
 
@@ -88,6 +100,11 @@ def _arrangement(
     arranged = {"": images, "1 - image": 1 - images}
     if images.shape[1] > 1:
         arranged["channels in reverse order"] = images.flip(1)
+        # What a reshape in place of a permutation does.
+        last = images.reshape(-1, *images.shape[2:], images.shape[1])
+        arranged["channels last in memory, where they were reshaped to be first"] = (
+            last.permute(0, 3, 1, 2).contiguous()
+        )
     if images.shape[2] == images.shape[3]:
         arranged["rows for columns"] = images.transpose(2, 3).contiguous()
     first = Population([population.submodels[0]])

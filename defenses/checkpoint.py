@@ -203,9 +203,22 @@ def _left(network: nn.Module, weights: Weights) -> tuple[list[str], list[str]]:
         said = str(error).splitlines()[-1].strip()
         raise ValueError(f"is not of {type(network).__name__}: {said}") from error
     # safetensors keeps weights that are tied under one of their names.
-    tensors = network.state_dict()
-    loaded = {_place(tensors[name]) for name in tensors.keys() & weights.keys()}
+    tensors, loaded = network.state_dict(), dict[object, str]()
+    for name in sorted(tensors.keys() & weights.keys()):
+        before = loaded.setdefault(_place(tensors[name]), name)
+        if not _equal(weights[before], weights[name]):
+            raise ValueError(
+                f"differs in {before} and {name}, which are one in {type(network).__name__}: build "
+                "it without tying them"
+            )
     return [name for name in missing if _place(tensors[name]) not in loaded], surplus
+
+
+def _equal(first: object, second: object) -> bool:
+    """Whether two names of one weight hold the same; of what is no tensor nothing is asked."""
+    if not (isinstance(first, Tensor) and isinstance(second, Tensor)):
+        return True
+    return first is second or torch.equal(first, second.to(first))
 
 
 def _cuts(given: object, kept: object) -> bool:

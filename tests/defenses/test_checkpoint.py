@@ -57,6 +57,16 @@ def test_tied_weights_are_loaded_from_the_name_that_safetensors_keeps(tmp_path):
         load_network(tmp_path / "less.safetensors", Tied)
 
 
+def test_two_weights_for_one_that_is_tied_are_refused(tmp_path):
+    """As of a network that was untied and trained on: either would give other answers."""
+    weights = Tied().state_dict()
+    torch.save(weights, tmp_path / "tied.pt")
+    load_network(tmp_path / "tied.pt", Tied)
+    torch.save({**weights, "body.weight": weights["body.weight"] + 1}, tmp_path / "untied.pt")
+    with pytest.raises(CheckpointError, match="in body.weight and first.weight, which are one"):
+        load_network(tmp_path / "untied.pt", Tied)
+
+
 FILES = {
     "of an average of weights": lambda w, _, path: torch.save(
         {"n_averaged": torch.tensor(4), **prefixed(w, "module.")}, path
