@@ -143,6 +143,7 @@ class Record:
         repeatable: whether the same seed gave the same twice; measured with one attack only.
         findings: what was odd before anything was spent; with the clean images only.
         local: of a run on this machine, and not committed; by where the file lies, not in it.
+        confirmed: committed, and a run on this machine gave the same answers; likewise.
         extra: what else the file held, from a version that knew more; kept, not used.
     """
 
@@ -163,6 +164,7 @@ class Record:
     environment: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     local: bool = False
+    confirmed: bool = False
 
     @cached_property
     def answers(self) -> metrics.Answers:
@@ -195,7 +197,7 @@ def write(record: Record, folder: Path) -> Path:
     shares = None if record.selecting is None else record.selecting.tolist()
     shown = {"mra": score.value, "interval": [score.low, score.high], "selecting": shares}
     packed = {"schema_version": SCHEMA_VERSION, **shown, "correct": pack(record.correct, bits=True)}
-    del content["local"]
+    del content["local"], content["confirmed"]
     write_sealed(path, {**content.pop("extra"), **content, **packed})
     return path
 
@@ -213,8 +215,8 @@ def read(path: Path) -> Record:
 def read_all(folder: Path) -> list[Record]:
     """All records of a folder, in the order of their file names; see `read_each`.
 
-    Of the local folder the committed ones first; then, marked, all of those populations of which
-    it holds anything that they do not.
+    Of the local folder the committed ones first, those marked that it confirms; then, marked, all
+    of those populations of which it holds anything that they do not.
     """
     here = {record.case.key: record for record in read_each(sorted(folder.glob("*.json")), read)}
     if not (beside := committed(folder)):
@@ -228,7 +230,8 @@ def read_all(folder: Path) -> list[Record]:
     }
     new = {record.population_sha256 for key, record in here.items() if key not in same}
     told = (record for record in (known | here).values() if record.population_sha256 in new)
-    return [*known.values(), *(replace(record, local=True) for record in told)]
+    listed = (replace(record, confirmed=key in same) for key, record in known.items())
+    return [*listed, *(replace(record, local=True) for record in told)]
 
 
 def decode(data: dict[str, Any]) -> Record:
@@ -239,7 +242,7 @@ def decode(data: dict[str, Any]) -> Record:
         raise ValueError(f"a case has no {', '.join(sorted(unknown))}")
     known = {*(f.name for f in fields(Record)), "schema_version", "mra", "interval"}
     extra = {name: value for name, value in data.items() if name not in known}
-    record = msgspec.convert({**data, "extra": extra, "local": False}, Record, dec_hook=_array)
+    record = msgspec.convert({**data, "extra": extra, "local": False, "confirmed": False}, Record, dec_hook=_array)
     case, selecting, law = record.case, record.selecting, record.case.probabilities
     if record.correct.shape != case.shape:
         raise ValueError(f"correct has shape {record.correct.shape}, the case says {case.shape}")

@@ -1,6 +1,7 @@
 """A run in a fresh clone leaves it clean, and says what it confirms."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,4 +52,7 @@ def test_a_run_leaves_a_clone_clean_and_says_what_it_confirms(clone):
     assert "2 of 2 cells confirm the committed records\n" in printed
     assert printed.count(" CONFIRMED ") == 2
     assert "| [single] " in (folder / "local" / "LEADERBOARD.md").read_text()
+    page = (folder / "local" / "defenses" / "single.md").read_text()
+    assert re.search(r"\n\| arc .*, confirmed +\|", page)
+    assert "confirmed" not in (folder / "defenses" / "single.md").read_text().lower()
     assert git(clone, "status", "--porcelain") == ""

@@ -1,8 +1,9 @@
 """Two nodes against one, on digits, in turn: `pytest -n0 -s tests/cluster/scaling.py`.
 
-Each node has one core and one thread; the machine must have two cores to itself for two minutes, so
-that this runs only when it is named. Of half a minute on one node a third is start and end of a
-run, which no second node shortens. BUDGET=quick in the environment takes a quarter of an hour.
+Each node has one core and one thread; the machine must have two cores to itself for a quarter of an
+hour, so that this runs only when it is named. It times the run of the README, at its budget.
+BUDGET=smoke in the environment takes two minutes and fails: of half a minute on one node a third is
+start and end of a run, which no second node shortens (37 and 26 s: 0.70).
 """
 
 import os
@@ -13,7 +14,7 @@ from ray.cluster_utils import Cluster
 from .conftest import NODE, Run
 
 WANTED = "digits and not reproduction"
-BUDGET = os.environ.get("BUDGET", "smoke")
+BUDGET = os.environ.get("BUDGET", "quick")
 
 
 def seconds(count, folder, cache):
