@@ -110,7 +110,7 @@ def test_a_row_that_fails_a_gate_loses_its_rank_and_the_page_says_why():
     ]
     text = page([*sabotaged, *gated("b", 5, **size)])
     assert {*ranked(text)} == {("1", "b"), ("–", "a")}
-    assert "Checks failed: *no attack beats the cascade* for a." in text
+    assert "without a rank: a failed *no attack beats the cascade*." in text
     details = shown([*sabotaged, *gated("b", 5, **size)], "a")
     assert "a fails “no attack beats the cascade”" in details
     outcomes = {gate["gate"]: gate["outcome"] for gate in table(details, "gate")}
