@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 import torch
+from tqdm import tqdm
 
 from ..environment import environment
 from ..populations import Options
@@ -121,6 +122,8 @@ def _serve(end: Connection, options: Options, zoo: Sequence[str]) -> None:
     # Ctrl-C is the driver's; what is to be said travels in outcomes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    # The usual one is shared by processes, and left behind where one is killed.
+    tqdm.set_lock(threading.RLock())
     driver = multiprocessing.parent_process()
     assert driver
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
