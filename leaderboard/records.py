@@ -242,7 +242,8 @@ def decode(data: dict[str, Any]) -> Record:
         raise ValueError(f"a case has no {', '.join(sorted(unknown))}")
     known = {*(f.name for f in fields(Record)), "schema_version", "mra", "interval"}
     extra = {name: value for name, value in data.items() if name not in known}
-    record = msgspec.convert({**data, "extra": extra, "local": False, "confirmed": False}, Record, dec_hook=_array)
+    content = {**data, "extra": extra, "local": False, "confirmed": False}
+    record = msgspec.convert(content, Record, dec_hook=_array)
     case, selecting, law = record.case, record.selecting, record.case.probabilities
     if record.correct.shape != case.shape:
         raise ValueError(f"correct has shape {record.correct.shape}, the case says {case.shape}")
