@@ -102,9 +102,9 @@ def _arrangement(
         arranged["channels in reverse order"] = images.flip(1)
         # What a reshape in place of a permutation does.
         last = images.reshape(-1, *images.shape[2:], images.shape[1])
-        arranged["channels last in memory, where they were reshaped to be first"] = (
-            last.permute(0, 3, 1, 2).contiguous()
-        )
+        arranged["channels last in memory, where they were reshaped to be first"] = last.permute(
+            0, 3, 1, 2
+        ).contiguous()
     if images.shape[2] == images.shape[3]:
         arranged["rows for columns"] = images.transpose(2, 3).contiguous()
     first = Population([population.submodels[0]])
