@@ -50,7 +50,7 @@ def check(row: Row) -> list[Gate]:
     findings = {
         "gradients on all draws no weaker than on one": _no_weaker(row, row.facts.claim),
         "gradients no weaker than queries and noise": _no_weaker(row, controls),
-        "no attack beats the cascade": _cascade_unbeaten(row),
+        "the cascade is the strongest attack": _cascade_unbeaten(row),
         "monotone in eps": _monotone(row),
         "at or below chance at the largest eps": _at_chance(row),
         "own-member attack no weaker than transfer": _own_member(row),

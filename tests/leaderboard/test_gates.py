@@ -37,7 +37,7 @@ RIGHT, WRONG = np.ones((2, 1000), bool), np.zeros((2, 1000), bool)
 DEFECTS = {
     "gradients on all draws no weaker than on one": ("fgsm", {"correct": WRONG}),
     "gradients no weaker than queries and noise": ("square-oracle", {"correct": WRONG}),
-    "no attack beats the cascade": ("worst-case", {"correct": RIGHT}),
+    "the cascade is the strongest attack": ("worst-case", {"correct": RIGHT}),
     "monotone in eps": ("pgd-clipped-margin", {"eps": 0.35, "correct": RIGHT}),
     "at or below chance at the largest eps": ("pgd-clipped-margin", {"eps": 0.5, "correct": RIGHT}),
     "own-member attack no weaker than transfer": (
@@ -96,7 +96,7 @@ def test_three_outcomes_by_hand(excess, outcome, words):
 
 
 def test_a_thousandth_of_images_cannot_be_told_on_fewer_than_a_thousand():
-    name = "no attack beats the cascade"
+    name = "the cascade is the strongest attack"
     few = checked(gated("ulm", 20, images=200, submodels=2))[name]
     assert few.outcome == "undecided"
     assert "1,000 images would tell" in few.figure
@@ -106,7 +106,7 @@ def test_a_thousandth_of_images_cannot_be_told_on_fewer_than_a_thousand():
 
 def test_a_plug_in_that_beats_the_cascade_counts_for_the_worst_case_and_fails_the_gate():
     records = [*sound(), record(0, attack="mine", **SIZE)]
-    found = checked(records)["no attack beats the cascade"]
+    found = checked(records)["the cascade is the strongest attack"]
     # It leaves none of the 20 and 19 images.
     assert (found.outcome, found.figure) == ("failed", "2.0% of images, mine")
     assert rows(populations(records), "Linf", 0.3)[0].worst.value == 0

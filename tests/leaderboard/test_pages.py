@@ -110,11 +110,11 @@ def test_a_row_that_fails_a_gate_loses_its_rank_and_the_page_says_why():
     ]
     text = page([*sabotaged, *gated("b", 5, **size)])
     assert {*ranked(text)} == {("1", "b"), ("–", "a")}
-    assert "without a rank: a failed *no attack beats the cascade*." in text
+    assert "without a rank: a failed *the cascade is the strongest attack*." in text
     details = shown([*sabotaged, *gated("b", 5, **size)], "a")
-    assert "a fails “no attack beats the cascade”" in details
+    assert "a fails “the cascade is the strongest attack”" in details
     outcomes = {gate["gate"]: gate["outcome"] for gate in table(details, "gate")}
-    assert outcomes["no attack beats the cascade"] == "**failed**"
+    assert outcomes["the cascade is the strongest attack"] == "**failed**"
 
 
 def test_the_page_says_on_how_many_images_worst_cases_are():
