@@ -155,6 +155,7 @@ def preflight(
                     ] += [whose]
             cause, zero, infinite = _without_gradient(member, images[:PROBED])
             follows = cause or zero > 0.9 or infinite or _follows(member, images[:PROBED])
+            fixed = not cause and _edges_are_fixed(member, images[:PROBED])
             if not (cause or _same_with_gradients(member, images[:PROBED], number)):
                 odd[
                     "answers otherwise with gradients on than under torch.no_grad(), where it is "
@@ -187,6 +188,11 @@ def preflight(
                 f"has an infinite gradient at {infinite:.0%} of images, as a square root has at 0: "
                 "attacks by gradients ignore it; add a small number inside"
             ] += [whose]
+        if fixed:
+            odd[
+                "has no gradient in pixels that are 0 or 1, as clamp() and nn.Hardtanh have none at "
+                "their bounds: attacks by gradients leave them; do without, images are in [0, 1]"
+            ] += [whose]
         if hooked := [
             f"{name or 'itself'} ({type(part).__name__})"
             for name, part in member.named_modules()
@@ -215,7 +221,10 @@ def preflight(
     findings += doubts(population, names, answers, images, labels, classes, batch_size)
     chunk = min((plan or fastest_plan(population, images)).chunk, batch_size, len(images))
     for finding in [*findings, *_too_large(population, images[:2], chunk)]:
-        warnings.warn(finding, stacklevel=5)
+        with warnings.catch_warnings():
+            # Also of a second network at the same place, which Python leaves out unless it is told.
+            warnings.simplefilter("always", UserWarning, append=True)
+            warnings.warn(finding, stacklevel=5)
     return Preflight(classes, tuple(findings), tuple(blind))
 
 
@@ -709,6 +718,20 @@ def _without_gradient(member: nn.Module, images: Tensor) -> tuple[str, float, fl
     zero = (gradient == 0).flatten(1).all(1)
     infinite = sums.isfinite() & ~gradient.isfinite().flatten(1).all(1)
     return "", zero.float().mean().item(), infinite.float().mean().item()
+
+
+def _edges_are_fixed(member: nn.Module, images: Tensor) -> bool:
+    """Whether pixels of 0 and 1 have no gradient, while a little inside of [0, 1] they have."""
+    edge, shares = (images == 0) | (images == 1), []
+    if not edge.any():
+        return False
+    for some in (images, images.clamp(STEPS[0], 1 - STEPS[0])):
+        leaf = some.clone().requires_grad_()
+        with torch.enable_grad(), global_seed(0, images.device):
+            (gradient,) = torch.autograd.grad(_summed(member(leaf)).sum(), leaf)
+        shares.append((gradient[edge] != 0).float().mean())
+    there, inside = shares
+    return bool(inside > 0.1 and there < inside / 10)
 
 
 def _same_with_gradients(member: nn.Module, images: Tensor, seed: int) -> bool:

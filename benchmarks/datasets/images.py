@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from .registry import DatasetError
@@ -42,6 +42,12 @@ def _pixels(name: str, file: Path | BytesIO, channels: int) -> np.ndarray:
     # Decoders raise almost anything.
     except Exception as error:
         raise DatasetError(f"{name} cannot be read ({error})") from error
+    # Viewers turn it, most readers do not: which of them the networks saw cannot be known.
+    if (turned := image.getexif().get(ExifTags.Base.Orientation, 1)) != 1:
+        raise DatasetError(
+            f"{name} has an EXIF orientation of {turned}, by which viewers turn it: save it as the "
+            "networks saw it in training, without the tag"
+        )
     problem = f"has pixels of type {image.mode}"
     if image.mode in MODES:
         *colors, alpha = np.moveaxis(np.asarray(image.convert("RGBA")), -1, 0)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from pyarrow import parquet
 from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks import datasets
@@ -172,6 +172,12 @@ OPAQUE = np.full_like(GREY, 255)
 BLACK = np.where(GREY > 127, OPAQUE, 0)
 
 
+def turned(image, orientation):
+    """An image that says how viewers are to turn it."""
+    image.getexif()[ExifTags.Base.Orientation] = orientation
+    return image
+
+
 @pytest.mark.parametrize(
     ("dataset", "image", "suffix", "expected"),
     [
@@ -190,6 +196,8 @@ BLACK = np.where(GREY > 127, OPAQUE, 0)
         ("cifar10", Image.fromarray(GREY), "png", np.dstack([GREY] * 3)),
         ("cifar10", Image.fromarray(np.dstack([RGB, GREY])), "png", "save it as 8-bit RGB"),
         ("cifar10", Image.fromarray(RGB).convert("CMYK"), "jpg", "pixels of type CMYK"),
+        ("cifar10", turned(Image.fromarray(RGB), 6), "png", "an EXIF orientation of 6"),
+        ("cifar10", turned(Image.fromarray(RGB), 1), "png", RGB),
     ],
 )
 def test_an_image_file_is_read_as_it_is_shown_or_refused_by_name(
@@ -199,7 +207,7 @@ def test_an_image_file_is_read_as_it_is_shown_or_refused_by_name(
         for split in ("train", "test"):
             folder = tmp_path / dataset / split / str(k)
             folder.mkdir(parents=True)
-            image.save(folder / f"x.{suffix}")
+            image.save(folder / f"x.{suffix}", **({"exif": exif} if (exif := image.getexif()) else {}))
     if isinstance(expected, str):
         with pytest.raises(DatasetError, match=f"{dataset}/train/0/x.{suffix} .*{expected}"):
             load(dataset, tmp_path)

@@ -599,6 +599,28 @@ def test_adaptation_in_some_passes_is_refused_of_a_random_network_too():
         looked_at(Changed(adapts), draws=8)
 
 
+def test_pixels_that_a_clamp_holds_at_0_and_1_are_odd():
+    images = torch.cat([IMAGES.round(), IMAGES])
+    labels = torch.cat([LABELS, LABELS])
+    held = Changed(lambda net, x: net(nn.functional.hardtanh(x, 0, 1)))
+    with pytest.warns(UserWarning, match="no gradient in pixels that are 0 or 1"):
+        looked_at(held, images=images, labels=labels)
+    found = looked_at(Changed(lambda net, x: net(x)), images=images, labels=labels)
+    assert not [line for line in found.findings if "0 or 1" in line]
+
+
+def test_what_is_odd_is_said_of_a_second_network_at_the_same_place():
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            looked_at(Changed(lambda net, x: net(x).softmax(-1)))
+    assert ["returns probabilities" in str(w.message) for w in told].count(True) == 2
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("ignore")
+        looked_at(Changed(lambda net, x: net(x).softmax(-1)))
+    assert told == []
+
+
 def test_an_infinite_gradient_is_odd():
     root = Changed(lambda net, x: net((x - x.amin((1, 2, 3), keepdim=True)).sqrt()))
     with pytest.warns(UserWarning, match="infinite gradient at 100% of images, as a square root"):
@@ -611,6 +633,8 @@ def test_an_infinite_gradient_is_odd():
         (lambda x: x.flip(1), "with channels in reverse order"),
         (lambda x: 1 - x, "with 1 - image"),
         (lambda x: x.transpose(2, 3), "with rows for columns"),
+        (lambda x: x.flip(2), "with rows in reverse order"),
+        (lambda x: x.flip(3), "with columns in reverse order"),
         (lambda x: x.permute(0, 2, 3, 1).reshape(-1, 3, 4, 4), "with channels last in memory"),
         (lambda x: x, None),
     ],
@@ -629,6 +653,23 @@ def test_images_that_are_arranged_otherwise_than_in_training_are_odd(arrange, wo
         found = looked_at(network, images=arrange(images), labels=labels, batch_size=60)
     told = [line for line in found.findings if "as the networks saw them in training" in line]
     assert [words in line for line in told] == [True] * bool(words)
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [
+        (lambda x: (x - x.mean()) / x.std(), "with channels of mean 0 and deviation 1"),
+        (lambda x: 255 * x, r"with 255 \* image"),
+        (lambda x: 2 * x - 1, r"with 2 \* image - 1"),
+    ],
+)
+def test_images_that_were_scaled_in_training_are_odd(scale, words):
+    images = torch.rand(60, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    levels = scale(images)[:, 0, 0, 0].quantile(torch.tensor([0.1, 0.4, 0.6, 0.9]))
+    network = Changed(lambda _, x: -(x[:, 0, 0, :1] - levels).abs() / levels.std())
+    labels = network(scale(images)).argmax(1)
+    with pytest.warns(UserWarning, match=words):
+        looked_at(network, images=images, labels=labels, batch_size=60)
 
 
 def fits(images, wrong=0.0):
