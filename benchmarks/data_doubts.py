@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +16,15 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from ..defenses import Population
 from ..metrics import Answers, difference, score
+from .environment import full_precision
 from .measure import answers_of
 
 # Images that are tried in other arrangements; the share of copies that an interval bears.
 ARRANGED, COPIED = 200, 0.01
-# How near copies are, as a share of the spread of all images: noise of 2/255 leaves at most 0.015
-# on digits, MNIST and CIFAR-10, whose nearest images are 0.06 apart.
-NEAR = 0.03
-# What the distance of equal images may be computed as.
-_ROUNDING = 0.01
+# How near copies are, as a share of the spread of all images, when they are shown on 8 x 8 pixels
+# and whole: noise of 2/255 leaves at most 0.015 of the first on digits, MNIST and CIFAR-10, whose
+# nearest images are 0.05 apart. So few values say little: of them copies are equal.
+NEAR, NEAR_WHOLE, FEW = 0.03, 0.1, 64
 
 
 def doubts(
@@ -41,26 +42,36 @@ def doubts(
         names: of the members.
         answers: of each member the classes that it answers, (draws, N); K where it answers none.
     """
-    found = _copies(images)
+    with full_precision():
+        found = _copies(images)
     found += _arrangement(population, images[:ARRANGED], labels[:ARRANGED], batch_size)
     return found + _labels(population, names, answers, labels.cpu().numpy(), classes)
 
 
 def _copies(images: Tensor) -> list[str]:
-    """Whether many images are copies of others, or all but."""
-    small = adaptive_avg_pool2d(images.detach().float(), 8).flatten(1)
-    near = NEAR * (small - small.mean(0)).norm(dim=1).mean()
+    """Whether many images are copies of others, or differ from them by noise."""
+    count, values = len(images), images[0].numel()
+    equal = count - len({sha256(image.cpu().numpy().tobytes()).digest() for image in images})
+    whole = (images.detach().float() - images.float().mean(0)).flatten(1)
+    small = adaptive_avg_pool2d(whole.view(images.shape), 8).flatten(1)
+    near, near_whole = (
+        share * of.norm(dim=1).mean() for share, of in ((NEAR, small), (NEAR_WHOLE, whole))
+    )
     copies = 0
-    for first in range(0, len(small), 1000):
-        some = small[first : first + 1000]
-        close = torch.cdist(some, small) <= near.clamp_min(_ROUNDING)
-        copies += int(close.tril(first - 1).any(1).sum())
-    if copies <= max(1, COPIED * len(images)):
+    for first in range(0, count if values >= FEW else 0, 1000):
+        rows = torch.arange(first, min(first + 1000, count), device=images.device)
+        gaps = torch.cdist(small[rows], small[: first + len(rows)])
+        later = torch.ones_like(gaps, dtype=torch.bool).triu(first)
+        gap, at = gaps.masked_fill(later, torch.inf).min(1)
+        apart = (whole[rows] - whole[at]).norm(dim=1)
+        copies += int(((gap <= near) & (apart <= near_whole)).sum())
+    copies = max(copies, equal)
+    if copies <= max(1, COPIED * count):
         return []
     return [
-        f"{copies} of {len(images)} images are copies of others, or nearly, and intervals count "
-        f"each as an image of its own: give the {len(images) - copies} different ones, unless each "
-        "was drawn by itself"
+        f"at least {copies} of {count} images are copies of others, or differ from them by noise, "
+        "and intervals count each as an image of its own: give each once, unless each was drawn by "
+        "itself"
     ]
 
 
@@ -110,19 +121,20 @@ def _arrangement(
     }
     if images.shape[1] > 1:
         arranged["channels in reverse order"] = images.flip(1)
-        # What a reshape in place of a permutation does.
-        last = images.reshape(-1, *images.shape[2:], images.shape[1])
-        arranged["channels last in memory, where they were reshaped to be first"] = last.permute(
-            0, 3, 1, 2
-        ).contiguous()
+        # What a reshape in place of a permutation does, in either direction.
+        last = images.reshape(-1, *images.shape[2:], images.shape[1]).permute(0, 3, 1, 2)
+        first = images.permute(0, 2, 3, 1).reshape(images.shape)
+        arranged["channels last in memory, where they were reshaped to be first"] = last
+        arranged["channels first in memory, where they were reshaped to be last"] = first
     if images.shape[2] == images.shape[3]:
-        arranged["rows for columns"] = images.transpose(2, 3).contiguous()
-    first = Population([population.submodels[0]])
+        arranged["rows for columns"] = images.transpose(2, 3)
+    member = Population([population.submodels[0]])
     right = {}
     for how, some in arranged.items():
         # A network may refuse what is not in [0, 1].
         with suppress(Exception):
-            answers = answers_of(first, some, labels, seed=0, batch_size=batch_size)
+            some = some.contiguous()
+            answers = answers_of(member, some, labels, seed=0, batch_size=batch_size)
             right[how] = Answers(answers.numpy())
     plain = right.pop("")
     how = max(right, key=lambda arrangement: right[arrangement].s.mean())

@@ -190,8 +190,8 @@ def preflight(
             ] += [whose]
         if fixed:
             odd[
-                "has no gradient in pixels that are 0 or 1, as clamp() and nn.Hardtanh have none at "
-                "their bounds: attacks by gradients leave them; do without, images are in [0, 1]"
+                "has no gradient in pixels that are 0 or 1, as clamp() and nn.Hardtanh have none "
+                "at their bounds: attacks by gradients leave them; do without, images are in [0, 1]"
             ] += [whose]
         if hooked := [
             f"{name or 'itself'} ({type(part).__name__})"

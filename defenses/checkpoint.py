@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, KeysView, Mapping
 from pathlib import Path
 from typing import Any
@@ -202,23 +203,33 @@ def _left(network: nn.Module, weights: Weights) -> tuple[list[str], list[str]]:
     except RuntimeError as error:
         said = str(error).splitlines()[-1].strip()
         raise ValueError(f"is not of {type(network).__name__}: {said}") from error
+    tensors = network.state_dict()
+    both = [name for name in tensors if name in weights]
+    shared = Counter(map(_memory, map(tensors.get, both)))
+    tied = [name for name in both if shared[_memory(tensors[name])] > 1]
+    if lost := [name for name in tied if _lost(weights[name], tensors[name])]:
+        raise ValueError(
+            f"has another {lost[0]} than {type(network).__name__} keeps, which ties it to another "
+            "of its weights: build it without tying them"
+        )
     # safetensors keeps weights that are tied under one of their names.
-    tensors, loaded = network.state_dict(), dict[object, str]()
-    for name in sorted(tensors.keys() & weights.keys()):
-        before = loaded.setdefault(_place(tensors[name]), name)
-        if not _equal(weights[before], weights[name]):
-            raise ValueError(
-                f"differs in {before} and {name}, which are one in {type(network).__name__}: build "
-                "it without tying them"
-            )
+    loaded = {_place(tensors[name]) for name in tensors.keys() & weights.keys()}
     return [name for name in missing if _place(tensors[name]) not in loaded], surplus
 
 
-def _equal(first: object, second: object) -> bool:
-    """Whether two names of one weight hold the same; of what is no tensor nothing is asked."""
-    if not (isinstance(first, Tensor) and isinstance(second, Tensor)):
-        return True
-    return first is second or torch.equal(first, second.to(first))
+def _memory(tensor: object) -> object:
+    """Equal for tensors that share memory."""
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or is_lazy(tensor):
+        return id(tensor)
+    return tensor.untyped_storage().data_ptr() or id(tensor)
+
+
+def _lost(given: object, kept: object) -> bool:
+    """Whether what a file gives was overwritten, by what it gives for a name of the same memory."""
+    if not (isinstance(given, Tensor) and isinstance(kept, Tensor)) or kept.is_quantized:
+        return False
+    given = given.to(kept).reshape(kept.shape)
+    return not bool(((given == kept) | ((given != given) & (kept != kept))).all())
 
 
 def _cuts(given: object, kept: object) -> bool:

@@ -21,6 +21,7 @@ from randomized_defense_bench.benchmarks.preflight import preflight
 from randomized_defense_bench.benchmarks.session import Session
 from randomized_defense_bench.defenses import Population, load_network
 from safetensors.torch import save_file
+from sklearn.datasets import load_digits
 from stand_ins import Chance, linear
 from torch import nn
 
@@ -636,6 +637,7 @@ def test_an_infinite_gradient_is_odd():
         (lambda x: x.flip(2), "with rows in reverse order"),
         (lambda x: x.flip(3), "with columns in reverse order"),
         (lambda x: x.permute(0, 2, 3, 1).reshape(-1, 3, 4, 4), "with channels last in memory"),
+        (lambda x: x.reshape(-1, 4, 4, 3).permute(0, 3, 1, 2), "with channels first in memory"),
         (lambda x: x, None),
     ],
 )
@@ -732,16 +734,26 @@ def test_copies_of_images_are_odd():
     images = torch.rand(50, 1, 4, 4, generator=torch.Generator().manual_seed(2))
     assert not _copies(images)
     assert not _copies(torch.cat([images, images[:1]]))
-    saved_again = (images * 255 + 1).round() / 255
-    assert _copies(torch.cat([images, saved_again]))[0].startswith("50 of 100 images are copies")
-    assert _copies(torch.full((5, 1, 4, 4), 0.5))[0].startswith("4 of 5 images are copies")
+    assert _copies(torch.cat([images, images[:9]]))[0].startswith("at least 9 of 59 images")
+    assert _copies(torch.full((5, 1, 4, 4), 0.5))[0].startswith("at least 4 of 5 images")
+
+
+def test_copies_that_differ_by_noise_are_odd():
+    numbers = torch.Generator().manual_seed(2)
+    digits = torch.tensor(load_digits().images / 16).float().unsqueeze(1)
+    noise = torch.randint(-2, 3, digits.shape, generator=numbers) / 255
+    assert not _copies(digits)
+    assert _copies(torch.cat([digits, digits + noise]))[0].startswith("at least 1797 of 3594")
+    # Alike from afar only.
+    assert not _copies(0.5 + 0.2 * torch.rand(300, 1, 64, 64, generator=numbers))
+    assert not _copies(torch.rand(300, 1, 1, 2, generator=numbers))
 
 
 def test_copies_are_seen_before_anything_is_spent():
     images = torch.rand(50, 1, 1, 2, generator=torch.Generator().manual_seed(2))
     copied = torch.cat([images, images[:10]])
     network, labels = fits(images), by_brightness(copied)
-    with pytest.warns(UserWarning, match="10 of 60 images are copies .* 50 different"):
+    with pytest.warns(UserWarning, match="at least 10 of 60 images are copies of others"):
         looked_at(network, images=copied, labels=labels, batch_size=60)
     with warnings.catch_warnings(action="error"):
         looked_at(network, images=images, labels=labels[:50], batch_size=60)

@@ -29,18 +29,23 @@ class Nodes:
         for node in self.cluster.list_all_nodes():
             (raylet,) = node.all_processes["raylet"]
             tasks = Path(f"/proc/{raylet.process.pid}/task").glob("*/children")
-            for pid in (int(pid) for task in tasks for pid in task.read_text().split()):
+            for task in tasks:
                 with contextlib.suppress(OSError):  # It has just ended.
-                    if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::Remote"):
-                        found.append(pid)
+                    for pid in map(int, task.read_text().split()):
+                        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::Remote"):
+                            found.append(pid)
         return found
 
     def kill_a_worker(self, run):
         """The one that was started first; where none has started, the run's next one."""
-        while not (found := self.workers()):
-            assert run.goes_on(), "it ended without another worker"
+        deadline = time.monotonic() + 120
+        while run.goes_on() and time.monotonic() < deadline:
+            with contextlib.suppress(ProcessLookupError):
+                if found := self.workers():
+                    os.kill(min(found), signal.SIGKILL)
+                    return
             time.sleep(0.05)
-        os.kill(min(found), signal.SIGKILL)
+        raise AssertionError("no worker has started")
 
     def lose_a_node(self):
         """One without the driver, and all its workers."""

@@ -61,10 +61,26 @@ def test_two_weights_for_one_that_is_tied_are_refused(tmp_path):
     """As of a network that was untied and trained on: either would give other answers."""
     weights = Tied().state_dict()
     torch.save(weights, tmp_path / "tied.pt")
+    weights["body.weight"][0, 0] = torch.nan
+    torch.save(weights, tmp_path / "tied.pt")
     load_network(tmp_path / "tied.pt", Tied)
     torch.save({**weights, "body.weight": weights["body.weight"] + 1}, tmp_path / "untied.pt")
-    with pytest.raises(CheckpointError, match="in body.weight and first.weight, which are one"):
+    with pytest.raises(CheckpointError, match="has another first.weight than Tied keeps"):
         load_network(tmp_path / "untied.pt", Tied)
+
+
+def test_two_weights_for_one_and_its_transpose_are_refused(tmp_path):
+    def build():
+        network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Linear(2, 4))
+        network[2].weight = nn.Parameter(network[1].weight.data.t())
+        return network
+
+    weights = build().state_dict()
+    torch.save(weights, tmp_path / "tied.pt")
+    load_network(tmp_path / "tied.pt", build)
+    torch.save({**weights, "2.weight": weights["2.weight"] + 1}, tmp_path / "untied.pt")
+    with pytest.raises(CheckpointError, match="has another 1.weight than Sequential keeps"):
+        load_network(tmp_path / "untied.pt", build)
 
 
 FILES = {

@@ -1,0 +1,1 @@
+../../randomized_defense_bench/metrics.py
