@@ -200,6 +200,13 @@ def test_cw_and_pixels_of_0_and_1(white):
     assert torch.equal(returned, images) == (white == 1)
 
 
+@pytest.mark.parametrize("clamp", [torch.clamp, nn.functional.hardtanh])
+def test_the_gradient_of_a_clamp_at_its_bounds(clamp):
+    pixels = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
+    clamp(pixels, 0.0, 1.0).sum().backward()
+    assert pixels.grad.tolist() == [0, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("name", "reached"),
     [("PGD", 10 * 2 / 255), ("MIFGSM", 10 * 2 / 255), ("SPSA", 0.01), ("foolbox.LinfPGD", 0.3)],
