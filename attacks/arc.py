@@ -101,7 +101,8 @@ def arc(
                 needed = radius / (radius - distance).clamp_min(1e-10)
                 needed = needed * (distance - travelled).abs() + OVERSTEP * problem.threat_model.eps
                 far = torch.where(distance < radius, needed, far)
-            turned = scaled(local + far.view(-1, 1, 1, 1) * direction)
+            # Answers may be of more precision than images.
+            turned = scaled(local + far.view(-1, 1, 1, 1) * direction).to(x)
             images = problem.threat_model.project(x + turned, problem.images[at])
             correctness = problem.correctness(images, at)
             incumbent.offer(at, images, correctness, -correctness)

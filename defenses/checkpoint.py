@@ -86,7 +86,17 @@ def load_network(
     shared = _shared(network)
     try:
         _fill(network, content)
+        filled = {
+            name: tensor.clone() if isinstance(tensor, Tensor) else tensor
+            for name, tensor in network.state_dict().items()
+        }
         network.eval()
+        kept = network.state_dict()
+        if changed := [name for name in filled if name in kept and _lost(filled[name], kept[name])]:
+            raise ValueError(
+                f"holds {_listed(changed)}, which eval() would change, as it merges weights that "
+                "may be merged already: have the function return a network in evaluation mode"
+            )
         for tensor, (value, other) in shared.items():
             if not torch.equal(tensor, value):
                 raise ValueError(
@@ -225,8 +235,10 @@ def _memory(tensor: object) -> object:
 
 
 def _lost(given: object, kept: object) -> bool:
-    """Whether what a file gives was overwritten, by what it gives for a name of the same memory."""
-    if not (isinstance(given, Tensor) and isinstance(kept, Tensor)) or kept.is_quantized:
+    """Whether a tensor is no longer what was given for it."""
+    if not (isinstance(given, Tensor) and isinstance(kept, Tensor)):
+        return False
+    if kept.layout != torch.strided or is_lazy(kept) or kept.is_quantized:
         return False
     given = given.to(kept).reshape(kept.shape)
     return not bool(((given == kept) | ((given != given) & (kept != kept))).all())

@@ -33,6 +33,13 @@ class Coin(nn.Module):
         return torch.stack([first, torch.zeros_like(first)], dim=1)
 
 
+class Double(nn.Module):
+    """What it is shown, in double precision."""
+
+    def forward(self, logits):
+        return logits.double()
+
+
 def problem_of(members, count=1, norm="L2", eps=0.4, **law):
     images = torch.full((count, 1, 1, 2), 0.5)
     labels = torch.zeros(count, dtype=torch.int64)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from networks import PARAMETERS, Coin, Linear, left, problem_of
+from networks import PARAMETERS, Coin, Double, Linear, left, problem_of
 from randomized_defense_bench.attacks.problem import Problem
 from randomized_defense_bench.attacks.seeding import global_seed
+from torch import nn
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -37,6 +38,14 @@ def test_every_attack_takes_images_in_double_precision(attack):
     single = problem_of(members, 3, "Linf", eps=0.3)
     problem = Problem(single.population, single.images.double(), single.labels, single.threat_model)
     assert left(attack, problem) == [0.5] * 3
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("attack", list(PARAMETERS))
+def test_every_attack_takes_answers_in_double_precision(attack, norm):
+    """As of `log_softmax(1, dtype=torch.float64)`, for images that are not."""
+    members = [nn.Sequential(Linear([1.0, 1.0], 0.1), Double()), nn.Sequential(Coin(2.0), Double())]
+    assert left(attack, problem_of(members, 3, norm, eps=0.3)) == [0.5] * 3
 
 
 @pytest.mark.parametrize("attack", list(PARAMETERS))

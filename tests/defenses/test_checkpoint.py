@@ -69,6 +69,24 @@ def test_two_weights_for_one_that_is_tied_are_refused(tmp_path):
         load_network(tmp_path / "untied.pt", Tied)
 
 
+class Merging(nn.Linear):
+    """As layers of low rank do, it adds to its weights when it is evaluated."""
+
+    def train(self, mode=True):
+        if self.training and not mode:
+            self.weight.data += 1
+        return super().train(mode)
+
+
+def test_weights_that_evaluation_changes_are_refused(tmp_path):
+    network = Merging(4, 3).eval()
+    torch.save(network.state_dict(), tmp_path / "merged.pt")
+    with pytest.raises(CheckpointError, match="holds weight, which eval.. would change"):
+        load_network(tmp_path / "merged.pt", lambda: Merging(4, 3))
+    loaded = load_network(tmp_path / "merged.pt", lambda: Merging(4, 3).eval())
+    assert torch.equal(loaded.weight, network.weight)
+
+
 def test_two_weights_for_one_and_its_transpose_are_refused(tmp_path):
     def build():
         network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Linear(2, 4))
