@@ -265,7 +265,7 @@ def _refuse_namesakes(subject: Subject, kept: Iterable[Record]) -> None:
         if same and record.population_sha256 != subject.population_sha256:
             raise ValueError(
                 f"the results hold records of another network called {subject.defense!r} (weights, "
-                "code or settings differ): choose another name, or folder"
+                "code or settings differ): choose another name (--name), or folder (--results)"
             )
 
 

@@ -81,7 +81,8 @@ class Entry:
         """The same network without the randomness.
 
         One deterministic network all of whose parameters are the row's, too; of several the one
-        that shares most, then one that is local as the row is.
+        that shares most, then one that is local as the row is. Of a network that says nothing of
+        how it was made, as one given to `judge`, nobody knows.
         """
 
         def parameters(entry: Entry) -> dict[str, Any]:
@@ -93,7 +94,8 @@ class Entry:
 
         fixed = (entry for entry in self.ranking.entries if not entry.random)
         own = parameters(self).items()
-        return max((e for e in fixed if parameters(e).items() <= own), key=shared, default=None)
+        alike = (e for e in fixed if parameters(e) and parameters(e).items() <= own)
+        return max(alike, key=shared, default=None)
 
     @cached_property
     def verdict(self) -> Verdict | None:

@@ -225,6 +225,9 @@ def test_there_is_no_verdict_without_a_control_that_is_made_alike_and_none_on_fa
     assert verdict(700, 300, control=[]) == "–"
     other = {**CONTROL, "defense_parameters": {"recipe": {"epochs": 4}}}
     assert verdict(700, 300, control=gated("single", 300, **other)) == "–"
+    # Given to `judge`: how it was made is not known.
+    unknown = gated("single", 300, **CONTROL, defense_parameters={})
+    assert verdict(700, 300, control=unknown) == "–"
     failing = masked(gated("single", 300, **CONTROL), "single")
     assert verdict(700, 300, control=failing) == "undecided"
 
