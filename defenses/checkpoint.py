@@ -94,7 +94,7 @@ def load_network(
         kept = network.state_dict()
         if changed := [name for name in filled if name in kept and _lost(filled[name], kept[name])]:
             raise ValueError(
-                f"holds {_listed(changed)}, which eval() would change, as it merges weights that "
+                f"holds {_listed(changed)}, which .eval() would change, as it merges weights that "
                 "may be merged already: have the function return a network in evaluation mode"
             )
         for tensor, (value, other) in shared.items():
