@@ -52,7 +52,8 @@ def _copies(images: Tensor) -> list[str]:
     """Whether many images are copies of others, or differ from them by noise."""
     count, values = len(images), images[0].numel()
     equal = count - len({sha256(image.cpu().numpy().tobytes()).digest() for image in images})
-    whole = (images.detach().float() - images.float().mean(0)).flatten(1)
+    whole = images.detach().float()
+    whole = (whole - whole.mean(0)).flatten(1)
     small = adaptive_avg_pool2d(whole.view(images.shape), 8).flatten(1)
     near, near_whole = (
         share * of.norm(dim=1).mean() for share, of in ((NEAR, small), (NEAR_WHOLE, whole))
@@ -133,8 +134,7 @@ def _arrangement(
     for how, some in arranged.items():
         # A network may refuse what is not in [0, 1].
         with suppress(Exception):
-            some = some.contiguous()
-            answers = answers_of(member, some, labels, seed=0, batch_size=batch_size)
+            answers = answers_of(member, some.contiguous(), labels, seed=0, batch_size=batch_size)
             right[how] = Answers(answers.numpy())
     plain = right.pop("")
     how = max(right, key=lambda arrangement: right[arrangement].s.mean())

@@ -220,10 +220,11 @@ def preflight(
     names = [_name(number, member) for number, member in enumerate(population.submodels)]
     findings += doubts(population, names, answers, images, labels, classes, batch_size)
     chunk = min((plan or fastest_plan(population, images)).chunk, batch_size, len(images))
-    for finding in [*findings, *_too_large(population, images[:2], chunk)]:
-        with warnings.catch_warnings():
-            # Also of a second network at the same place, which Python leaves out unless it is told.
-            warnings.simplefilter("always", UserWarning, append=True)
+    told = [*findings, *_too_large(population, images[:2], chunk)]
+    with warnings.catch_warnings():
+        # Also of a second network at the same place, which Python leaves out unless it is told.
+        warnings.simplefilter("always", UserWarning, append=True)
+        for finding in told:
             warnings.warn(finding, stacklevel=5)
     return Preflight(classes, tuple(findings), tuple(blind))
 

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, KeysView, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
 from zipfile import BadZipFile, ZipFile
 
@@ -86,10 +86,8 @@ def load_network(
     shared = _shared(network)
     try:
         _fill(network, content)
-        filled = {
-            name: tensor.clone() if isinstance(tensor, Tensor) else tensor
-            for name, tensor in network.state_dict().items()
-        }
+        given = network.state_dict().items()
+        filled = {name: tensor.clone() for name, tensor in given if _is_dense(tensor)}
         network.eval()
         kept = network.state_dict()
         if changed := [name for name in filled if name in kept and _lost(filled[name], kept[name])]:
@@ -229,16 +227,13 @@ def _left(network: nn.Module, weights: Weights) -> tuple[list[str], list[str]]:
 
 def _memory(tensor: object) -> object:
     """Equal for tensors that share memory."""
-    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or is_lazy(tensor):
-        return id(tensor)
-    return tensor.untyped_storage().data_ptr() or id(tensor)
+    memory = tensor.untyped_storage().data_ptr() if _is_dense(tensor) else 0
+    return memory or id(tensor)
 
 
 def _lost(given: object, kept: object) -> bool:
     """Whether a tensor is no longer what was given for it."""
-    if not (isinstance(given, Tensor) and isinstance(kept, Tensor)):
-        return False
-    if kept.layout != torch.strided or is_lazy(kept) or kept.is_quantized:
+    if not (isinstance(given, Tensor) and _is_dense(kept)) or kept.is_quantized:
         return False
     given = given.to(kept).reshape(kept.shape)
     return not bool(((given == kept) | ((given != given) & (kept != kept))).all())
@@ -300,9 +295,14 @@ def _is_numeric(value: object) -> bool:
 
 def _place(tensor: object) -> object:
     """Equal for names of one tensor."""
-    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or is_lazy(tensor):
+    if not _is_dense(tensor):
         return id(tensor)
     return tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+def _is_dense(tensor: object) -> TypeGuard[Tensor]:
+    """Whether it is a tensor whose numbers lie in memory, one beside the other."""
+    return isinstance(tensor, Tensor) and tensor.layout == torch.strided and not is_lazy(tensor)
 
 
 def _read(content: bytes) -> object:

@@ -207,9 +207,8 @@ def test_an_image_file_is_read_as_it_is_shown_or_refused_by_name(
         for split in ("train", "test"):
             folder = tmp_path / dataset / split / str(k)
             folder.mkdir(parents=True)
-            image.save(
-                folder / f"x.{suffix}", **({"exif": exif} if (exif := image.getexif()) else {})
-            )
+            tags = {"exif": image.getexif()} if image.getexif() else {}
+            image.save(folder / f"x.{suffix}", **tags)
     if isinstance(expected, str):
         with pytest.raises(DatasetError, match=f"{dataset}/train/0/x.{suffix} .*{expected}"):
             load(dataset, tmp_path)
