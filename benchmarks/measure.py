@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,6 +41,7 @@ def measure(
     headline: bool,
     attack: Attack | None = None,
     repeat: bool = False,
+    examples: int = 0,
     plan: Plan | None = None,
     blocks: FileBlocks | None = None,
 ) -> tuple[Record, Tensor]:
@@ -52,6 +55,7 @@ def measure(
         headline: whether defenses are ranked at this radius.
         attack: the case's; None: the one registered under its name.
         repeat: run the attack twice on a few images, to see that the same seed gives the same.
+        examples: so many of the first images, plain and perturbed, go into the record.
         plan: how attacks compute; None: as is fastest on this machine.
         blocks: where the attack's work survives being killed.
 
@@ -113,11 +117,19 @@ def measure(
         zero_gradients=zero_gradients,
         repeatable=repeatable,
         findings=subject.findings if case.attack == "none" else None,
+        examples=shown(images[:examples], made[0][:examples]) if examples else None,
         headline=headline,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         environment={**environment(images.device), "computation": str(run.plan)},
     )
     return record, made[0] if len(made) == 1 else torch.stack(made)
+
+
+def shown(images: Tensor, perturbed: Tensor) -> npt.NDArray[np.uint8]:
+    """Both (E, C, H, W) in 8 bits, (2, E, 3, H, W); where C is not 3, (2, E, 1, H, W) the first."""
+    pair = torch.stack([images, perturbed])
+    pair = pair if pair.shape[2] == 3 else pair[:, :, :1]
+    return pair.mul(255).round().byte().cpu().numpy()
 
 
 def answers_of(

@@ -27,6 +27,8 @@ SAME_BITS = (
     *("device", "processor", "instructions", "threads"),
     *("torch", "torchattacks", "arithmetic"),
 )
+# So many images a gallery shows.
+EXAMPLES = 5
 
 
 class NoRadiusError(LookupError):
@@ -88,12 +90,15 @@ class Session(Populations):
     def how(
         self, prepared: Prepared, attack: str, at: ThreatModel, protocol: Protocol = "draw"
     ) -> dict[str, Any]:
-        """Where a case's record goes, whether it ranks, and whether the attack is run twice."""
-        headline = attack == "none" or at in self.radii(prepared.dataset.name)
+        """Where a case's record goes, and which of a measurement's extras it has."""
+        radii = self.radii(prepared.dataset.name)
+        headline = attack == "none" or at in radii
         # One attack on the population, a strong and quick one.
         chosen = entry(attack, protocol)
         repeat = headline and chosen.swept and chosen.kind == "population"
-        return {"folder": self.options.results, "headline": headline, "repeat": repeat}
+        pictured = chosen.kind == "cascade" and protocol == "draw" and at == radii[0]
+        how = {"folder": self.options.results, "headline": headline, "repeat": repeat}
+        return how | {"examples": EXAMPLES if pictured else 0}
 
     def case(
         self, prepared: Prepared, attack: str, at: ThreatModel, protocol: Protocol = "draw"
@@ -118,12 +123,13 @@ class Session(Populations):
         headline: bool,
         attack: Attack | None = None,
         repeat: bool = False,
+        examples: int = 0,
     ) -> tuple[Record, bool]:
         """The same for any case of a population.
 
         Args:
             folder: of its record.
-            headline, attack, repeat: see `benchmarks.measure.measure`.
+            headline, attack, repeat, examples: see `benchmarks.measure.measure`.
         """
         options, subject = self.options, self.subject(prepared)
         plan = self.plan(prepared.population, subject.images)
@@ -131,7 +137,8 @@ class Session(Populations):
         bits = "".join([prepared.sha256, *(about[name] for name in SAME_BITS), str(plan)])
         key = f"{case.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
-            record = self.reusable(prepared, case, folder=folder, headline=headline, repeat=repeat)
+            how = {"headline": headline, "repeat": repeat, "examples": examples}
+            record = self.reusable(prepared, case, folder=folder, **how)
             reused = record is not None
             if record is None:
                 found = self.preflight(prepared.defense, prepared.population, prepared.dataset)
@@ -139,9 +146,8 @@ class Session(Populations):
                 record, _ = measure(
                     case,
                     replace(subject, population=ready, findings=found.findings),
-                    headline=headline,
+                    **how,
                     attack=attack,
-                    repeat=repeat,
                     plan=plan,
                     blocks=blocks,
                 )
@@ -158,6 +164,7 @@ class Session(Populations):
         folder: Path,
         headline: bool,
         repeat: bool,
+        examples: int,
         look: bool = False,
     ) -> Record | None:
         """The record of a case if it may be re-used, a headline if it is to be one.
@@ -168,12 +175,13 @@ class Session(Populations):
         path = folder / f"{case.key}.json"
         fresh = (self.options.rerun or prepared.trained) and path not in self._measured
         known = [*kept(path, records.read, look=look)]
-        # A point of a curve lacks the repetition that a ranked one needs.
+        # A point of a curve lacks the repetition and the images that a ranked one needs.
         reusable = (
             record
             for record in known
             if record.population_sha256 == prepared.sha256
             and not (repeat and record.repeatable is None)
+            and not (examples and record.examples is None)
         )
         record = None if fresh else next(reusable, None)
         if record and headline and not record.headline and not look:

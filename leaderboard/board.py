@@ -13,6 +13,7 @@ from ..metrics import Score
 from . import gates
 from .curves import Curve, curves, draw_curves, widest
 from .drawing import Figure
+from .gallery import Gallery, gallery
 from .gates import Gate
 from .records import Record
 from .rows import Row, Setting, populations, rows, settings
@@ -70,6 +71,11 @@ class Entry:
     def worst(self, shown: Callable[[Score | None], str]) -> str:
         """The worst case, marked where attacks that are missing or failed a check may lower it."""
         return _bound(shown(self.row.worst), sure=self.trusted)
+
+    @cached_property
+    def gallery(self) -> Gallery | None:
+        """Images that fool it; None where no record holds any."""
+        return gallery(self.row)
 
     @property
     def random(self) -> bool:
@@ -216,7 +222,8 @@ class Board:
         """What the pages show, to be drawn."""
         drawn = {s.curves_file: s.curves for s in self.sections if s.curves}
         data = {file: json.dumps([*map(asdict, curves)]).encode() for file, curves in drawn.items()}
-        return [Figure(file, data[file], partial(draw_curves, drawn[file])) for file in drawn]
+        accuracy = [Figure(file, data[file], partial(draw_curves, drawn[file])) for file in drawn]
+        return accuracy + [entry.gallery.figure for entry in self.entries if entry.gallery]
 
     @property
     def defenses(self) -> list[str]:

@@ -142,6 +142,8 @@ class Record:
         zero_gradients: share of clean images at which the mean cross-entropy has no gradient.
         repeatable: whether the same seed gave the same twice; measured with one attack only.
         findings: what was odd before anything was spent; with the clean images only.
+        examples: (2, E, C, H, W) the first images as they are and perturbed, in 8 bits, of one
+            channel or three; with the cascade at the first radius only.
         local: of a run on this machine, and not committed; by where the file lies, not in it.
         confirmed: committed, and a run on this machine gave the same answers; likewise.
         extra: what else the file held, from a version that knew more; kept, not used.
@@ -161,6 +163,7 @@ class Record:
     zero_gradients: Share | None = None
     repeatable: bool | None = None
     findings: tuple[str, ...] | None = None
+    examples: npt.NDArray[np.uint8] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     local: bool = False
@@ -197,6 +200,8 @@ def write(record: Record, folder: Path) -> Path:
     shares = None if record.selecting is None else record.selecting.tolist()
     shown = {"mra": score.value, "interval": [score.low, score.high], "selecting": shares}
     packed = {"schema_version": SCHEMA_VERSION, **shown, "correct": pack(record.correct, bits=True)}
+    if (examples := content.pop("examples")) is not None:
+        packed["examples"] = pack(examples)
     del content["local"], content["confirmed"]
     write_sealed(path, {**content.pop("extra"), **content, **packed})
     return path
@@ -252,6 +257,10 @@ def decode(data: dict[str, Any]) -> Record:
         raise ValueError("selecting has one share an image where members are random, else nothing")
     if law is not None and (len(law) != case.submodels or abs(sum(law) - 1) > 1e-9):
         raise ValueError(f"probabilities are {law}, expected {case.submodels} of sum 1")
+    if (examples := record.examples) is not None:
+        shape = examples.shape
+        if examples.dtype != np.uint8 or shape[:1] != (2,) or shape[2:3] not in ((1,), (3,)):
+            raise ValueError(f"examples are {examples.dtype} of shape {shape}")
     mra = float(record.answers.s.mean())
     if not abs(mra - data["mra"]) <= 1e-12:
         raise ValueError(f"mra is {data['mra']}, its own data give {mra}")
@@ -259,6 +268,6 @@ def decode(data: dict[str, Any]) -> Record:
 
 
 def _array(_: object, value: Any) -> Array:
-    """The bits of `correct`, or the shares of `selecting`."""
+    """What was packed, or the shares of `selecting`."""
     shares = isinstance(value, list)
     return np.array(msgspec.convert(value, list[Share])) if shares else unpack(value)

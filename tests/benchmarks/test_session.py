@@ -189,6 +189,25 @@ def test_a_point_of_a_curve_becomes_a_headline_when_it_is_ranked_at(options, att
     assert kept.headline
 
 
+def test_the_cascade_keeps_images_for_the_gallery(options):
+    """The first ones and what it made of them, at the first radius; measured again without."""
+    session = Session(replace(options, eps=(0.25, 0.1)))
+    prepared = session.prepare("digits", "ulm")
+    record, _ = session.measure(prepared, "worst-case", AT)
+    plain, attacked = record.examples.astype(int)
+    first = session.subject(prepared).images[: len(plain)]
+    assert np.array_equal(plain, (first * 255).round().numpy())
+    moved = np.abs(attacked - plain).reshape(len(plain), -1).max(axis=1)
+    assert (moved <= 0.25 * 255 + 1).all()
+    assert moved.max() > 0
+    for attack, at, protocol in (("worst-case", NEARER, "draw"), ("worst-case", AT, "doubled")):
+        assert session.measure(prepared, attack, at, protocol)[0].examples is None
+    records.write(replace(record, examples=None), options.results)
+    again, reused = later(options, eps=(0.25, 0.1)).measure(prepared, "worst-case", AT)
+    assert not reused
+    assert np.array_equal(again.examples, record.examples)
+
+
 def test_the_cascade_is_doubled_and_what_the_gates_look_at_is_measured(options):
     session = Session(options)
     prepared = session.prepare("digits", "ulm")

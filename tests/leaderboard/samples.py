@@ -37,7 +37,7 @@ CELL = Case(
 
 def same(first, second):
     """Whether two records are equal, arrays and all."""
-    arrays = ("correct", "selecting")
+    arrays = ("correct", "selecting", "examples")
     return all(
         np.array_equal(getattr(first, f.name), getattr(second, f.name))
         if f.name in arrays
