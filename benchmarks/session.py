@@ -137,8 +137,9 @@ class Session(Populations):
         bits = "".join([prepared.sha256, *(about[name] for name in SAME_BITS), str(plan)])
         key = f"{case.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
-            how = {"headline": headline, "repeat": repeat, "examples": examples}
-            record = self.reusable(prepared, case, folder=folder, **how)
+            record = self.reusable(
+                prepared, case, folder=folder, headline=headline, repeat=repeat, examples=examples
+            )
             reused = record is not None
             if record is None:
                 found = self.preflight(prepared.defense, prepared.population, prepared.dataset)
@@ -146,8 +147,10 @@ class Session(Populations):
                 record, _ = measure(
                     case,
                     replace(subject, population=ready, findings=found.findings),
-                    **how,
+                    headline=headline,
                     attack=attack,
+                    repeat=repeat,
+                    examples=examples,
                     plan=plan,
                     blocks=blocks,
                 )
