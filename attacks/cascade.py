@@ -14,7 +14,7 @@ from torch import Tensor
 from . import gradient
 from .effort import Tries, go_on, improve, nearest, probabilities
 from .objectives import clipped_margin, mean_cross_entropy, mean_probability
-from .population import register_search
+from .population import register_search, targeted
 from .problem import Incumbent, Problem
 from .square import square_population
 
@@ -42,11 +42,16 @@ def worst_case(
     queries: int,
     members: int,
     cycles: int,
+    targets: int = 0,
 ) -> None:
     """APGD on three losses of all members, then `cycles` of climbs from three kinds of starts.
 
     The first APGD is for all images. What comes after goes where something can still change: the
     images whose nearest member is nearest to being fooled, half as many in every cycle.
+
+    Args:
+        targets: APGD towards so many of the likeliest wrong classes in turn, before the climbs. On
+            CIFAR-10 the nearest class is often not the one that an image can be moved to.
     """
     shares = _Shares(incumbent)
     gradient.apgd(problem, incumbent, mean_cross_entropy, steps=steps)
@@ -54,6 +59,9 @@ def worst_case(
     for loss in (mean_probability, clipped_margin):
         go_on(problem, incumbent, partial(gradient.apgd, loss=loss, steps=steps))
         shares.note(f"APGD, {loss.__name__}")
+    if targets:
+        targeted(problem, incumbent, steps=steps, targets=targets)
+        shares.note("APGD, targeted")
     for cycle in range(cycles):
         for start in STARTS:
             at, gaps = nearest(problem, incumbent, SHARE / 2**cycle)

@@ -137,7 +137,9 @@ def numbers_for(
     Raises:
         LookupError: unknown budget.
     """
-    attacks: Mapping[str, Parameters] = attack_numbers(budget, step_size=threat_model.eps / 4)
+    attacks: Mapping[str, Parameters] = attack_numbers(
+        budget, step_size=threat_model.eps / 4, rivals=0 if budget == "smoke" else 4
+    )
     # Of a dataset of anybody's nothing else is taken.
     known = experiment(budget, dataset if dataset in DATASETS else next(iter(DATASETS)))
     if dataset in DATASETS:

@@ -208,6 +208,7 @@ def standard(
     clm_epochs: ByBudget[int | None] = (1, 4, None),
     every_epoch: ByBudget[bool] = (True, False, False),
     quick_attacks: Mapping[str, int] | None = None,
+    rivals: ByBudget[int] = (0, 0, 0),
     figure_images: ByBudget[int] = (16, 50, 1000),
     watched_epochs: ByBudget[int] = (1, 2, 20),
     pair_submodels: ByBudget[int] = (10, 5, 10),
@@ -229,6 +230,7 @@ def standard(
         adversary_steps: of PGD in training; below the paper budget of a quarter of the radius;
             1: N-FGSM, in one step of the radius.
         quick_attacks: what `attack_numbers` takes in place of the quick budget's numbers.
+        rivals: see `attack_numbers`.
         retrainings, continued: those beside the standard ones.
 
     All others are described by `Experiment` and `Figures`.
@@ -272,7 +274,10 @@ def standard(
                 **({"smoothing": {"sigma": radii["L2"][0] / 2}} if "L2" in radii else {}),
             },
             attacks=attack_numbers(
-                BUDGETS[k], step_size=step_size, **(quick_attacks or {} if k == 1 else {})
+                BUDGETS[k],
+                step_size=step_size,
+                rivals=rivals[k],
+                **(quick_attacks or {} if k == 1 else {}),
             ),
             radii=radii,
             sweep_radii={**shares, **(sweep_radii or {})},
@@ -327,6 +332,7 @@ def attack_numbers(
     targets: int | None = None,
     arc_steps: int | None = None,
     square_queries: int | None = None,
+    rivals: int = 0,
 ) -> dict[str, Parameters]:
     """Keyword arguments: of the paper's four attacks, of those on the population, of a certificate.
 
@@ -336,6 +342,7 @@ def attack_numbers(
     Args:
         queries: of AutoAttack's Square; square_queries: of that on the population; these and what
             follows in place of the budget's.
+        rivals: wrong classes that the cascade approaches one by one; 0: it has no such part.
 
     Raises:
         LookupError: unknown budget.
@@ -364,6 +371,7 @@ def attack_numbers(
             "queries": (2, 300, 1000)[k],
             "members": 2,
             "cycles": (1, 1, 2)[k],
+            **({"targets": rivals} if rivals else {}),
         },
         "clopper-pearson": {"samples": (100, 1000, 10_000)[k]},
     }

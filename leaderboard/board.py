@@ -178,6 +178,11 @@ class Section:
         radii = sorted({(case.norm, case.eps) for case in attacked})
         return [Ranking(self, norm, eps) for norm, eps in radii]
 
+    @property
+    def others(self) -> list[Ranking]:
+        """The rankings after the first."""
+        return self.rankings[1:]
+
     @cached_property
     def rows(self) -> dict[tuple[str, float], list[Row]]:
         """By norm and radius, also those that nothing is ranked at."""

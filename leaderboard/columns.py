@@ -42,6 +42,11 @@ def _worst(entry: Entry) -> str:
     return entry.worst(format_score) + f" on {images:,} images" * fewer
 
 
+def _times(entry: Entry) -> str:
+    count = len(entry.row.seeds)
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
 COLUMNS = (
     Column(
         "rank",
@@ -79,7 +84,7 @@ COLUMNS = (
     Column(
         "seen",
         "robust accuracy where the attacker also sees the draw: what is not owed to hiding it",
-        *[lambda entry: format_percent(entry.row.known)] * 2,
+        lambda entry: format_percent(entry.row.known),
     ),
     Column(
         "verdict",
@@ -87,6 +92,12 @@ COLUMNS = (
         "worst case: it *holds up* (at least half), *partly*, or *collapses*; *no gain*: none is "
         "claimed; *undecided*: too few images, or a check that it needs failed",
         *[lambda entry: entry.verdict.word if entry.verdict else "–"] * 2,
+    ),
+    Column(
+        "trained",
+        "with how many seeds; where once, another training may differ by more than ± says",
+        lambda entry: _times(entry) + f" (seed {', '.join(map(str, entry.row.seeds))})",
+        lambda entry: _times(entry),
     ),
     Column(
         "cost",
@@ -119,7 +130,6 @@ COLUMNS = (
         "{0.row.training_seconds:.0f}".format,
     ),
     Column("attacks (s)", "of one seed", "{0.row.attack_seconds:.0f}".format),
-    Column("seeds", "of training", lambda entry: ", ".join(map(str, entry.row.seeds))),
 )
 
 

@@ -21,8 +21,11 @@ TRIES = (1, 2, 5, 10, math.inf)
 
 def pages(board: Board) -> dict[str, str]:
     """The leaderboard's pages, by file name."""
-    page = render(_TEMPLATES, "leaderboard.md", board=board)
-    return {"LEADERBOARD.md": page} | {
+    names = {"LEADERBOARD.md": "leaderboard.md"}
+    if any(section.others for section in board.sections):
+        names["RADII.md"] = "radii.md"
+    texts = {name: render(_TEMPLATES, template, board=board) for name, template in names.items()}
+    return texts | {
         f"defenses/{defense}.md": render(_TEMPLATES, "defense.md", board=board, defense=defense)
         for defense in board.defenses
     }

@@ -53,7 +53,7 @@ def redraw(figure: Figure, path: Path) -> None:
 def changes(results: Path) -> dict[Path, str | Figure | None]:
     """What is not as the records say, by path: the text or figure it should be; None: nothing."""
     texts, figures = expected(board_of(results), results)
-    marks = {"defenses/*.md": FIRST_LINE, "figures/*.svg": f"<dc:title>{MARK}"}
+    marks = {"*.md": FIRST_LINE, "defenses/*.md": FIRST_LINE, "figures/*.svg": f"<dc:title>{MARK}"}
     there = ((p, mark) for where, mark in marks.items() for p in results.parent.glob(where))
     return {
         **{path: text for path, text in texts.items() if _text(path) != text},

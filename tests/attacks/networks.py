@@ -65,7 +65,7 @@ PARAMETERS = {
 }
 
 
-def left(attack, problem, seed=0):
+def left(attack, problem, seed=0, **parameters):
     """What an attack leaves of a problem: s_j (N,)."""
     found = craft(
         ATTACKS[attack],
@@ -74,7 +74,7 @@ def left(attack, problem, seed=0):
         problem.labels,
         problem.threat_model,
         seed=seed,
-        parameters=PARAMETERS[attack],
+        parameters=PARAMETERS[attack] | parameters,
         batch_size=64,
     ).images
     return problem.correctness(found, torch.arange(len(found))).tolist()

@@ -75,3 +75,25 @@ def test_the_cascade_ends_where_no_image_is_left():
 
     problem = problem_of([Reshaping([1.0, 1.0], 0.01)], 8, "Linf", eps=0.3)
     assert left("worst-case", problem) == [0.0] * 8
+
+
+class Decoy(nn.Module):
+    """The nearest wrong class never wins; a farther one does, where a checkerboard is reversed."""
+
+    def __init__(self, eps):
+        super().__init__()
+        self.eps = eps
+        self.checkerboard = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8)
+
+    def forward(self, images):
+        u = ((images[:, 0] - 0.5) / self.eps * self.checkerboard).mean((1, 2))
+        near, far = -0.1 + 0.05 * u, -0.5 - 0.6 * u
+        return 20 * torch.stack([torch.zeros_like(u), near, far], dim=1)
+
+
+def test_the_cascade_approaches_rival_classes_where_it_is_told_to():
+    images, labels = torch.full((8, 1, 16, 16), 0.5), torch.zeros(8, dtype=torch.int64)
+    problem = Problem(Population([Decoy(0.1)]), images, labels, ThreatModel("Linf", 0.1))
+    assert left("worst-case", problem) == [1.0] * 8
+    assert left("worst-case", problem, targets=1) == [1.0] * 8
+    assert left("worst-case", problem, targets=2) == [0.0] * 8

@@ -58,7 +58,7 @@ def test_a_row_says_what_is_known_of_its_defense():
     records = [*row("ulm", 7), alone, average]
     cells = figures(shown(records))
     values = {column: text.partition(" (")[0] for column, text in cells.items()}
-    assert (values["rank"], values["cost"], values["seeds"]) == ("–", "1 of 2", "0")
+    assert (values["rank"], values["cost"], values["trained"]) == ("–", "1 of 2", "once")
     assert (values["clean"], values["claimed"]) == ("92.5", "42.5")
     # Marked, since the population keeps less than its best member.
     assert (values["best member"], values["gain"], values["averaged"]) == (
@@ -261,3 +261,20 @@ def test_a_defense_s_page_says_how_to_measure_it_again():
     text = shown([*row("ulm", 3), *row("ulm-adv", 5), *row("clm", 3)])
     command = re.search(r'-k "(.*)" --budget quick --rerun', text)[1]
     assert command == "mnist-ulm- and not mnist-ulm-adv-"
+
+
+def test_a_ranking_says_how_often_each_row_was_trained():
+    """In words, since another training may differ by more than the interval says."""
+    three = [one for seed in range(3) for one in row("clm", 7, seed=seed)]
+    text = page(
+        [
+            *row("ulm", 5),
+            *row("single", 4, submodels=1),
+            *row("single", 4, submodels=1, seed=1),
+            *three,
+        ]
+    )
+    told = {row["defense"]: row["trained"] for row in table(text, "rank", "defense")}
+    assert told == {"[clm]": "3 times", "[single]": "twice", "[ulm]": "once"}
+    assert "What was trained *once* may differ by more" in text
+    assert "trained *once*" not in page(three)

@@ -70,6 +70,19 @@ def test_what_the_readme_says_is_replaced_between_its_markers():
     assert with_result(text, "It holds.") == text
 
 
+def test_other_radii_have_a_page_while_there_are_any(results):
+    farther = [records.write(one, results) for one in row("ulm", 2, eps=0.4) if one.case.eps == 0.4]
+    board, others = publish(results), results.parent / "RADII.md"
+    assert "[Other radii](RADII.md): Linf 0.4." in board.read_text()
+    assert board.read_text().count("| rank ") == 1
+    assert "### Linf, eps = 0.4" in others.read_text()
+    for path in farther:
+        path.unlink()
+    publish(results)
+    assert not others.exists()
+    assert "RADII.md" not in board.read_text()
+
+
 def test_what_nothing_asks_for_any_more_is_removed_and_a_user_s_own_stays(results):
     publish(results)
     (figure,) = (results.parent / "figures").iterdir()
