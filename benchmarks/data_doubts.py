@@ -19,6 +19,9 @@ from ..metrics import Answers, difference, score
 from .environment import full_precision
 from .measure import answers_of
 
+# What would explain low accuracy: the accuracy that it would leave, and the words.
+Explanation = tuple[float, str]
+
 # Images that are tried in other arrangements; the share of copies that an interval bears.
 ARRANGED, COPIED = 200, 0.01
 # How near copies are, as a share of the spread of all images, when they are shown on 8 x 8 pixels
@@ -44,8 +47,32 @@ def doubts(
     """
     with full_precision():
         found = _copies(images)
-    found += _arrangement(population, images[:ARRANGED], labels[:ARRANGED], batch_size)
-    return found + _labels(population, names, answers, labels.cpu().numpy(), classes)
+    right = labels.cpu().numpy()
+    found += _sample(right, classes)
+    explanations = [
+        *_arrangement(population, images[:ARRANGED], labels[:ARRANGED], batch_size),
+        *_labels(population, answers, right, classes),
+    ]
+    if explanations:
+        return [*found, max(explanations)[1]]
+    return found + (
+        _members(population, names, answers, right, classes)
+        or _chance(population, answers, right, classes)
+    )
+
+
+def _sample(labels: npt.NDArray[np.int64], classes: int) -> list[str]:
+    """Whether images seem to be the first of many that lie in order of their classes."""
+    there = len(np.unique(labels))
+    missing, chance = classes - there, classes * (1 - 1 / classes) ** labels.size
+    blocks = 1 + np.count_nonzero(np.diff(labels))
+    if missing < 2 or chance > 0.01 or blocks > there:
+        return []
+    return [
+        f"images are of {there} of {classes} classes, one class after the other, as the first of a "
+        "folder are: accuracy and intervals are of these classes alone; take some of all images "
+        "at random (torch.randperm)"
+    ]
 
 
 def _copies(images: Tensor) -> list[str]:
@@ -78,37 +105,57 @@ def _copies(images: Tensor) -> list[str]:
 
 def _labels(
     population: Population,
+    answers: Sequence[npt.NDArray[np.int64]],
+    labels: npt.NDArray[np.int64],
+    classes: int,
+) -> list[Explanation]:
+    """Whether labels seem to be of other images, or of other classes, than the answers."""
+    law, draws = population.probabilities, population.draws
+    every = np.concatenate(answers)
+    told = (
+        _shifted(every, labels, law, draws)
+        or _order_in_doubt(every, labels, classes, law, draws)
+        or _unlabelled(every, labels, classes, law, draws)
+    )
+    return [told] if told else []
+
+
+def _members(
+    population: Population,
     names: Sequence[str],
     answers: Sequence[npt.NDArray[np.int64]],
     labels: npt.NDArray[np.int64],
     classes: int,
 ) -> list[str]:
-    """Whether labels seem to be of other images, or of other classes, than the answers."""
-    law, draws = population.probabilities, population.draws
+    """Whether single members have another order of classes."""
+    if len(answers) == 1:
+        return []
+    each = [_order_in_doubt(one, labels, classes, None, population.draws) for one in answers]
+    return [f"of {name} the {said[1]}" for name, said in zip(names, each, strict=True) if said]
+
+
+def _chance(
+    population: Population,
+    answers: Sequence[npt.NDArray[np.int64]],
+    labels: npt.NDArray[np.int64],
+    classes: int,
+) -> list[str]:
+    """Whether clean accuracy may be luck."""
     every = np.concatenate(answers)
-    if doubt := _shifted(every, labels, law, draws) or _order_in_doubt(
-        every, labels, classes, law, draws
-    ):
-        return [doubt]
-    if len(answers) > 1:
-        each = [_order_in_doubt(one, labels, classes, None, draws) for one in answers]
-        named = zip(names, each, strict=True)
-        if members := [f"of {name} the {said}" for name, said in named if said]:
-            return members
-    right = Answers(every == labels, law, draws)
+    right = Answers(every == labels, population.probabilities, population.draws)
     # Of few images even good answers may be luck.
     near = min(2 / classes, (1 + 1 / classes) / 2)
-    if right.s.mean() <= near and score([right]).low <= 1 / classes:
-        return [
-            f"clean accuracy is {right.s.mean():.1%} on {labels.size} images, not surely above "
-            f"chance ({1 / classes:.1%}): check labels, and the normalisation inside the modules"
-        ]
-    return []
+    if right.s.mean() > near or score([right]).low > 1 / classes:
+        return []
+    return [
+        f"clean accuracy is {right.s.mean():.1%} on {labels.size} images, not surely above "
+        f"chance ({1 / classes:.1%}): check labels, and the normalisation inside the modules"
+    ]
 
 
 def _arrangement(
     population: Population, images: Tensor, labels: Tensor, batch_size: int
-) -> list[str]:
+) -> list[Explanation]:
     """Whether the first member is right more often on images that are arranged otherwise."""
     mean, deviation = (f(images, (0, 2, 3), keepdim=True) for f in (torch.mean, torch.std))
     arranged = {
@@ -142,11 +189,12 @@ def _arrangement(
     # Twice as sure as of one: the best of several is tried.
     if gained.value <= 2 * (gained.value - gained.low):
         return []
-    return [
+    words = (
         f"clean accuracy is {plain.s.mean():.1%} on {len(labels)} images, and "
         f"{right[how].s.mean():.1%} with {how}: give images as the networks saw them in training, "
         "in [0, 1], and put what else was done to them inside the modules"
-    ]
+    )
+    return [(float(right[how].s.mean()), words)]
 
 
 def _order_in_doubt(
@@ -155,27 +203,62 @@ def _order_in_doubt(
     classes: int,
     law: Sequence[float] | None,
     draws: int,
-) -> str:
-    """The order of classes that fits half of the images best, if it fits the others better.
+) -> Explanation | None:
+    """The order of classes that fits best, if that of each half fits the other half better."""
 
-    "" where it does not.
-    """
+    def seen(some: slice) -> npt.NDArray[np.int64]:
+        """How often each class, or none, was answered to images of each label."""
+        counts = np.zeros((classes + 1, classes), np.int64)
+        np.add.at(counts, (answers[:, some], labels[some]), 1)
+        return counts
 
-    def right(answers: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Answers:
+    def order(some: slice) -> npt.NDArray[np.int64]:
+        return np.append(linear_sum_assignment(seen(some)[:classes], maximize=True)[1], classes)
+
+    def right(answers: npt.NDArray[np.int64]) -> Answers:
         return Answers(answers == labels, law, draws)
 
-    fit, tried = slice(0, None, 2), slice(1, None, 2)
-    seen = np.zeros((classes + 1, classes), np.int64)
-    np.add.at(seen, (answers[:, fit], labels[fit]), 1)
-    order = np.append(linear_sum_assignment(seen[:classes], maximize=True)[1], classes)
-    before, after = right(answers, labels), right(order[answers], labels)
-    pair = [right(one[:, tried], labels[tried]) for one in (order[answers], answers)]
-    if len(np.unique(labels)) < 2 or difference({0: pair[0]}, {0: pair[1]}).low <= 0:
-        return ""
-    return (
-        f"clean accuracy is {before.s.mean():.1%}, and {after.s.mean():.1%} with labels "
-        f"{', '.join(map(str, order[:-1][:10]))}, ... for classes 0, 1, 2, ...: "
-        "check the order of classes"
+    if len(np.unique(labels)) < 2:
+        return None
+    halves = slice(0, None, 2), slice(1, None, 2)
+    fitted = answers.copy()
+    for fit, tried in (halves, halves[::-1]):
+        fitted[:, tried] = order(fit)[answers[:, tried]]
+    if difference({0: right(fitted)}, {0: right(answers)}).low <= 0:
+        return None
+    best, counts = order(slice(None)), seen(slice(None))
+    before, after = right(answers).s.mean(), right(best[answers]).s.mean()
+    # Where nothing was answered, any label fits as well.
+    told = [k for k in range(classes) if best[k] != k and counts[k, best[k]] > counts[k, k]]
+    listed = (
+        ", ".join(map(str, some[:10])) + ", ..." * (len(some) > 10) for some in (best[told], told)
+    )
+    return float(after), (
+        f"clean accuracy is {before:.1%}, and {after:.1%} with labels {next(listed)} for classes "
+        f"{next(listed)}: check the order of classes"
+    )
+
+
+def _unlabelled(
+    answers: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    classes: int,
+    law: Sequence[float] | None,
+    draws: int,
+) -> Explanation | None:
+    """A class that is no image's label, and that most wrong answers are."""
+    counts = np.bincount(answers.ravel(), minlength=classes)[:classes]
+    counts[np.unique(labels)] = 0
+    if not counts.any():
+        return None
+    answered = Answers(answers == counts.argmax(), law, draws)
+    right = Answers(answers == labels, law, draws).s.mean()
+    share = answered.s.mean()
+    if share * labels.size < 4 or share < max(0.05, (1 - right) / 2):
+        return None
+    return float(right + share), (
+        f"class {counts.argmax()}, which no label names, is the answer to {share:.1%} of images, "
+        "and counts as wrong there, also where it stands for a rejection: is a class missing?"
     )
 
 
@@ -184,8 +267,8 @@ def _shifted(
     labels: npt.NDArray[np.int64],
     law: Sequence[float] | None,
     draws: int,
-) -> str:
-    """From where on answers (rows, N) fit the labels of neighbours better; "": nowhere.
+) -> Explanation | None:
+    """From where on answers (rows, N) fit the labels of neighbours better; None: nowhere.
 
     As where an image or a label was left out. By the greatest height of a random walk, which luck
     hardly ever reaches, where answers also fit better than those to other images would.
@@ -209,9 +292,10 @@ def _shifted(
         # Where neighbours have the next class, another order of classes looks the same.
         told = len(pairs) > len(set(labels[beyond]))
         if told and min(heights.max(), (fit[beyond] - chance).sum()) > luck:
-            return (
+            reached = (right[:first].sum() + fit[first:].sum()) / len(labels)
+            return float(reached), (
                 f"from image {first} on clean accuracy is {right[first:].mean():.1%}, and "
                 f"{fit[beyond].mean():.1%} with the labels of the images {where} them: was an "
                 "image left out, or a label?"
             )
-    return ""
+    return None

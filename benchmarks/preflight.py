@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 from unittest import mock
@@ -178,10 +177,16 @@ def preflight(
             blind.append(number)
             odd[f"has no gradient ({cause}): attacks by gradients stand still"] += [whose]
         elif zero > 0.9 and not squashed:
+            within = logits.min() >= 0 and logits.max() <= 1
             odd[
-                f"has a gradient of zero at {zero:.0%} of images, as rounding and votes have: "
-                "attacks by gradients stand still; let gradients pass straight through rounding, "
-                "and take the mean of probabilities for a vote"
+                f"has a gradient of zero at {zero:.0%} of images, as "
+                + (
+                    "sigmoids have far from 0: attacks by gradients stand still; return what goes "
+                    "into the sigmoid, of which the largest is the same"
+                    if within
+                    else "rounding and votes have: attacks by gradients stand still; let gradients "
+                    "pass straight through rounding, and take the mean of probabilities for a vote"
+                )
             ] += [whose]
         if infinite:
             odd[
@@ -214,8 +219,8 @@ def preflight(
     if population.random and not random:
         findings += [
             f"draws={population.draws}, but no randomness was seen in any member: without any, "
-            "draws=1 says the same and costs less (for dropout that stays on: net.eval(); "
-            "net.dropout.train())"
+            "draws=1 says the same and costs less (for what draws in training mode alone, such as "
+            "dropout: net.eval(); net.dropout.train())"
         ]
     names = [_name(number, member) for number, member in enumerate(population.submodels)]
     findings += doubts(population, names, answers, images, labels, classes, batch_size)
@@ -636,8 +641,8 @@ def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
                 ) from error
             if "size of tensor" in said and tensors:
                 said += f"; if {', '.join(tensors[:3])} is of an earlier pass, reset it in forward"
-            if fixed := re.search(r"shape '\[(\d+),.* is invalid for input", str(error)):
-                said += f"; if it takes {fixed[1]} images alone, pad batches to that inside forward"
+            if size := _size_that_works(member, images):
+                said += f"; it takes {size} images at once: pad batches to that inside forward"
             raise ValueError(
                 f"{whose} fails on images {tuple(images.shape)} {images.dtype} on "
                 f"{images.device}: {said}"
@@ -655,6 +660,15 @@ def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
         return logits.detach()
 
     return ask
+
+
+def _size_that_works(member: nn.Module, images: Tensor) -> int:
+    """A number of images at once that a member does not fail on; 0: none was found."""
+    for size in (1, 4, 8, 16, 32, 64, 100, 128, 256):
+        with suppress(Exception):
+            member(images[:1].expand(size, -1, -1, -1).contiguous())
+            return size
+    return 0
 
 
 def _summed(logits: Tensor) -> Tensor:

@@ -56,10 +56,11 @@ class Verdict:
         figures = {"clean": row.score("none"), "claimed": self.claimed, "worst case": self.worst}
         pending = [gate for gate in self.gates if gate.outcome not in ("passed", "not applicable")]
         pending.sort(key=lambda gate: gate.outcome != "failed")
+        shape = " x ".join(map(str, self.images.shape[1:]))
         return "\n".join(
             [
-                f"{row.label} (n={row.submodels}) on {case.images:,} images of {case.dataset}, "
-                f"{case.norm}, eps = {format_eps(case.eps, row.facts.eps_unit)}, {case.budget} "
+                f"{row.label} (n={row.submodels}) on {case.images:,} images ({shape}) of "
+                f"{case.dataset}, {case.norm}, eps = {format_eps(case.eps, row.facts.eps_unit)}, {case.budget} "
                 "budget, in percent with 95% intervals:",
                 *(f"  {name:12}{format_score(score)}" for name, score in figures.items()),
                 f"gates: {gates.counted(self.gates)}",

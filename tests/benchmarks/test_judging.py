@@ -79,7 +79,9 @@ def test_a_verdict_is_printed_and_its_records_stand_with_those_of_the_dataset(ju
     )
     assert code == 0
     first, clean, claimed, worst, gates, *others = printed.splitlines()
-    assert first.startswith("mine (n=2) on 8 images of digits, Linf, eps = 0.25, smoke budget")
+    assert first.startswith(
+        "mine (n=2) on 8 images (1 x 32 x 32) of digits, Linf, eps = 0.25, smoke budget"
+    )
     measured = records.read_all(tmp_path / "mine" / "results")
     data = load("digits", tmp_path, 1, 8)
     clean_record = next(r for r in measured if r.case.attack == "none")
@@ -96,8 +98,12 @@ def test_a_verdict_is_printed_and_its_records_stand_with_those_of_the_dataset(ju
 @pytest.mark.parametrize(
     ("build", "options", "said"),
     [
-        ("pair", [], "mine (n=2) on 2 images of digits, Linf, eps = 0.25"),
-        ("Noisy", ["--draws=2", "--name=hers"], "hers (n=1) on 2 images of digits, Linf"),
+        ("pair", [], "mine (n=2) on 2 images (1 x 32 x 32) of digits, Linf, eps = 0.25"),
+        (
+            "Noisy",
+            ["--draws=2", "--name=hers"],
+            "hers (n=1) on 2 images (1 x 32 x 32) of digits, Linf",
+        ),
         ("small", ["--norm=L2", "--eps=0.5", "--results=it/r"], "digits, L2, eps = 0.5"),
     ],
 )

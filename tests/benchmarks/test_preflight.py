@@ -15,7 +15,13 @@ import pytest
 import torch
 import torch.utils.checkpoint
 from randomized_defense_bench.attacks import ThreatModel
-from randomized_defense_bench.benchmarks.data_doubts import _copies, _shifted
+from randomized_defense_bench.benchmarks.data_doubts import (
+    _copies,
+    _order_in_doubt,
+    _sample,
+    _shifted,
+    _unlabelled,
+)
 from randomized_defense_bench.benchmarks.evaluation import evaluate
 from randomized_defense_bench.benchmarks.preflight import preflight
 from randomized_defense_bench.benchmarks.session import Session
@@ -449,7 +455,7 @@ def normed(norm, *, training):
         ([Changed(lambda net, x: net(x).squeeze())], r"for 1 images it returned \(4,\)"),
         ([Changed(lambda net, x: net(x.mul_(0.5)))], "changes the images it is given"),
         ([nn.Sequential(nn.ReLU(inplace=True), linear(1.0, 1.0))], "changes the images"),
-        ([Changed(lambda net, x: net(x.reshape(32, 1, 1, 2)))], "if it takes 32 images alone, pad"),
+        ([Changed(lambda net, x: net(x.reshape(32, 1, 1, 2)))], "it takes 32 images at once: pad"),
         ([nn.Sequential(nn.Flatten(), nn.Linear(3, 4))], r"fails on images \(2, 1, 1, 2\)"),
         (
             [linear(1.0, 1.0), nn.Sequential(nn.Flatten(), nn.Linear(2, 5))],
@@ -726,8 +732,92 @@ def test_luck_is_no_shift(chance, classes):
 
 def test_another_order_of_classes_is_no_shift():
     labels = np.arange(300) % 10
-    assert _shifted((labels[None] + 1) % 10, labels, None, 1) == ""
-    assert _shifted(labels[None, :1], labels[:1], None, 1) == ""
+    assert _shifted((labels[None] + 1) % 10, labels, None, 1) is None
+    assert _shifted(labels[None, :1], labels[:1], None, 1) is None
+
+
+def told(answers, labels, classes=10):
+    """The order of classes in which answers (N,) would be right, in words; "": as they are."""
+    return (_order_in_doubt(np.array(answers)[None], labels, classes, None, 1) or (0, ""))[1]
+
+
+def test_a_class_that_a_folder_lacks_is_seen_on_few_images():
+    """Class 8 has no images: what is 9 is labelled 8, a tenth of 98 images."""
+    true = np.random.default_rng(0).choice([0, 1, 2, 3, 4, 5, 6, 7, 9], size=98)
+    labels = np.where(true == 9, 8, true)
+    assert "with labels 8 for classes 9: check the order" in told(true, labels)
+    assert told(labels, labels) == ""
+
+
+def test_noise_is_no_order_of_classes():
+    """Of 300 networks that are right on 20 to 95%, and wrong anywhere else, at most three."""
+    draw, doubted = np.random.default_rng(1), 0
+    for accuracy in (0.2, 0.6, 0.95):
+        for _ in range(100):
+            labels = draw.integers(10, size=98)
+            wrong = (labels + draw.integers(1, 10, size=98)) % 10
+            doubted += bool(told(np.where(draw.random(98) < accuracy, labels, wrong), labels))
+    assert doubted <= 3
+
+
+def test_a_class_that_nobody_is_and_many_are_taken_for_is_named():
+    """Of ten classes and a rejection; a class that is never answered is none."""
+    labels = np.arange(200) % 10
+    answers = np.where(np.arange(200) % 7 == 0, 10, labels)[None]
+    reached, words = _unlabelled(answers, labels, 11, None, 1)
+    assert "class 10, which no label names, is the answer to 14.5% of images" in words
+    assert reached == 1
+    assert _unlabelled(labels[None], labels, 11, None, 1) is None
+    # Ordinary errors go anywhere.
+    few = np.where(np.arange(200) % 50 == 0, 10, np.where(np.arange(200) % 5 == 0, 3, labels))
+    assert _unlabelled(few[None], labels, 11, None, 1) is None
+    assert _unlabelled((labels[None] + 1) % 10, labels, 10, None, 1) is None
+
+
+def test_the_first_images_of_a_folder_are_no_sample():
+    ordered = np.arange(1500) // 150
+    (words,) = _sample(ordered[:300], 10)
+    assert "images are of 2 of 10 classes, one class after the other" in words
+    assert "torch.randperm" in words
+    for some, classes in (
+        (ordered, 10),
+        # A class beside those of the data, as for a background.
+        (ordered, 11),
+        (np.random.default_rng(0).permutation(ordered)[:300], 10),
+        # Few of many classes are missing by chance; two classes on purpose, mixed.
+        (np.sort(np.random.default_rng(0).integers(1000, size=200)), 1000),
+        (np.arange(300) % 2, 10),
+    ):
+        assert _sample(some, classes) == []
+
+
+def test_what_explains_most_is_said_alone():
+    """Two of four classes are swapped, in images that were given as negatives."""
+    images = torch.rand(60, 1, 1, 2, generator=torch.Generator().manual_seed(2))
+    network = Changed(
+        lambda net, x: 2.0 * nn.functional.one_hot(by_brightness(1 - x), 4) + 0.01 * net(x)
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        looked_at(network, images=images, labels=by_brightness(images), batch_size=60)
+    said = [str(one.message) for one in caught if "accuracy" in str(one.message)]
+    assert len(said) == 1
+    assert "100.0% with" in said[0]
+
+
+def test_a_network_that_takes_a_certain_number_of_images_is_told_to_pad():
+    def four(net, x):
+        if len(x) % 4:
+            raise ValueError(f"Batch size must be divisible by 4, got {len(x)}")
+        return net(x)
+
+    with pytest.raises(ValueError, match=r"divisible by 4, got 2; it takes 4 images at once: pad"):
+        looked_at(Changed(four))
+
+
+def test_saturated_sigmoids_are_named():
+    with pytest.warns(UserWarning, match=r"as sigmoids have far from 0: .* into the sigmoid"):
+        looked_at(Changed(lambda net, x: (1e4 * net(x)).sigmoid()))
 
 
 def test_copies_of_images_are_odd():
@@ -780,9 +870,7 @@ def test_one_member_with_classes_in_another_order_is_named():
 
     images = torch.rand(60, 1, 1, 2, generator=torch.Generator().manual_seed(2))
     members = [classes(0), classes(0), classes(1), classes(0)]
-    with pytest.warns(
-        UserWarning, match=r"of submodel 2 \(Changed\) .* labels 3, 0, 1, 2, ... for"
-    ):
+    with pytest.warns(UserWarning, match=r"of submodel 2 \(Changed\) .* labels 3, 0, 1, 2 for"):
         looked_at(*members, images=images, labels=by_brightness(images), batch_size=60)
 
 
@@ -926,7 +1014,7 @@ BLANK = torch.cat([torch.full((1, 1, 1, 2), 0.5), IMAGES])
             [SHIFTED],
             IMAGES,
             by_brightness(IMAGES),
-            r"accuracy is 0\.0%, and 100\.0% with labels 3, 0, 1, 2, \.\.\. for classes 0, 1, 2",
+            r"accuracy is 0\.0%, and 100\.0% with labels 3, 0, 1, 2 for classes 0, 1, 2, 3",
         ),
         ([Changed(lambda net, x: net(x.detach()))], IMAGES, LABELS, "has no gradient"),
         ([Changed(lambda net, x: net(x.mul(255).round() / 255))], IMAGES, LABELS, "zero at 100%"),

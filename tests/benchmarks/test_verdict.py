@@ -43,7 +43,9 @@ def test_one_call_gives_the_worst_case_the_scores_the_gates_and_the_images(norm,
     assert verdict.worst == verdict.row.worst
     assert (verdict.claimed is not None) == (norm == "Linf" or attacks is None)
     first, *lines = str(verdict).splitlines()
-    assert first.startswith(f"own (n=3) on 6 images of own, {norm}, eps = {eps}, quick budget")
+    assert first.startswith(
+        f"own (n=3) on 6 images (1 x 8 x 8) of own, {norm}, eps = {eps}, quick budget"
+    )
     assert f"  worst case  {100 * verdict.worst.value:.1f} (" in lines[2]
     pending = [g.name for g in verdict.gates if g.outcome not in ("passed", "not applicable")]
     assert all(any(name in line for line in lines[4:]) for name in pending)
