@@ -60,8 +60,8 @@ class Verdict:
         return "\n".join(
             [
                 f"{row.label} (n={row.submodels}) on {case.images:,} images ({shape}) of "
-                f"{case.dataset}, {case.norm}, eps = {format_eps(case.eps, row.facts.eps_unit)}, {case.budget} "
-                "budget, in percent with 95% intervals:",
+                f"{case.dataset}, {case.norm}, eps = {format_eps(case.eps, row.facts.eps_unit)}, "
+                f"{case.budget} budget, in percent with 95% intervals:",
                 *(f"  {name:12}{format_score(score)}" for name, score in figures.items()),
                 f"gates: {gates.counted(self.gates)}",
                 *(f"  {gate.outcome}: {gate.name} ({gate.figure})" for gate in pending),
