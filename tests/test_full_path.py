@@ -1,5 +1,7 @@
 """Random classifiers whose accuracy is known, from `judge` to records, rows and the page."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -67,12 +69,12 @@ MAKE = {
 @pytest.mark.parametrize("make", list(MAKE))
 def test_the_worst_case_of_equal_attacks_is_unbiased_and_its_interval_holds(equals, make):
     values, covered = [], []
+    population, images, truth = MAKE[make](torch.Generator().manual_seed(0))
+    labels, numbers = torch.zeros(60, dtype=torch.int64), numbers_for("own", "smoke", LINF, 60)
+    looked_at = subject_of(population, images, labels, LINF, batch_size=60)
     for repetition in range(400):
-        population, images, truth = MAKE[make](torch.Generator().manual_seed(repetition))
-        labels = torch.zeros(60, dtype=torch.int64)
-        subject = subject_of(population, images, labels, LINF, batch_size=60)
-        numbers = numbers_for("own", "smoke", LINF, 60)
-        measured = []
+        _, images, _ = MAKE[make](torch.Generator().manual_seed(repetition))
+        subject, measured = replace(looked_at, images=images), []
         for attack in EQUALS:
             case = build_case(subject, attack, LINF, numbers, budget="smoke", seed=repetition)
             measured.append(measure(case, subject, headline=True)[0])
