@@ -51,6 +51,8 @@ def cache_of_their_own(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         # A pytest that a test starts is no worker of this one.
         patch.delenv("PYTEST_XDIST_WORKER", raising=False)
+        # It needs no Hypothesis, which takes a second to import.
+        patch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
         yield
 
 
