@@ -230,9 +230,11 @@ def _confirmation(compared: Mapping[str, str]) -> list[str]:
     return [line, *differing] if compared else []
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
+    """The last words, after pytest-benchmark's table."""
     lines = config.stash[SUMMARY]
     if lines:
         terminalreporter.section("randomized defense bench")
