@@ -110,7 +110,8 @@ def test_a_row_that_fails_a_gate_loses_its_rank_and_the_page_says_why():
     ]
     text = page([*sabotaged, *gated("b", 5, **size)])
     assert {*ranked(text)} == {("1", "b"), ("–", "a")}
-    assert "without a rank: a failed *the cascade is the strongest attack*." in text
+    assert "- **Checks**: a failed *the cascade is the strongest attack*." in text
+    assert "*≤*: an upper bound, without a rank" in text
     details = shown([*sabotaged, *gated("b", 5, **size)], "a")
     assert "a fails “the cascade is the strongest attack”" in details
     outcomes = {gate["gate"]: gate["outcome"] for gate in table(details, "gate")}
@@ -276,5 +277,5 @@ def test_a_ranking_says_how_often_each_row_was_trained():
     )
     told = {row["defense"]: row["trained"] for row in table(text, "rank", "defense")}
     assert told == {"[clm]": "3 times", "[single]": "twice", "[ulm]": "once"}
-    assert "What was trained *once* may differ by more" in text
-    assert "trained *once*" not in page(three)
+    assert "*Once*: trained again it may differ by more." in text
+    assert "*Once*" not in page(three)
