@@ -59,10 +59,8 @@ class Entry:
 
     @property
     def rank(self) -> str:
-        """One more than the number of rows that are significantly better; `=` marks a tie."""
-        ranks = [best for best, _ in self.ranking.ranks.values()]
-        best, _ = self.ranking.ranks.get(self, (0, 0))
-        return f"{best}{'=' * (ranks.count(best) > 1)}" if best else "–"
+        """The places that it may have: `1`, `2–4`; `–`: none, for it is not trusted."""
+        return "–".join(map(str, dict.fromkeys(self.ranking.ranks.get(self, ())))) or "–"
 
     def claimed(self, shown: Callable[[Score | None], str]) -> str:
         """The claimed accuracy, marked where attacks that are missing may lower it."""
@@ -151,12 +149,15 @@ class Ranking:
 
     @cached_property
     def ranks(self) -> dict[Entry, tuple[int, int]]:
-        """The first and the last place of each entry that may have one."""
-        ranked = [entry for entry in self.entries if entry.trusted]
+        """The first and the last place of each entry that may have one.
+
+        Better are the trusted rows that lead it significantly; no better are all that it leads. Of
+        the rest nobody knows: what is an upper bound may be lower.
+        """
         wins = [pair for pair, (_, worst) in self.leads.items() if worst and worst.low > 0]
-        beaten = Counter(b for a, b in wins if a.trusted)
-        beats = Counter(a for a, b in wins if b.trusted)
-        return {entry: (1 + beaten[entry], len(ranked) - beats[entry]) for entry in ranked}
+        beaten, beats = Counter(b for a, b in wins if a.trusted), Counter(a for a, _ in wins)
+        ranked, rivals = (entry for entry in self.entries if entry.trusted), len(self.entries)
+        return {entry: (1 + beaten[entry], rivals - beats[entry]) for entry in ranked}
 
     @property
     def unit(self) -> float:

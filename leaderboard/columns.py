@@ -50,8 +50,8 @@ def _times(entry: Entry) -> str:
 COLUMNS = (
     Column(
         "rank",
-        "one more than the number of ranked rows that are significantly better on the same images; "
-        "= marks a tie; – and ≤ mean that a required attack or check is missing or failed",
+        "the places that a row may have, by paired differences on the same images; a row marked ≤ "
+        "has none, and may be above or below others",
         *["{0.rank}".format] * 2,
     ),
     Column("defense", "", lambda entry: escape(entry.row.label), _link),
