@@ -29,9 +29,12 @@ from randomized_defense_bench.benchmarks.timing import SMOKE, Job, SpeedTest
 from randomized_defense_bench.benchmarks.tuning import fastest_plan
 from randomized_defense_bench.defenses import AveragedEnsemble, Population, Recipe, Task, train
 from randomized_defense_bench.defenses.architectures import cifar_resnet18, lenet5
+from randomized_defense_bench.defenses.pni import NoisyWeight
+from randomized_defense_bench.defenses.replacing import replaced
+from randomized_defense_bench.defenses.resize_pad import ResizePad
 from randomized_defense_bench.defenses.training import initialise
 from randomized_defense_bench.leaderboard.speed.timing import Timing
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from randomized_defense_bench import metrics
@@ -201,6 +204,99 @@ def test_population_crafting(session: Session, sizes: SpeedTest, report: Report)
         suite=rates.pop("suite"),
         others={**rates, **_limits(operations, {"float32"}, device)},
         note=f"{'stacked' if plan.stacked else 'one by one'}, {plan.chunk} images at a time",
+    )
+
+
+RANDOM: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "random resizing": ResizePad,
+    "noise on its weights": lambda network: replaced(network, (nn.Conv2d, nn.Linear), NoisyWeight),
+}
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_draws(session: Session, kind: str, sizes: SpeedTest, report: Report) -> None:
+    """PGD on the mean over fresh draws of a network that is random in itself."""
+    torchattacks = pytest.importorskip("torchattacks")
+    device = session.options.device
+    plain, images, labels = problem(session, "lenet5", sizes)
+    images, labels = images[:100], labels[:100]
+    network = RANDOM[kind](plain.submodels[0]).to(device).eval()
+    population = Population([network], draws=sizes.draws)
+    ordinary = copy.deepcopy(network)
+    suite = attack_job("pgd-mean-ce", population, images, labels, steps=sizes.steps, restarts=1)
+
+    def torchattacks_pgd(batch_size: int) -> None:
+        attack = torchattacks.EOTPGD(
+            ordinary, RADIUS, RADIUS / 4, sizes.steps, eot_iter=sizes.draws
+        )
+        for batch in _batches(images, labels, batch_size):
+            attack(*batch)
+
+    name = f"torchattacks {torchattacks.__version__} EOTPGD"
+    theirs = _at_its_best(name, torchattacks_pgd, most=len(images), device=device)
+    gradients = sizes.draws * len(images) * sizes.steps
+    rates = _rates({"suite": suite, **theirs}, gradients, min(3, sizes.rounds), device)
+    report(
+        name=f"draws-{kind.replace(' ', '-')}",
+        work=f"PGD-{sizes.steps} on {sizes.draws} draws of a lenet5 with {kind}, "
+        f"{len(images):,} images",
+        unit="gradients/s",
+        suite=rates.pop("suite"),
+        others=rates,
+        note="all draws of a step in one batch, where that is faster",
+    )
+
+
+@pytest.mark.parametrize("members", [1, 4])
+def test_whole_attacks(session: Session, members: int, sizes: SpeedTest, report: Report) -> None:
+    """The claimed AutoAttack on one network, and the cascade on four; no image is fooled."""
+    torchattacks = pytest.importorskip("torchattacks")
+    official = pytest.importorskip("pyautoattack", reason="pip install -e '.[peers]' to compare")
+    device, queries = session.options.device, sizes.queries
+    steps = 100 if sizes.draws > 2 else 2
+    some = replace(sizes, submodels={"lenet5": members}, images={"lenet5": sizes.attacked})
+    population, images, labels = problem(session, "lenet5", some)
+    first, *others = population.eval().submodels
+    with torch.no_grad():
+        # Near one another, so that they agree.
+        for weights in zip(first.parameters(), *(m.parameters() for m in others), strict=True):
+            for weight in weights[1:]:
+                weight.lerp_(weights[0], 0.9)
+        kept = (population.logits(images).argmax(-1) == labels).all(0)
+    images, labels = images[kept], labels[kept]
+    average = AveragedEnsemble(copy.deepcopy(population)).eval()
+    attacked = average if members > 1 else copy.deepcopy(population.submodels[0])
+
+    def standard() -> None:
+        attack = official.AutoAttack(
+            attacked, norm="Linf", eps=RADIUS, version="standard", device=device
+        )
+        attack.apgd.n_iter = attack.apgd_targeted.n_iter = attack.fab.n_iter = steps
+        attack.square.n_queries = queries
+        attack.run_standard_evaluation(images, labels, batch_size=len(images))
+
+    of = " on the averaged ensemble" * (members > 1)
+    jobs: dict[str, Job] = {f"AutoAttack of its authors{of}": standard}
+    if members == 1:
+        numbers: dict[str, Any] = {"steps": steps, "queries": queries}
+        jobs["suite"] = attack_job("autoattack", population, images, labels, **numbers)
+        jobs[f"torchattacks {torchattacks.__version__}, with 10 steps"] = partial(
+            torchattacks.AutoAttack(attacked, eps=RADIUS, seed=0), images, labels
+        )
+    else:
+        numbers = {"steps": steps, "queries": queries // 5, "members": 2, "cycles": 2}
+        jobs["suite"] = attack_job("worst-case", population, images, labels, **numbers)
+        arc: dict[str, Any] = {"steps": steps // 2, "candidates": 3}
+        jobs[f"ARC, {steps // 2} rounds"] = attack_job("arc", population, images, labels, **arc)
+    rates = _rates(jobs, len(images), 1, device)
+    what = f"The cascade on {members} lenet5" if members > 1 else "The claimed AutoAttack on lenet5"
+    report(
+        name=f"whole-{members}",
+        work=f"{what}, {len(images):,} images, none of which is fooled",
+        unit="images/s",
+        suite=rates.pop("suite"),
+        others=rates,
+        note=", ".join(f"{name} {value:,}" for name, value in numbers.items()),
     )
 
 

@@ -35,7 +35,8 @@ class SpeedTest:
     Attributes:
         images: attacked at once, by network.
         submodels: n, by network.
-        steps: of PGD.
+        steps: of PGD; draws: of a random network, at each of them.
+        attacked, queries: images of whole attacks, and queries of Square in them.
         batches: that each submodel is trained on, by network.
         rounds: how often each job is timed.
         sizes, counts, lengths: n, N and steps at which the growth of cost is measured.
@@ -45,6 +46,9 @@ class SpeedTest:
     images: Mapping[str, int] = field(default_factory=lambda: {"lenet5": 1000, "resnet18": 64})
     submodels: Mapping[str, int] = field(default_factory=lambda: {"lenet5": 10, "resnet18": 2})
     steps: int = 40
+    draws: int = 16
+    attacked: int = 50
+    queries: int = 5000
     batches: Mapping[str, int] = field(default_factory=lambda: {"lenet5": 14, "resnet18": 1})
     rounds: int = 5
     sizes: tuple[int, ...] = (1, 2, 5, 10, 20)
@@ -57,6 +61,9 @@ SMOKE = SpeedTest(
     images={"lenet5": 20, "resnet18": 4},
     submodels={"lenet5": 2, "resnet18": 2},
     steps=2,
+    draws=2,
+    attacked=2,
+    queries=10,
     batches={"lenet5": 2, "resnet18": 1},
     rounds=1,
     sizes=(1, 2),
