@@ -35,6 +35,8 @@ from .tuning import fastest_plan
 
 # The same in other batches, where one rounding may turn a quantized number into the next.
 OTHER = 0.1
+# The share of images whose largest answer several classes may share.
+TIED = 0.05
 # Images at which gradients are looked at.
 PROBED = 16
 # So many images, at least, every member is asked about again.
@@ -120,6 +122,7 @@ def preflight(
         moved = threat_model.project(images + threat_model.eps * signs.to(images), images)
     odd: defaultdict[str, list[str]] = defaultdict(list)
     kinds = [type(_as_given(member)) for member in population.submodels]
+    alike_on_all: defaultdict[bytes, list[str]] = defaultdict(list)
     for number, member in enumerate(population.submodels):
         whose = _name(number, member)
         # Members of a kind are asked again about all images, together.
@@ -164,18 +167,29 @@ def preflight(
         random |= varies
         logits = torch.stack(passes)
         finite = answered(logits)
+        if not varies:
+            alike_on_all[logits[0].cpu().float().numpy().tobytes()] += [str(number)]
         # A class that no label names, where there is no answer.
         answers.append(torch.where(finite, logits.argmax(-1), classes).cpu().numpy())
         if not finite.any():
             raise ValueError(f"{whose} returns no finite logits: look for NaN in its weights")
         if not finite.all():
             odd["does not return finite logits for some images, which count as wrong"] += [whose]
+        top = logits == logits.max(-1, keepdim=True).values
+        if (ties := (top.sum(-1) > 1)[finite].float().mean().item()) > TIED:
+            odd[
+                f"gives its largest answer to several classes at {ties:.0%} of images, where the "
+                "first of them counts: return logits, in float32"
+            ] += [whose]
         squashed = logits.min() >= 0 and (logits.double().sum(-1) - 1).abs().max() < 0.01
         if squashed:
             odd["returns probabilities, which hide gradients: return logits"] += [whose]
         if cause:
             blind.append(number)
-            odd[f"has no gradient ({cause}): attacks by gradients stand still"] += [whose]
+            odd[
+                f"has no gradient ({cause}): attacks by gradients stand still; of votes give the "
+                "mean of probabilities, without no_grad and argmax"
+            ] += [whose]
         elif zero > 0.9 and not squashed:
             within = logits.min() >= 0 and logits.max() <= 1
             odd[
@@ -215,6 +229,12 @@ def preflight(
     findings = [
         f"{whose[0]}{f', as {len(whose) - 1} more,' * (len(whose) > 1)} {what}"
         for what, whose in odd.items()
+    ]
+    findings += [
+        f"submodels {', '.join(numbers)} give the same answers to all images: is one network, or "
+        "one file, there more than once?"
+        for numbers in alike_on_all.values()
+        if len(numbers) > 1
     ]
     if population.random and not random:
         findings += [
@@ -316,12 +336,14 @@ def check_answers(
             )
     for number, member in enumerate(population.submodels):
         given = _as_given(member)
-        modes = {part.training for part in given.modules() if hasattr(part, "training")}
-        if population.random and len(modes) > 1 and given.training:
+        parts = [(name, p.training) for name, p in given.named_modules() if hasattr(p, "training")]
+        on = [name or "the outermost module" for name, training in parts if training]
+        if population.random and given.training and len(on) < len(parts):
             raise ValueError(
-                f"{_name(number, member)} is in training mode but for some parts, and would be "
-                "judged in evaluation mode, without dropout: call .eval() on it, or, for dropout "
-                "that stays on, give nn.Sequential(network), itself in evaluation mode"
+                f"{_name(number, member)} is in training mode in {', '.join(on[:3])}, and not in "
+                "all parts: it would be judged in evaluation mode, without dropout; call .eval() "
+                "on it, or, for dropout that stays on, give nn.Sequential(network), itself in "
+                "evaluation mode"
             )
         if hidden := _hidden(member):
             raise ValueError(

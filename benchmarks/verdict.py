@@ -17,7 +17,7 @@ from ..attacks import ATTACKS, ThreatModel
 from ..defenses import Population
 from ..files import write_atomically
 from ..leaderboard import gates, records, rows
-from ..leaderboard.formats import format_eps, format_score
+from ..leaderboard.formats import bound, format_eps, format_score
 from ..leaderboard.gates import Gate
 from ..leaderboard.records import Case, Protocol, Record
 from .case import Subject, build_case, protocol_attacks, protocols
@@ -53,7 +53,12 @@ class Verdict:
     def __str__(self) -> str:
         """A few lines to read: the figures, in percent, and the gates that did not pass."""
         case, row = self._case, self.row
-        figures = {"clean": row.score("none"), "claimed": self.claimed, "worst case": self.worst}
+        trusted = row.complete and not gates.doubts(self.gates)
+        figures = {
+            "clean": format_score(row.score("none")),
+            "claimed": bound(format_score(self.claimed), sure=row.complete),
+            "worst case": bound(format_score(self.worst), sure=trusted),
+        }
         pending = [gate for gate in self.gates if gate.outcome not in ("passed", "not applicable")]
         pending.sort(key=lambda gate: gate.outcome != "failed")
         shape = " x ".join(map(str, self.images.shape[1:]))
@@ -62,7 +67,9 @@ class Verdict:
                 f"{row.label} (n={row.submodels}) on {case.images:,} images ({shape}) of "
                 f"{case.dataset}, {case.norm}, eps = {format_eps(case.eps, row.facts.eps_unit)}, "
                 f"{case.budget} budget, in percent with 95% intervals:",
-                *(f"  {name:12}{format_score(score)}" for name, score in figures.items()),
+                *(f"  {name:12}{figure}" for name, figure in figures.items()),
+                *["  ≤: the truth may be lower, since an attack is missing or a gate failed"]
+                * (not trusted),
                 f"gates: {gates.counted(self.gates)}",
                 *(f"  {gate.outcome}: {gate.name} ({gate.figure})" for gate in pending),
             ]

@@ -13,6 +13,7 @@ from ..metrics import Score
 from . import gates
 from .curves import Curve, curves, draw_curves, widest
 from .drawing import Figure
+from .formats import bound
 from .gallery import Gallery, gallery
 from .gates import Gate
 from .records import Record
@@ -59,16 +60,16 @@ class Entry:
 
     @property
     def rank(self) -> str:
-        """The places that it may have: `1`, `2–4`; `–`: none, for it is not trusted."""
+        """The places that it may have: `1`, `2–4`; `–`: nobody knows."""
         return "–".join(map(str, dict.fromkeys(self.ranking.ranks.get(self, ())))) or "–"
 
     def claimed(self, shown: Callable[[Score | None], str]) -> str:
         """The claimed accuracy, marked where attacks that are missing may lower it."""
-        return _bound(shown(self.row.claimed), sure=self.row.complete)
+        return bound(shown(self.row.claimed), sure=self.row.complete)
 
     def worst(self, shown: Callable[[Score | None], str]) -> str:
         """The worst case, marked where attacks that are missing or failed a check may lower it."""
-        return _bound(shown(self.row.worst), sure=self.trusted)
+        return bound(shown(self.row.worst), sure=self.trusted)
 
     @cached_property
     def gallery(self) -> Gallery | None:
@@ -121,10 +122,6 @@ class Entry:
         return Verdict(word, self.control, claimed, surviving)
 
 
-def _bound(accuracy: str, *, sure: bool) -> str:
-    return accuracy if sure or accuracy == "–" else f"≤{accuracy}"
-
-
 @dataclass(frozen=True, eq=False)
 class Ranking:
     """The rows of a setting at one radius."""
@@ -151,12 +148,14 @@ class Ranking:
     def ranks(self) -> dict[Entry, tuple[int, int]]:
         """The first and the last place of each entry that may have one.
 
-        Better are the trusted rows that lead it significantly; no better are all that it leads. Of
-        the rest nobody knows: what is an upper bound may be lower.
+        One that an upper bound leads significantly has none, since that may be lower; nor has the
+        bound itself.
         """
         wins = [pair for pair, (_, worst) in self.leads.items() if worst and worst.low > 0]
-        beaten, beats = Counter(b for a, b in wins if a.trusted), Counter(a for a, _ in wins)
-        ranked, rivals = (entry for entry in self.entries if entry.trusted), len(self.entries)
+        beaten, beats = Counter(b for _, b in wins), Counter(a for a, _ in wins)
+        unknown = {b for a, b in wins if not a.trusted}
+        ranked = (entry for entry in self.entries if entry.trusted and entry not in unknown)
+        rivals = len(self.entries)
         return {entry: (1 + beaten[entry], rivals - beats[entry]) for entry in ranked}
 
     @property

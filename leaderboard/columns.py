@@ -50,8 +50,8 @@ def _times(entry: Entry) -> str:
 COLUMNS = (
     Column(
         "rank",
-        "the places that a row may have, by paired differences on the same images; a row marked ≤ "
-        "has none, and may be above or below others",
+        "the places that a row may have, by paired differences on the same images; – where it, or "
+        "a row that leads it, is an upper bound (≤)",
         *["{0.rank}".format] * 2,
     ),
     Column("defense", "", lambda entry: escape(entry.row.label), _link),

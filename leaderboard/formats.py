@@ -52,6 +52,11 @@ format_points = in_percent("{:+.1f}")
 format_percent = in_percent("{:.1f}")
 
 
+def bound(accuracy: str, *, sure: bool) -> str:
+    """An accuracy as printed, marked where the truth may be lower."""
+    return accuracy if sure or accuracy == "–" else f"≤{accuracy}"
+
+
 def format_eps(eps: float, unit: float = 1.0) -> str:
     """`8/255` where radii are written in 1/255, as the field does for colour images; else `0.3`."""
     return f"{eps:.3g}" if unit == 1 else f"{eps / unit:.3g}/{1 / unit:.0f}"

@@ -815,6 +815,18 @@ def test_a_network_that_takes_a_certain_number_of_images_is_told_to_pad():
         looked_at(Changed(four))
 
 
+def test_one_network_given_more_than_once_is_odd():
+    network = linear(1.0, 1.0)
+    with pytest.warns(UserWarning, match="submodels 0, 2 give the same answers to all images"):
+        looked_at(network, linear(1.0, 0.5), network)
+
+
+def test_ties_at_the_top_are_odd():
+    """As rounded votes, or sigmoids in half precision, have."""
+    with pytest.warns(UserWarning, match=r"largest answer to several classes at 100% of images"):
+        looked_at(Changed(lambda net, x: 0 * net(x)))
+
+
 def test_saturated_sigmoids_are_named():
     with pytest.warns(UserWarning, match=r"as sigmoids have far from 0: .* into the sigmoid"):
         looked_at(Changed(lambda net, x: (1e4 * net(x)).sigmoid()))
@@ -877,7 +889,10 @@ def test_one_member_with_classes_in_another_order_is_named():
 def test_modes_that_would_switch_dropout_off_are_refused_of_a_random_network():
     network = nn.Sequential(Chance(shared=False), nn.Dropout(0.5), nn.BatchNorm1d(4))
     network.train()[2].eval()
-    with pytest.raises(ValueError, match=r"training mode but for some.*without dropout"):
+    with pytest.raises(
+        ValueError,
+        match=r"training mode in the outermost module, 0, .*not in all parts: .*without dropout",
+    ):
         looked_at(network, draws=8)
     looked_at(nn.Sequential(network).eval(), draws=8)
 
@@ -1001,11 +1016,16 @@ BLANK = torch.cat([torch.full((1, 1, 1, 2), 0.5), IMAGES])
 @pytest.mark.parametrize(
     ("members", "images", "labels", "words"),
     [
-        ([linear(1.0, 1.0)] * 2, IMAGES, LABELS, None),
+        ([linear(1.0, 1.0), linear(1.0, 0.9)], IMAGES, LABELS, None),
         ([Changed(divides)], BLANK, torch.zeros(13).long(), "not return finite logits for some"),
-        ([linear(-1.0, -1.0)], IMAGES[:3], LABELS[:3], "accuracy is 0.0% on 3.*not surely above"),
         (
-            [Changed(lambda net, x: net(x).softmax(1))] * 3,
+            [Changed(lambda net, x: torch.arange(4) / 10 - net(x))],
+            IMAGES[:3],
+            LABELS[:3],
+            "accuracy is 0.0% on 3.*not surely above",
+        ),
+        (
+            [Changed(lambda net, x, k=k: (k * net(x)).softmax(1)) for k in (1, 2, 3)],
             IMAGES,
             LABELS,
             r"submodel 0 \(Changed\), as 2 more, returns probabilities",
@@ -1019,7 +1039,7 @@ BLANK = torch.cat([torch.full((1, 1, 1, 2), 0.5), IMAGES])
         ([Changed(lambda net, x: net(x.detach()))], IMAGES, LABELS, "has no gradient"),
         ([Changed(lambda net, x: net(x.mul(255).round() / 255))], IMAGES, LABELS, "zero at 100%"),
         (
-            [Changed(lambda net, x: net(x if torch.is_grad_enabled() else (x > 0.5).float()))],
+            [Changed(lambda net, x: net(x if torch.is_grad_enabled() else x + (x > 0.5)))],
             IMAGES,
             LABELS,
             r"answers otherwise with gradients on than under torch\.no_grad\(\)",
