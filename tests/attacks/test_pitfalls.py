@@ -164,6 +164,19 @@ def test_momentum_after_a_flat_query(name, flat):
         ("MIFGSM", [-0.2, -0.2]),
     ],
 )
+def test_dropout_in_a_transformer():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True).eval()
+    for part in layer.modules():
+        if isinstance(part, nn.Dropout):
+            part.train()
+    tokens, differ = torch.rand(4, 3, 8), {}
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            differ[gradients] = not torch.equal(layer(tokens), layer(tokens))
+    assert differ == {True: True, False: False}
+
+
 def test_momentum_of_signs(name, moves):
     class Turning(Scored):
         def forward(self, images):
