@@ -155,15 +155,6 @@ def test_momentum_after_a_flat_query(name, flat):
     assert torch.equal(returned, IMAGES) == bool(flat)
 
 
-@pytest.mark.parametrize(
-    ("name", "moves"),
-    [
-        # Signs: (-1, -1), then (0, -2).
-        ("foolbox.LinfMomentumIterativeFastGradientMethod", [-0.1, -0.2]),
-        # Gradients over their mean: (-1.6, -0.4), then (-0.6, -1.4).
-        ("MIFGSM", [-0.2, -0.2]),
-    ],
-)
 def test_dropout_in_a_transformer():
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True).eval()
@@ -177,6 +168,15 @@ def test_dropout_in_a_transformer():
     assert differ == {True: True, False: False}
 
 
+@pytest.mark.parametrize(
+    ("name", "moves"),
+    [
+        # Signs: (-1, -1), then (0, -2).
+        ("foolbox.LinfMomentumIterativeFastGradientMethod", [-0.1, -0.2]),
+        # Gradients over their mean: (-1.6, -0.4), then (-0.6, -1.4).
+        ("MIFGSM", [-0.2, -0.2]),
+    ],
+)
 def test_momentum_of_signs(name, moves):
     class Turning(Scored):
         def forward(self, images):
