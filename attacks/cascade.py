@@ -51,7 +51,7 @@ def worst_case(
 
     Args:
         targets: APGD towards so many of the likeliest wrong classes in turn, before the climbs. On
-            CIFAR-10 the nearest class is often not the one that an image can be moved to.
+            CIFAR-10 the nearest class is sometimes not the one that an image can be moved to.
     """
     shares = _Shares(incumbent)
     gradient.apgd(problem, incumbent, mean_cross_entropy, steps=steps)

@@ -24,6 +24,8 @@ Explanation = tuple[float, str]
 
 # Images that are tried in other arrangements; the share of copies that an interval bears.
 ARRANGED, COPIED = 200, 0.01
+# Of fewer images nothing is said of which classes they are.
+LEAST = 50
 # How near copies are, as a share of the spread of all images, when they are shown on 8 x 8 pixels
 # and whole: noise of 2/255 leaves at most 0.015 of the first on digits, MNIST and CIFAR-10, whose
 # nearest images are 0.05 apart. So few values say little: of them copies are equal.
@@ -57,21 +59,24 @@ def doubts(
         return [*found, max(explanations)[1]]
     return found + (
         _members(population, names, answers, right, classes)
+        or _unlabelled(population, answers, right, classes)
         or _chance(population, answers, right, classes)
     )
 
 
 def _sample(labels: npt.NDArray[np.int64], classes: int) -> list[str]:
     """Whether images seem to be the first of many that lie in order of their classes."""
-    there = len(np.unique(labels))
-    missing, chance = classes - there, classes * (1 - 1 / classes) ** labels.size
-    blocks = 1 + np.count_nonzero(np.diff(labels))
-    if missing < 2 or chance > 0.01 or blocks > there:
+    seen = np.unique(labels)
+    there, blocks = len(seen), 1 + np.count_nonzero(np.diff(labels))
+    # Of as many images at random so many classes would be there.
+    expected = classes * (1 - (1 - 1 / classes) ** labels.size)
+    run = seen[-1] - seen[0] + 1 == there
+    if labels.size < LEAST or there >= expected / 2 or blocks > there or not run:
         return []
     return [
-        f"images are of {there} of {classes} classes, one class after the other, as the first of a "
-        "folder are: accuracy and intervals are of these classes alone; take some of all images "
-        "at random (torch.randperm)"
+        f"images are of {there} of {classes} classes, in their order, as the first of a folder "
+        "are: accuracy and intervals are of these classes alone; take some of all images at "
+        "random (torch.randperm)"
     ]
 
 
@@ -112,10 +117,8 @@ def _labels(
     """Whether labels seem to be of other images, or of other classes, than the answers."""
     law, draws = population.probabilities, population.draws
     every = np.concatenate(answers)
-    told = (
-        _shifted(every, labels, law, draws)
-        or _order_in_doubt(every, labels, classes, law, draws)
-        or _unlabelled(every, labels, classes, law, draws)
+    told = _shifted(every, labels, law, draws) or _order_in_doubt(
+        every, labels, classes, law, draws
     )
     return [told] if told else []
 
@@ -132,6 +135,29 @@ def _members(
         return []
     each = [_order_in_doubt(one, labels, classes, None, population.draws) for one in answers]
     return [f"of {name} the {said[1]}" for name, said in zip(names, each, strict=True) if said]
+
+
+def _unlabelled(
+    population: Population,
+    answers: Sequence[npt.NDArray[np.int64]],
+    labels: npt.NDArray[np.int64],
+    classes: int,
+) -> list[str]:
+    """Whether most wrong answers are one class that is no image's label."""
+    every, law, draws = np.concatenate(answers), population.probabilities, population.draws
+    counts = np.bincount(every.ravel(), minlength=classes)[:classes]
+    counts[np.unique(labels)] = 0
+    if not counts.any():
+        return []
+    share = Answers(every == counts.argmax(), law, draws).s.mean()
+    right = Answers(every == labels, law, draws).s.mean()
+    # Where hardly anything is right, there is another cause.
+    if right < 0.5 or share * labels.size < 4 or share < max(0.05, (1 - right) / 2):
+        return []
+    return [
+        f"class {counts.argmax()}, which no label names, is the answer to {share:.1%} of images, "
+        "and counts as wrong there, also where it stands for a rejection: is a class missing?"
+    ]
 
 
 def _chance(
@@ -206,13 +232,13 @@ def _order_in_doubt(
 ) -> Explanation | None:
     """The order of classes that fits best, if that of each half fits the other half better."""
 
-    def seen(some: slice) -> npt.NDArray[np.int64]:
+    def seen(some: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """How often each class, or none, was answered to images of each label."""
         counts = np.zeros((classes + 1, classes), np.int64)
         np.add.at(counts, (answers[:, some], labels[some]), 1)
         return counts
 
-    def order(some: slice) -> npt.NDArray[np.int64]:
+    def order(some: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.append(linear_sum_assignment(seen(some)[:classes], maximize=True)[1], classes)
 
     def right(answers: npt.NDArray[np.int64]) -> Answers:
@@ -220,13 +246,15 @@ def _order_in_doubt(
 
     if len(np.unique(labels)) < 2:
         return None
-    halves = slice(0, None, 2), slice(1, None, 2)
+    # Of each class one half, also where labels alternate.
+    by_class = np.argsort(labels, kind="stable")
+    halves = by_class[::2], by_class[1::2]
     fitted = answers.copy()
     for fit, tried in (halves, halves[::-1]):
         fitted[:, tried] = order(fit)[answers[:, tried]]
     if difference({0: right(fitted)}, {0: right(answers)}).low <= 0:
         return None
-    best, counts = order(slice(None)), seen(slice(None))
+    best, counts = order(by_class), seen(by_class)
     before, after = right(answers).s.mean(), right(best[answers]).s.mean()
     # Where nothing was answered, any label fits as well.
     told = [k for k in range(classes) if best[k] != k and counts[k, best[k]] > counts[k, k]]
@@ -236,29 +264,6 @@ def _order_in_doubt(
     return float(after), (
         f"clean accuracy is {before:.1%}, and {after:.1%} with labels {next(listed)} for classes "
         f"{next(listed)}: check the order of classes"
-    )
-
-
-def _unlabelled(
-    answers: npt.NDArray[np.int64],
-    labels: npt.NDArray[np.int64],
-    classes: int,
-    law: Sequence[float] | None,
-    draws: int,
-) -> Explanation | None:
-    """A class that is no image's label, and that most wrong answers are."""
-    counts = np.bincount(answers.ravel(), minlength=classes)[:classes]
-    counts[np.unique(labels)] = 0
-    if not counts.any():
-        return None
-    answered = Answers(answers == counts.argmax(), law, draws)
-    right = Answers(answers == labels, law, draws).s.mean()
-    share = answered.s.mean()
-    if share * labels.size < 4 or share < max(0.05, (1 - right) / 2):
-        return None
-    return float(right + share), (
-        f"class {counts.argmax()}, which no label names, is the answer to {share:.1%} of images, "
-        "and counts as wrong there, also where it stands for a rejection: is a class missing?"
     )
 
 

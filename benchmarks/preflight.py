@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 import warnings
 from collections import defaultdict
@@ -27,10 +28,12 @@ from ..attacks.seeding import derive_seed, generator, global_seed
 from ..attacks.threat_model import TOLERANCE, ThreatModel
 from ..defenses import Population
 from ..defenses.checkpoint import built_again
+from ..defenses.description import description
 from ..defenses.population import Cast
 from ..defenses.surrogate import ROUNDING, Plan, alike, around
 from .data_doubts import doubts
 from .environment import full_precision
+from .store import digest_of
 from .tuning import fastest_plan
 
 # The same in other batches, where one rounding may turn a quantized number into the next.
@@ -122,7 +125,6 @@ def preflight(
         moved = threat_model.project(images + threat_model.eps * signs.to(images), images)
     odd: defaultdict[str, list[str]] = defaultdict(list)
     kinds = [type(_as_given(member)) for member in population.submodels]
-    alike_on_all: defaultdict[bytes, list[str]] = defaultdict(list)
     for number, member in enumerate(population.submodels):
         whose = _name(number, member)
         # Members of a kind are asked again about all images, together.
@@ -167,8 +169,6 @@ def preflight(
         random |= varies
         logits = torch.stack(passes)
         finite = answered(logits)
-        if not varies:
-            alike_on_all[logits[0].cpu().float().numpy().tobytes()] += [str(number)]
         # A class that no label names, where there is no answer.
         answers.append(torch.where(finite, logits.argmax(-1), classes).cpu().numpy())
         if not finite.any():
@@ -191,16 +191,11 @@ def preflight(
                 "mean of probabilities, without no_grad and argmax"
             ] += [whose]
         elif zero > 0.9 and not squashed:
-            within = logits.min() >= 0 and logits.max() <= 1
             odd[
-                f"has a gradient of zero at {zero:.0%} of images, as "
-                + (
-                    "sigmoids have far from 0: attacks by gradients stand still; return what goes "
-                    "into the sigmoid, of which the largest is the same"
-                    if within
-                    else "rounding and votes have: attacks by gradients stand still; let gradients "
-                    "pass straight through rounding, and take the mean of probabilities for a vote"
-                )
+                f"has a gradient of zero at {zero:.0%} of images, as rounding, votes and saturated "
+                "sigmoids have: attacks by gradients stand still; let gradients pass straight "
+                "through rounding, take the mean of probabilities for a vote, and return what goes "
+                "into a sigmoid"
             ] += [whose]
         if infinite:
             odd[
@@ -230,12 +225,7 @@ def preflight(
         f"{whose[0]}{f', as {len(whose) - 1} more,' * (len(whose) > 1)} {what}"
         for what, whose in odd.items()
     ]
-    findings += [
-        f"submodels {', '.join(numbers)} give the same answers to all images: is one network, or "
-        "one file, there more than once?"
-        for numbers in alike_on_all.values()
-        if len(numbers) > 1
-    ]
+    findings += _same_members(population)
     if population.random and not random:
         findings += [
             f"draws={population.draws}, but no randomness was seen in any member: without any, "
@@ -663,7 +653,7 @@ def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
                 ) from error
             if "size of tensor" in said and tensors:
                 said += f"; if {', '.join(tensors[:3])} is of an earlier pass, reset it in forward"
-            if size := _size_that_works(member, images):
+            elif size := _size_that_works(member, images, error):
                 said += f"; it takes {size} images at once: pad batches to that inside forward"
             raise ValueError(
                 f"{whose} fails on images {tuple(images.shape)} {images.dtype} on "
@@ -684,13 +674,36 @@ def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
     return ask
 
 
-def _size_that_works(member: nn.Module, images: Tensor) -> int:
-    """A number of images at once that a member does not fail on; 0: none was found."""
-    for size in (1, 4, 8, 16, 32, 64, 100, 128, 256):
-        with suppress(Exception):
-            member(images[:1].expand(size, -1, -1, -1).contiguous())
-            return size
+def _size_that_works(member: nn.Module, images: Tensor, error: Exception) -> int:
+    """A number of images at once, above one, that a member takes; 0: none was found.
+
+    First those that the error names.
+    """
+    named = [int(number) for number in re.findall(r"\d+", str(error)) if len(number) < 4]
+    if isinstance(error, torch.OutOfMemoryError) or "value per channel" in str(error):
+        return 0
+    for size in dict.fromkeys([*named, 4, 8, 16, 32, 64, 100, 128, 256]):
+        if size > 1:
+            with suppress(Exception), global_seed(0, images.device):
+                member(images[:1].expand(size, -1, -1, -1).contiguous())
+                return size
     return 0
+
+
+def _same_members(population: Population) -> list[str]:
+    """Whether members have the same weights and code."""
+    members = [_as_given(member) for member in population.submodels]
+    digests = [digest_of(member.state_dict()) for member in members]
+    same: defaultdict[str, list[str]] = defaultdict(list)
+    for number, (member, digest) in enumerate(zip(members, digests, strict=True)):
+        if digests.count(digest) > 1:
+            same[digest + description(nn.ModuleList([member]))] += [str(number)]
+    return [
+        f"submodels {', '.join(numbers)} are the same: is one network, or one file, there more "
+        "than once?"
+        for numbers in same.values()
+        if len(numbers) > 1
+    ]
 
 
 def _summed(logits: Tensor) -> Tensor:

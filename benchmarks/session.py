@@ -137,9 +137,7 @@ class Session(Populations):
         bits = "".join([prepared.sha256, *(about[name] for name in SAME_BITS), str(plan)])
         key = f"{case.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
-            record = self.reusable(
-                prepared, case, folder=folder, headline=headline, repeat=repeat, examples=examples
-            )
+            record = self.reusable(prepared, case, folder=folder, headline=headline, repeat=repeat)
             reused = record is not None
             if record is None:
                 found = self.preflight(prepared.defense, prepared.population, prepared.dataset)
@@ -167,24 +165,24 @@ class Session(Populations):
         folder: Path,
         headline: bool,
         repeat: bool,
-        examples: int,
         look: bool = False,
+        **_: object,
     ) -> Record | None:
         """The record of a case if it may be re-used, a headline if it is to be one.
 
         Args:
-            look: write nothing, and leave unusable files where they are.
+            look: write nothing, and leave unusable files where they are. What else `how` says of a
+                measurement, an old record may lack.
         """
         path = folder / f"{case.key}.json"
         fresh = (self.options.rerun or prepared.trained) and path not in self._measured
         known = [*kept(path, records.read, look=look)]
-        # A point of a curve lacks the repetition and the images that a ranked one needs.
+        # A point of a curve lacks the repetition that a ranked one needs.
         reusable = (
             record
             for record in known
             if record.population_sha256 == prepared.sha256
             and not (repeat and record.repeatable is None)
-            and not (examples and record.examples is None)
         )
         record = None if fresh else next(reusable, None)
         if record and headline and not record.headline and not look:

@@ -36,7 +36,8 @@ class SpeedTest:
         images: attacked at once, by network.
         submodels: n, by network.
         steps: of PGD; draws: of a random network, at each of them.
-        attacked, queries: images of whole attacks, and queries of Square in them.
+        attacked, attack_steps, queries: of whole attacks the images, steps of APGD, and queries of
+            Square.
         batches: that each submodel is trained on, by network.
         rounds: how often each job is timed.
         sizes, counts, lengths: n, N and steps at which the growth of cost is measured.
@@ -48,6 +49,7 @@ class SpeedTest:
     steps: int = 40
     draws: int = 16
     attacked: int = 50
+    attack_steps: int = 100
     queries: int = 5000
     batches: Mapping[str, int] = field(default_factory=lambda: {"lenet5": 14, "resnet18": 1})
     rounds: int = 5
@@ -63,6 +65,7 @@ SMOKE = SpeedTest(
     steps=2,
     draws=2,
     attacked=2,
+    attack_steps=2,
     queries=10,
     batches={"lenet5": 2, "resnet18": 1},
     rounds=1,

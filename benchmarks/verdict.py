@@ -53,7 +53,7 @@ class Verdict:
     def __str__(self) -> str:
         """A few lines to read: the figures, in percent, and the gates that did not pass."""
         case, row = self._case, self.row
-        trusted = row.complete and not gates.doubts(self.gates)
+        trusted = gates.trusted(row, self.gates)
         figures = {
             "clean": format_score(row.score("none")),
             "claimed": bound(format_score(self.claimed), sure=row.complete),

@@ -49,14 +49,9 @@ class Entry:
         return gates.check(self.row)
 
     @property
-    def doubts(self) -> list[Gate]:
-        """The checks that keep it from its rank."""
-        return gates.doubts(self.gates)
-
-    @property
     def trusted(self) -> bool:
         """Whether a rank or a verdict may rest on it: everything was run, and no gate failed."""
-        return self.row.complete and not self.doubts
+        return gates.trusted(self.row, self.gates)
 
     @property
     def rank(self) -> str:
@@ -173,10 +168,15 @@ class Section:
 
     @cached_property
     def rankings(self) -> list[Ranking]:
-        """One for each norm and radius that defenses are ranked at."""
+        """One for each norm and radius that defenses are ranked at, the fullest first."""
         attacked = (r.case for r in self.records if r.headline and r.case.attack != "none")
-        radii = sorted({(case.norm, case.eps) for case in attacked})
-        return [Ranking(self, norm, eps) for norm, eps in radii]
+        radii = sorted({(case.norm, case.eps) for case in attacked}, key=self._order)
+        return [Ranking(self, norm, eps) for norm, eps in radii if self.rows[norm, eps]]
+
+    def _order(self, at: tuple[str, float]) -> tuple[int, bool, float]:
+        """First where most defenses were attacked with everything, then Linf, then the smallest."""
+        norm, eps = at
+        return -sum(row.complete for row in self.rows[at]), norm != "Linf", eps
 
     @property
     def others(self) -> list[Ranking]:

@@ -97,7 +97,7 @@ COLUMNS = (
         "trained",
         "with how many seeds; where once, another training may differ by more than ± says",
         lambda entry: _times(entry) + f" (seed {', '.join(map(str, entry.row.seeds))})",
-        lambda entry: _times(entry),
+        _times,
     ),
     Column(
         "cost",

@@ -28,7 +28,8 @@ class Gallery:
     @property
     def file(self) -> str:
         """Where it is drawn, under `figures/`."""
-        return f"gallery-{self.attacked.case.key}.svg"
+        record = self.attacked
+        return f"gallery-{record.case.key}-{record.population_sha256[:8]}.svg"
 
     @property
     def shares(self) -> list[npt.NDArray[np.float64]]:

@@ -70,9 +70,9 @@ def check(row: Row) -> list[Gate]:
     return [Gate(n, *(finding or ("not run", "not run"))) for n, finding in findings.items()]
 
 
-def doubts(gates: Iterable[Gate]) -> list[Gate]:
-    """Those that keep a row from its rank: the failed, then those not run."""
-    return sorted((g for g in gates if g.outcome in ("failed", "not run")), key=lambda g: g.outcome)
+def trusted(row: Row, gates: Iterable[Gate]) -> bool:
+    """Whether a rank or a verdict may rest on a row: everything was run, and no gate failed."""
+    return row.complete and all(gate.outcome not in ("failed", "not run") for gate in gates)
 
 
 def counted(gates: Iterable[Gate]) -> str:

@@ -235,8 +235,18 @@ def read_all(folder: Path) -> list[Record]:
     }
     new = {record.population_sha256 for key, record in here.items() if key not in same}
     told = (record for record in (known | here).values() if record.population_sha256 in new)
-    listed = (replace(record, confirmed=key in same) for key, record in known.items())
+    listed = (
+        replace(record, confirmed=key in same, examples=_either(record, here.get(key)))
+        for key, record in known.items()
+    )
     return [*listed, *(replace(record, local=True) for record in told)]
+
+
+def _either(committed: Record, local: Record | None) -> Array | None:
+    """The images of the one, or of another that has the same answers."""
+    if committed.examples is not None or local is None:
+        return committed.examples
+    return local.examples if np.array_equal(local.correct, committed.correct) else None
 
 
 def decode(data: dict[str, Any]) -> Record:
@@ -258,9 +268,10 @@ def decode(data: dict[str, Any]) -> Record:
     if law is not None and (len(law) != case.submodels or abs(sum(law) - 1) > 1e-9):
         raise ValueError(f"probabilities are {law}, expected {case.submodels} of sum 1")
     if (examples := record.examples) is not None:
-        shape = examples.shape
-        if examples.dtype != np.uint8 or shape[:1] != (2,) or shape[2:3] not in ((1,), (3,)):
-            raise ValueError(f"examples are {examples.dtype} of shape {shape}")
+        pair, count, channels = (*examples.shape, 0, 0, 0)[:3]
+        fits = examples.ndim == 5 and pair == 2 and channels in (1, 3)
+        if examples.dtype != np.uint8 or not fits or count > case.images:
+            raise ValueError(f"examples are {examples.dtype} of shape {examples.shape}")
     mra = float(record.answers.s.mean())
     if not abs(mra - data["mra"]) <= 1e-12:
         raise ValueError(f"mra is {data['mra']}, its own data give {mra}")

@@ -113,5 +113,6 @@ def _trained_twice(paths: Mapping[str, str]) -> str:
     )
 
 
-def _standing(content: Mapping[str, Any]) -> tuple[bool, str]:
-    return bool(content.get("headline")), str(content.get("measured_at"))
+def _standing(content: Mapping[str, Any]) -> tuple[bool, bool, str]:
+    pictured = content.get("examples") is not None
+    return bool(content.get("headline")), pictured, str(content.get("measured_at"))

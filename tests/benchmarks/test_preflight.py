@@ -1,5 +1,6 @@
 """What is refused, and what is odd, before anything is spent."""
 
+import copy
 import functools
 import itertools
 import os
@@ -749,6 +750,12 @@ def test_a_class_that_a_folder_lacks_is_seen_on_few_images():
     assert told(labels, labels) == ""
 
 
+def test_swapped_classes_are_seen_also_where_labels_alternate():
+    labels = np.arange(200) % 10
+    swapped = np.select([labels == 3, labels == 5], [5, 3], labels)
+    assert "with labels 5, 3 for classes 3, 5: check the order" in told(swapped, labels)
+
+
 def test_noise_is_no_order_of_classes():
     """Of 300 networks that are right on 20 to 95%, and wrong anywhere else, at most three."""
     draw, doubted = np.random.default_rng(1), 0
@@ -762,24 +769,37 @@ def test_noise_is_no_order_of_classes():
 
 def test_a_class_that_nobody_is_and_many_are_taken_for_is_named():
     """Of ten classes and a rejection; a class that is never answered is none."""
-    labels = np.arange(200) % 10
-    answers = np.where(np.arange(200) % 7 == 0, 10, labels)[None]
-    reached, words = _unlabelled(answers, labels, 11, None, 1)
+    labels, place, one = np.arange(200) % 10, np.arange(200), Population([linear(1.0, 1.0)])
+
+    def told(answers, classes=11):
+        return _unlabelled(one, [answers[None]], labels, classes)
+
+    (words,) = told(np.where(place % 7 == 0, 10, labels))
     assert "class 10, which no label names, is the answer to 14.5% of images" in words
-    assert reached == 1
-    assert _unlabelled(labels[None], labels, 11, None, 1) is None
+    assert told(labels) == []
     # Ordinary errors go anywhere.
-    few = np.where(np.arange(200) % 50 == 0, 10, np.where(np.arange(200) % 5 == 0, 3, labels))
-    assert _unlabelled(few[None], labels, 11, None, 1) is None
-    assert _unlabelled((labels[None] + 1) % 10, labels, 10, None, 1) is None
+    assert told(np.where(place % 50 == 0, 10, np.where(place % 5 == 0, 3, labels))) == []
+    assert told((labels + 1) % 10, 10) == []
+    # What answers one class to everything has another fault.
+    assert told(np.full(200, 10)) == []
 
 
 def test_the_first_images_of_a_folder_are_no_sample():
     ordered = np.arange(1500) // 150
     (words,) = _sample(ordered[:300], 10)
-    assert "images are of 2 of 10 classes, one class after the other" in words
+    assert "images are of 2 of 10 classes, in their order" in words
     assert "torch.randperm" in words
     for some, classes in (
+        # The first of sorted folders of 100 and of 1,000 classes; one class of ten.
+        (np.arange(500) // 100, 100),
+        (np.arange(1000) // 50, 1000),
+        (np.zeros(60, np.int64), 10),
+    ):
+        assert len(_sample(some, classes)) == 1
+    for some, classes in (
+        # A set of 200 classes among 1,000, whole.
+        (np.sort(np.random.default_rng(0).choice(1000, 200, replace=False)).repeat(150), 1000),
+        (np.zeros(40, np.int64), 10),
         (ordered, 10),
         # A class beside those of the data, as for a background.
         (ordered, 11),
@@ -813,12 +833,21 @@ def test_a_network_that_takes_a_certain_number_of_images_is_told_to_pad():
 
     with pytest.raises(ValueError, match=r"divisible by 4, got 2; it takes 4 images at once: pad"):
         looked_at(Changed(four))
+    # A number that the error names.
+    with pytest.raises(ValueError, match=r"it takes 50 images at once: pad"):
+        looked_at(Changed(lambda net, x: net(x.reshape(50, *x.shape[1:]))))
+    # Nobody pads to one image.
+    with pytest.raises(ValueError, match=r"fails on images (?!.*at once)"):
+        looked_at(Changed(lambda net, x: net(x.reshape(1, *x.shape[1:]))))
 
 
 def test_one_network_given_more_than_once_is_odd():
     network = linear(1.0, 1.0)
-    with pytest.warns(UserWarning, match="submodels 0, 2 give the same answers to all images"):
+    with pytest.warns(UserWarning, match="submodels 0, 2 are the same: is one network"):
         looked_at(network, linear(1.0, 0.5), network)
+    noisy = Chance(shared=False)
+    with pytest.warns(UserWarning, match="submodels 0, 1 are the same"):
+        looked_at(noisy, copy.deepcopy(noisy), draws=16)
 
 
 def test_ties_at_the_top_are_odd():
@@ -828,7 +857,7 @@ def test_ties_at_the_top_are_odd():
 
 
 def test_saturated_sigmoids_are_named():
-    with pytest.warns(UserWarning, match=r"as sigmoids have far from 0: .* into the sigmoid"):
+    with pytest.warns(UserWarning, match=r"saturated sigmoids have: .* into a sigmoid"):
         looked_at(Changed(lambda net, x: (1e4 * net(x)).sigmoid()))
 
 

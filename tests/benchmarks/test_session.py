@@ -190,7 +190,7 @@ def test_a_point_of_a_curve_becomes_a_headline_when_it_is_ranked_at(options, att
 
 
 def test_the_cascade_keeps_images_for_the_gallery(options):
-    """The first ones and what it made of them, at the first radius; measured again without."""
+    """The first ones and what it made of them, at the first radius."""
     session = Session(replace(options, eps=(0.25, 0.1)))
     prepared = session.prepare("digits", "ulm")
     record, _ = session.measure(prepared, "worst-case", AT)
@@ -202,10 +202,10 @@ def test_the_cascade_keeps_images_for_the_gallery(options):
     assert moved.max() > 0
     for attack, at, protocol in (("worst-case", NEARER, "draw"), ("worst-case", AT, "doubled")):
         assert session.measure(prepared, attack, at, protocol)[0].examples is None
+    # An old record without them is as good.
     records.write(replace(record, examples=None), options.results)
-    again, reused = later(options, eps=(0.25, 0.1)).measure(prepared, "worst-case", AT)
-    assert not reused
-    assert np.array_equal(again.examples, record.examples)
+    second = later(options, eps=(0.25, 0.1))
+    assert second.measure(second.prepare("digits", "ulm"), "worst-case", AT)[1]
 
 
 def test_the_cascade_is_doubled_and_what_the_gates_look_at_is_measured(options):

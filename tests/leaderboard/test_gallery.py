@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from randomized_defense_bench.leaderboard import records
 from randomized_defense_bench.leaderboard.board import Board
+from randomized_defense_bench.leaderboard.gallery import Gallery
 from randomized_defense_bench.leaderboard.pages import pages
 from samples import record, row, same, spoil
 
+from randomized_defense_bench import leaderboard
 from randomized_defense_bench.arrays import pack
 
 
@@ -36,11 +38,11 @@ def test_images_come_back_from_a_file_as_they_went(tmp_path, channels):
 
 
 @pytest.mark.parametrize(
-    "images", [np.zeros((2, 2, 2, 4, 4), np.uint8), np.zeros((1, 2, 1, 4, 4), np.uint8)]
+    "shape", [(2, 2, 2, 4, 4), (1, 2, 1, 4, 4), (2, 2, 3), (2, 2, 1, 4), (2, 21, 1, 4, 4)]
 )
-def test_what_cannot_be_shown_is_refused(tmp_path, images):
+def test_what_cannot_be_shown_is_refused(tmp_path, shape):
     path = records.write(pictured(), tmp_path)
-    spoil(path, examples=pack(images))
+    spoil(path, examples=pack(np.zeros(shape, np.uint8)))
     with pytest.raises(records.RecordError, match="examples are uint8 of shape"):
         records.read(path)
     spoil(path, examples=pack(np.zeros((2, 2, 1, 4, 4), np.float32)))
@@ -73,4 +75,26 @@ def test_other_images_are_another_figure():
 def test_without_images_there_is_no_gallery():
     board = Board(measured(record(5, attack="worst-case")))
     assert board.figures == []
-    assert "What fools it" not in pages(board)["defenses/ulm.md"]
+    assert "What the cascade does" not in pages(board)["defenses/ulm.md"]
+
+
+def test_other_weights_have_a_gallery_of_their_own():
+    clean, attacked = record(5, attack="none"), pictured()
+    other = replace(attacked, population_sha256="1" * 64)
+    assert Gallery("ulm", clean, attacked).file != Gallery("ulm", clean, other).file
+
+
+def test_a_committed_record_takes_the_images_of_a_run_with_the_same_answers(tmp_path, monkeypatch):
+    shown = pictured()
+    for name in ("RESULTS", "LOCAL"):
+        monkeypatch.setattr(leaderboard, name, tmp_path / name)
+    records.write(replace(shown, examples=None), tmp_path / "RESULTS")
+    for local, found in ((shown, shown.examples), (replace(shown, correct=~shown.correct), None)):
+        records.write(local, tmp_path / "LOCAL")
+        (committed, *_) = records.read_all(tmp_path / "LOCAL")
+        assert not committed.local
+        assert (
+            np.array_equal(committed.examples, found)
+            if found is not None
+            else (committed.examples is None)
+        )
