@@ -70,9 +70,14 @@ def check(row: Row) -> list[Gate]:
     return [Gate(n, *(finding or ("not run", "not run"))) for n, finding in findings.items()]
 
 
+def sound(gates: Iterable[Gate]) -> bool:
+    """Whether all were run, and none failed."""
+    return all(gate.outcome not in ("failed", "not run") for gate in gates)
+
+
 def trusted(row: Row, gates: Iterable[Gate]) -> bool:
-    """Whether a rank or a verdict may rest on a row: everything was run, and no gate failed."""
-    return row.complete and all(gate.outcome not in ("failed", "not run") for gate in gates)
+    """Whether a rank or a verdict may rest on a row: it is complete, and its gates are sound."""
+    return row.complete and sound(gates)
 
 
 def counted(gates: Iterable[Gate]) -> str:
