@@ -146,8 +146,10 @@ def _unlabelled(
     """Whether most wrong answers are one class that is no image's label."""
     every, law, draws = np.concatenate(answers), population.probabilities, population.draws
     counts = np.bincount(every.ravel(), minlength=classes)[:classes]
-    counts[np.unique(labels)] = 0
-    if not counts.any():
+    seen = np.unique(labels)
+    counts[seen] = 0
+    # Of two classes, or where most have no images, it is an error like others.
+    if not counts.any() or classes == 2 or len(seen) <= classes / 2:
         return []
     share = Answers(every == counts.argmax(), law, draws).s.mean()
     right = Answers(every == labels, law, draws).s.mean()

@@ -32,6 +32,8 @@ from .tuning import fastest_plan
 
 # On so many images an attack is run twice to see that the same seed gives the same.
 REPEATED = 20
+# Pixels of the images, before and after, that a record holds to be shown.
+SHOWN = 20_000
 
 
 def measure(
@@ -117,7 +119,7 @@ def measure(
         zero_gradients=zero_gradients,
         repeatable=repeatable,
         findings=subject.findings if case.attack == "none" else None,
-        examples=shown(images[:examples], made[0][:examples]) if examples else None,
+        examples=shown(images, made[0], examples) if examples else None,
         headline=headline,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         environment={**environment(images.device), "computation": str(run.plan)},
@@ -125,9 +127,13 @@ def measure(
     return record, made[0] if len(made) == 1 else torch.stack(made)
 
 
-def shown(images: Tensor, perturbed: Tensor) -> npt.NDArray[np.uint8]:
-    """Both (E, C, H, W) in 8 bits, (2, E, 3, H, W); where C is not 3, (2, E, 1, H, W) the first."""
-    pair = torch.stack([images, perturbed])
+def shown(images: Tensor, perturbed: Tensor, most: int) -> npt.NDArray[np.uint8]:
+    """The first of both (N, C, H, W) in 8 bits, (2, E, 3, H, W); where C is not 3, of one channel.
+
+    Of large images fewer than `most`.
+    """
+    count = min(most, max(1, SHOWN // images[0].numel()))
+    pair = torch.stack([images[:count], perturbed[:count]])
     pair = pair if pair.shape[2] == 3 else pair[:, :, :1]
     return pair.mul(255).round().byte().cpu().numpy()
 

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from unittest import mock
@@ -38,6 +38,8 @@ from .tuning import fastest_plan
 
 # The same in other batches, where one rounding may turn a quantized number into the next.
 OTHER = 0.1
+# Seconds for the search of a number of images that a network takes.
+MOMENT = 2.0
 # The share of images whose largest answer several classes may share.
 TIED = 0.05
 # Images at which gradients are looked at.
@@ -675,18 +677,29 @@ def _asked(whose: str, member: nn.Module) -> Callable[[Tensor, int], Tensor]:
 
 
 def _size_that_works(member: nn.Module, images: Tensor, error: Exception) -> int:
-    """A number of images at once, above one, that a member takes; 0: none was found.
+    """A number of images at once, above one, that a member takes; 0: none was found in a moment.
 
     First those that the error names.
     """
-    named = [int(number) for number in re.findall(r"\d+", str(error)) if len(number) < 4]
-    if isinstance(error, torch.OutOfMemoryError) or "value per channel" in str(error):
+    said, start = str(error), time.perf_counter()
+    # What more images do not mend.
+    if isinstance(error, torch.OutOfMemoryError) or re.search("per channel|mat1 and mat2", said):
         return 0
-    for size in dict.fromkeys([*named, 4, 8, 16, 32, 64, 100, 128, 256]):
-        if size > 1:
-            with suppress(Exception), global_seed(0, images.device):
-                member(images[:1].expand(size, -1, -1, -1).contiguous())
-                return size
+
+    def takes(size: int) -> bool:
+        some = images.repeat(-(-size // len(images)), 1, 1, 1)[:size]
+        try:
+            with global_seed(0, images.device):
+                return len(member(some)) == size
+        except Exception:
+            return False
+
+    named = [int(number) for number in re.findall(r"\d+", said) if len(number) < 4]
+    for size in dict.fromkeys([*named, 4, 8, 16, 32, 64, 128]):
+        if time.perf_counter() - start > MOMENT:
+            break
+        if size > 1 and takes(size):
+            return 0 if takes(len(images)) else size
     return 0
 
 

@@ -15,11 +15,7 @@ from .rows import Row
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """A row's first test images under its cascade.
-
-    Attributes:
-        clean, attacked: records of the same population and seed.
-    """
+    """A row's first test images under its cascade, by two records of one population and seed."""
 
     label: str
     clean: Record

@@ -53,12 +53,17 @@ def redraw(figure: Figure, path: Path) -> None:
 def changes(results: Path) -> dict[Path, str | Figure | None]:
     """What is not as the records say, by path: the text or figure it should be; None: nothing."""
     texts, figures = expected(board_of(results), results)
-    marks = {"*.md": FIRST_LINE, "defenses/*.md": FIRST_LINE, "figures/*.svg": f"<dc:title>{MARK}"}
-    there = ((p, mark) for where, mark in marks.items() for p in results.parent.glob(where))
+    folder = results.parent
+    pages, drawn = (
+        [folder / "RADII.md", *folder.glob("defenses/*.md")],
+        folder.glob("figures/*.svg"),
+    )
+    own = [p for p in pages if _text(p).startswith(FIRST_LINE)]
+    own += [p for p in drawn if f"<dc:title>{MARK}" in _text(p)]
     return {
         **{path: text for path, text in texts.items() if _text(path) != text},
         **{path: figure for path, figure in figures.items() if not figure.is_in(path)},
-        **{p: None for p, mark in there if p not in {*texts, *figures} and mark in _text(p)},
+        **{path: None for path in own if path not in {*texts, *figures}},
     }
 
 

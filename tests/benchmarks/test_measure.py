@@ -5,7 +5,7 @@ import pytest
 import torch
 from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks.evaluation import evaluate
-from randomized_defense_bench.benchmarks.measure import answers_of
+from randomized_defense_bench.benchmarks.measure import answers_of, shown
 from randomized_defense_bench.defenses import Population
 from randomized_defense_bench.leaderboard import records
 from stand_ins import Chance, linear
@@ -109,3 +109,20 @@ def test_answers_are_by_row_and_image_in_evaluation_mode():
     # The second's logits are (-1, 0, 0, 0): the first of the zeros is class 1.
     assert correct.tolist() == [[True, False, True], [False, True, False]]
     assert population.training
+
+
+@pytest.mark.parametrize(
+    ("shape", "kept"),
+    [
+        ((9, 1, 4, 4), (2, 5, 1, 4, 4)),
+        ((9, 2, 4, 6), (2, 5, 1, 4, 6)),
+        ((9, 3, 4, 4), (2, 5, 3, 4, 4)),
+        ((2, 3, 224, 224), (2, 1, 3, 224, 224)),
+        ((3, 1, 4, 4), (2, 3, 1, 4, 4)),
+    ],
+)
+def test_a_record_holds_a_few_images_to_be_shown(shape, kept):
+    images = torch.rand(shape)
+    pair = shown(images, images / 2, 5)
+    assert pair.shape == kept
+    assert abs(pair[1].astype(float) - pair[0] / 2).max() <= 1

@@ -782,6 +782,9 @@ def test_a_class_that_nobody_is_and_many_are_taken_for_is_named():
     assert told((labels + 1) % 10, 10) == []
     # What answers one class to everything has another fault.
     assert told(np.full(200, 10)) == []
+    # Errors of a detector that is shown one of two classes.
+    only = np.where(place % 5 == 0, 0, 1)[None]
+    assert _unlabelled(one, [only], np.ones(200, np.int64), 2) == []
 
 
 def test_the_first_images_of_a_folder_are_no_sample():
@@ -854,6 +857,21 @@ def test_ties_at_the_top_are_odd():
     """As rounded votes, or sigmoids in half precision, have."""
     with pytest.warns(UserWarning, match=r"largest answer to several classes at 100% of images"):
         looked_at(Changed(lambda net, x: 0 * net(x)))
+
+
+def test_no_size_is_suggested_that_does_not_mend_it():
+    calls = []
+
+    def wide(net, x):
+        calls.append(len(x))
+        return net(x) @ torch.ones(5, 4)
+
+    with pytest.raises(ValueError, match=r"mat1 and mat2(?!.*at once)"):
+        looked_at(Changed(wide))
+    assert len(calls) == 1
+    # Rows for seven images whatever it is given.
+    with pytest.raises(ValueError, match=r"fails on images (?!.*at once)"):
+        looked_at(Changed(lambda net, x: net(x[:1]) + torch.zeros(7, 4) * x.sum((1, 2))))
 
 
 def test_saturated_sigmoids_are_named():

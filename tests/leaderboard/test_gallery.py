@@ -38,7 +38,8 @@ def test_images_come_back_from_a_file_as_they_went(tmp_path, channels):
 
 
 @pytest.mark.parametrize(
-    "shape", [(2, 2, 2, 4, 4), (1, 2, 1, 4, 4), (2, 2, 3), (2, 2, 1, 4), (2, 21, 1, 4, 4)]
+    "shape",
+    [(2, 2, 2, 4, 4), (1, 2, 1, 4, 4), (2, 2, 3), (2, 2, 1, 4), (2, 21, 1, 4, 4)],
 )
 def test_what_cannot_be_shown_is_refused(tmp_path, shape):
     path = records.write(pictured(), tmp_path)

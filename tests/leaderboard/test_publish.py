@@ -78,8 +78,12 @@ def test_other_radii_have_a_page_while_there_are_any(results):
     assert "### Linf, eps = 0.4" in others.read_text()
     for path in farther:
         path.unlink()
+    notes = results.parent / "LEADERBOARD-before.md"
+    notes.write_text(board.read_text())
     publish(results)
     assert not others.exists()
+    # A copy is the user's own.
+    assert notes.exists()
     assert "RADII.md" not in board.read_text()
 
 
