@@ -27,10 +27,11 @@ for batch in torch.randint(1500, (300, 50)):
     optimizer.zero_grad()
     nn.functional.cross_entropy(network(images[batch]), labels[batch]).backward()
     optimizer.step()
-save_file(network.state_dict(), "mine.safetensors")
+Path("mine").mkdir(exist_ok=True)
+save_file(network.state_dict(), "mine/mine.safetensors")
 
 network = build()
-network.load_state_dict(load_file("mine.safetensors"))
+network.load_state_dict(load_file("mine/mine.safetensors"))
 verdict = rdb.judge(
     [network],
     images[test],

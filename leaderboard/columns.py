@@ -51,7 +51,7 @@ COLUMNS = (
     Column(
         "rank",
         "the places that a row may have, by paired differences on the same images; – where it, or "
-        "a row that leads it, is an upper bound (≤)",
+        "a row that is significantly better, is an upper bound (≤)",
         *["{0.rank}".format] * 2,
     ),
     Column("defense", "", lambda entry: escape(entry.row.label), _link),

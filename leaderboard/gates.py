@@ -143,7 +143,7 @@ def _cascade_unbeaten(row: Row) -> Finding | None:
             pairs = [metrics.on_shared_images([cascade[s], other[s]]) for s in common]
             share, result, note = _beaten(pairs)
             severity = ("passed", "undecided", "failed").index(result)
-            beaten.append((severity, share, (result, f"{100 * share:.1f}{note}, {attack}")))
+            beaten.append((severity, share, (result, f"against {attack}: {100 * share:.1f}{note}")))
     return max(beaten, key=lambda by_attack: by_attack[:2])[-1] if beaten else None
 
 

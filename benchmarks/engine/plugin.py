@@ -133,7 +133,7 @@ def _planned(config: pytest.Config, items: Sequence[pytest.Item]) -> tuple[Engin
     if estimates.ratio is None:
         source = f"as records of all machines say; none says how fast this one is ({machine})"
     else:
-        pace = f"takes {estimates.ratio:.2g} of their time"
+        pace = f"takes {estimates.ratio:.2g} times as long"
         source = f"as records say; this machine ({machine}) {pace}"
     return EngineSession(chosen, items, estimates), source
 

@@ -108,7 +108,7 @@ def test_a_plug_in_that_beats_the_cascade_counts_for_the_worst_case_and_fails_th
     records = [*sound(), record(0, attack="mine", **SIZE)]
     found = checked(records)["the cascade is the strongest attack"]
     # It leaves none of the 20 and 19 images.
-    assert (found.outcome, found.figure) == ("failed", "2.0% of images, mine")
+    assert (found.outcome, found.figure) == ("failed", "against mine: 2.0% of images")
     assert rows(populations(records), "Linf", 0.3)[0].worst.value == 0
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from randomized_defense_bench.leaderboard.board import Board
 from randomized_defense_bench.leaderboard.pages import FIRST_LINE, pages, result
-from samples import gated, masked, record, row
+from samples import CLAIM, gated, masked, record, row
 
 
 def page(records, name="LEADERBOARD.md"):
@@ -280,3 +280,21 @@ def test_a_ranking_says_how_often_each_row_was_trained():
     assert told == {"[clm]": "3 times", "[single]": "twice", "[ulm]": "once"}
     assert "*Once*: another training may differ by more than ±." in text
     assert "*Once*" not in page(three)
+
+
+def test_a_network_without_parameters_has_its_row_of_the_populations_table():
+    """As one that was given to `judge`: an empty cell would end the row."""
+    text = shown(gated("ulm", 5, defense_parameters={}))
+    (row,) = table(text, "weights sha256", "how it was made")
+    assert (row["seed"], row["how it was made"], row["date"]) == ("0", "–", "2026-01-02")
+
+
+def test_a_worst_case_above_the_claimed_accuracy_is_explained():
+    """5 of 20 images are left of the claim, the first; of the first 10 all attacks leave 5."""
+    drawn = [record(5, attack=attack, submodels=1) for attack in CLAIM]
+    clean = record(20, attack="none", submodels=1)
+    cascade = record(5, attack="worst-case", submodels=1, images=10)
+    cascade = replace(cascade, case=replace(cascade.case, test_images=20))
+    text = shown([clean, *drawn, cascade])
+    assert "– ≤ 50.0 ≤ 25.0, but for other images or draws." in text
+    assert "but for other images" not in shown([clean, *drawn])
