@@ -49,18 +49,19 @@ def doubts(
     """
     with full_precision():
         found = _copies(images)
-    right = labels.cpu().numpy()
+    every, right = np.concatenate(answers), labels.cpu().numpy()
+    law, draws = population.probabilities, population.draws
     found += _sample(right, classes)
-    explanations = [
-        *_arrangement(population, images[:ARRANGED], labels[:ARRANGED], batch_size),
-        *_labels(population, answers, right, classes),
-    ]
-    if explanations:
+    tried = (
+        _arrangement(population, images[:ARRANGED], labels[:ARRANGED], batch_size),
+        _shifted(every, right, law, draws) or _order_in_doubt(every, right, classes, law, draws),
+    )
+    if explanations := [explanation for explanation in tried if explanation]:
         return [*found, max(explanations)[1]]
     return found + (
-        _members(population, names, answers, right, classes)
-        or _unlabelled(population, answers, right, classes)
-        or _chance(population, answers, right, classes)
+        _members(names, answers, right, classes, draws)
+        or _unlabelled(every, right, classes, law, draws)
+        or _chance(every, right, classes, law, draws)
     )
 
 
@@ -108,51 +109,36 @@ def _copies(images: Tensor) -> list[str]:
     ]
 
 
-def _labels(
-    population: Population,
-    answers: Sequence[npt.NDArray[np.int64]],
-    labels: npt.NDArray[np.int64],
-    classes: int,
-) -> list[Explanation]:
-    """Whether labels seem to be of other images, or of other classes, than the answers."""
-    law, draws = population.probabilities, population.draws
-    every = np.concatenate(answers)
-    told = _shifted(every, labels, law, draws) or _order_in_doubt(
-        every, labels, classes, law, draws
-    )
-    return [told] if told else []
-
-
 def _members(
-    population: Population,
     names: Sequence[str],
     answers: Sequence[npt.NDArray[np.int64]],
     labels: npt.NDArray[np.int64],
     classes: int,
+    draws: int,
 ) -> list[str]:
     """Whether single members have another order of classes."""
     if len(answers) == 1:
         return []
-    each = [_order_in_doubt(one, labels, classes, None, population.draws) for one in answers]
+    each = [_order_in_doubt(one, labels, classes, None, draws) for one in answers]
     return [f"of {name} the {said[1]}" for name, said in zip(names, each, strict=True) if said]
 
 
 def _unlabelled(
-    population: Population,
-    answers: Sequence[npt.NDArray[np.int64]],
+    answers: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64],
     classes: int,
+    law: Sequence[float] | None,
+    draws: int,
 ) -> list[str]:
     """Whether most wrong answers are one class that is no image's label."""
-    every, law, draws = np.concatenate(answers), population.probabilities, population.draws
-    counts = np.bincount(every.ravel(), minlength=classes)[:classes]
+    counts = np.bincount(answers.ravel(), minlength=classes)[:classes]
     seen = np.unique(labels)
     counts[seen] = 0
     # Of two classes, or where most have no images, it is an error like others.
     if not counts.any() or classes == 2 or len(seen) <= classes / 2:
         return []
-    share = Answers(every == counts.argmax(), law, draws).s.mean()
-    right = Answers(every == labels, law, draws).s.mean()
+    share = Answers(answers == counts.argmax(), law, draws).s.mean()
+    right = Answers(answers == labels, law, draws).s.mean()
     # Where hardly anything is right, there is another cause.
     if right < 0.5 or share * labels.size < 4 or share < max(0.05, (1 - right) / 2):
         return []
@@ -163,14 +149,14 @@ def _unlabelled(
 
 
 def _chance(
-    population: Population,
-    answers: Sequence[npt.NDArray[np.int64]],
+    answers: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64],
     classes: int,
+    law: Sequence[float] | None,
+    draws: int,
 ) -> list[str]:
     """Whether clean accuracy may be luck."""
-    every = np.concatenate(answers)
-    right = Answers(every == labels, population.probabilities, population.draws)
+    right = Answers(answers == labels, law, draws)
     # Of few images even good answers may be luck.
     near = min(2 / classes, (1 + 1 / classes) / 2)
     if right.s.mean() > near or score([right]).low > 1 / classes:
@@ -183,7 +169,7 @@ def _chance(
 
 def _arrangement(
     population: Population, images: Tensor, labels: Tensor, batch_size: int
-) -> list[Explanation]:
+) -> Explanation | None:
     """Whether the first member is right more often on images that are arranged otherwise."""
     mean, deviation = (f(images, (0, 2, 3), keepdim=True) for f in (torch.mean, torch.std))
     arranged = {
@@ -216,13 +202,12 @@ def _arrangement(
     gained = difference({0: right[how]}, {0: plain})
     # Twice as sure as of one: the best of several is tried.
     if gained.value <= 2 * (gained.value - gained.low):
-        return []
-    words = (
+        return None
+    return float(right[how].s.mean()), (
         f"clean accuracy is {plain.s.mean():.1%} on {len(labels)} images, and "
         f"{right[how].s.mean():.1%} with {how}: give images as the networks saw them in training, "
         "in [0, 1], and put what else was done to them inside the modules"
     )
-    return [(float(right[how].s.mean()), words)]
 
 
 def _order_in_doubt(

@@ -705,6 +705,8 @@ def _size_that_works(member: nn.Module, images: Tensor, error: Exception) -> int
 
 def _same_members(population: Population) -> list[str]:
     """Whether members have the same weights and code."""
+    if len(population) == 1:
+        return []
     members = [_as_given(member) for member in population.submodels]
     digests = [digest_of(member.state_dict()) for member in members]
     same: defaultdict[str, list[str]] = defaultdict(list)

@@ -54,12 +54,9 @@ def changes(results: Path) -> dict[Path, str | Figure | None]:
     """What is not as the records say, by path: the text or figure it should be; None: nothing."""
     texts, figures = expected(board_of(results), results)
     folder = results.parent
-    pages, drawn = (
-        [folder / "RADII.md", *folder.glob("defenses/*.md")],
-        folder.glob("figures/*.svg"),
-    )
-    own = [p for p in pages if _text(p).startswith(FIRST_LINE)]
-    own += [p for p in drawn if f"<dc:title>{MARK}" in _text(p)]
+    written = (folder / "RADII.md", *folder.glob("defenses/*.md"))
+    own = [path for path in written if _text(path).startswith(FIRST_LINE)]
+    own += [path for path in folder.glob("figures/*.svg") if f"<dc:title>{MARK}" in _text(path)]
     return {
         **{path: text for path, text in texts.items() if _text(path) != text},
         **{path: figure for path, figure in figures.items() if not figure.is_in(path)},

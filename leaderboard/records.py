@@ -235,18 +235,12 @@ def read_all(folder: Path) -> list[Record]:
     }
     new = {record.population_sha256 for key, record in here.items() if key not in same}
     told = (record for record in (known | here).values() if record.population_sha256 in new)
+    pictures = {key: here[key].examples for key in same if known[key].examples is None}
     listed = (
-        replace(record, confirmed=key in same, examples=_either(record, here.get(key)))
+        replace(record, confirmed=key in same, examples=pictures.get(key, record.examples))
         for key, record in known.items()
     )
     return [*listed, *(replace(record, local=True) for record in told)]
-
-
-def _either(committed: Record, local: Record | None) -> Array | None:
-    """The images of the one, or of another that has the same answers."""
-    if committed.examples is not None or local is None:
-        return committed.examples
-    return local.examples if np.array_equal(local.correct, committed.correct) else None
 
 
 def decode(data: dict[str, Any]) -> Record:

@@ -769,10 +769,10 @@ def test_noise_is_no_order_of_classes():
 
 def test_a_class_that_nobody_is_and_many_are_taken_for_is_named():
     """Of ten classes and a rejection; a class that is never answered is none."""
-    labels, place, one = np.arange(200) % 10, np.arange(200), Population([linear(1.0, 1.0)])
+    labels, place = np.arange(200) % 10, np.arange(200)
 
     def told(answers, classes=11):
-        return _unlabelled(one, [answers[None]], labels, classes)
+        return _unlabelled(answers[None], labels, classes, None, 1)
 
     (words,) = told(np.where(place % 7 == 0, 10, labels))
     assert "class 10, which no label names, is the answer to 14.5% of images" in words
@@ -784,7 +784,7 @@ def test_a_class_that_nobody_is_and_many_are_taken_for_is_named():
     assert told(np.full(200, 10)) == []
     # Errors of a detector that is shown one of two classes.
     only = np.where(place % 5 == 0, 0, 1)[None]
-    assert _unlabelled(one, [only], np.ones(200, np.int64), 2) == []
+    assert _unlabelled(only, np.ones(200, np.int64), 2, None, 1) == []
 
 
 def test_the_first_images_of_a_folder_are_no_sample():
