@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from . import gradient
 from .cascade import STARTS, climb
+from .craft import Drawn
 from .effort import go_on
 from .objectives import mean_cross_entropy, mean_margin
 from .population import targeted
@@ -31,6 +32,7 @@ class _Alone:
 
     def __init__(self, network: nn.Module) -> None:
         self.submodels = nn.ModuleList([network])
+        self.rough = _Alone(network.rough) if isinstance(network, Drawn) else None
 
     def drawn(self, count: int, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
         """Always the first."""
@@ -69,7 +71,7 @@ def autoattack(
         steps: of each APGD; queries: of Square, in three parts.
     """
     problem = Problem(_Alone(model), images, labels, threat_model)
-    surest = Incumbent(images, patient=True)
+    surest = Incumbent(images, problem.confirm, lucky=False, patient=True)
     gradient.apgd(problem, surest, mean_cross_entropy, steps=steps)
     incumbent = Incumbent(images)
     everything = torch.arange(len(images), device=images.device)

@@ -38,6 +38,10 @@ class PopulationLike(Protocol):
     blocks: nn.Module | None
 
     @property
+    def rough(self) -> PopulationLike | None:
+        """The same in low precision, where that is faster; what is seen through it is confirmed."""
+
+    @property
     def weights(self) -> Tensor | None:
         """The probability of each row of `logits`, (n * draws,); None: all alike."""
 
@@ -53,6 +57,19 @@ class PopulationLike(Protocol):
 
     def logits(self, images: Tensor) -> Tensor:
         """The logits (n * draws, N, K) of all members, or of fresh draws of each."""
+
+
+class Drawn(nn.Module):
+    """A submodel, with the same in low precision for what a search sees; see `PopulationLike`."""
+
+    def __init__(self, member: nn.Module, rough: nn.Module) -> None:
+        super().__init__()
+        self.member, self.rough = member, rough
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, K)."""
+        logits: Tensor = self.member(images)
+        return logits
 
 
 class HeldDraws(nn.Module):
@@ -204,6 +221,9 @@ def _batches(
         models: list[PopulationLike | nn.Module] = [population]
     else:
         models = list(population.submodels)
+        if population.rough:
+            rough = population.rough.submodels
+            models = [Drawn(m, r) for m, r in zip(population.submodels, rough, strict=True)]
         groups = [torch.nonzero(surrogates == i).flatten() for i in range(len(models))]
         if attack.gradient_only and population.blocks is not None:
             block = max(1, batch_size // len(groups))

@@ -16,6 +16,8 @@ from .spreading import SpreadPooling
 from .threat_model import ThreatModel
 
 Confirm = Callable[[Tensor, Tensor], Tensor]
+# An s_j of 1, up to the rounding of a sum of probabilities: no s_j is higher.
+SURE = 1 - 1e-6
 
 
 class Incumbent:
@@ -23,9 +25,12 @@ class Incumbent:
 
     Args:
         images: the first incumbent.
-        confirm: s_j (M,) of images (M, C, H, W) that belong to the images at (M,), by fresh draws;
-            None where s_j is exact. What looks better by the draws that a search saw is taken only
-            if other draws agree, or luck would be kept in place of strength.
+        confirm: s_j (M,) of images (M, C, H, W) that belong to the images at (M,), by fresh draws
+            and in full precision; None where a search sees s_j exactly. What looks better by the
+            draws that it saw is taken only if other draws agree, or luck would be kept in place of
+            strength.
+        lucky: a search may also see too high an s_j: all that is offered is confirmed. Else what
+            fools nobody needs no confirmation.
         patient: a search goes on with an image after s_j = 0, to points that are fooled more surely
             and so fool others, too; it is finished when the search ends.
 
@@ -35,12 +40,17 @@ class Incumbent:
     """
 
     def __init__(
-        self, images: Tensor, confirm: Confirm | None = None, *, patient: bool = False
+        self,
+        images: Tensor,
+        confirm: Confirm | None = None,
+        *,
+        lucky: bool = True,
+        patient: bool = False,
     ) -> None:
         self.images = images.clone()
         self.correctness = images.new_full((len(images),), torch.inf)
         self._loss = images.new_full((len(images),), -torch.inf)
-        self._confirm, self._patient = confirm, patient
+        self._confirm, self._lucky, self._patient = confirm, lucky, patient
 
     def offer(self, at: Tensor, images: Tensor, correctness: Tensor, loss: Tensor) -> None:
         """Take what is better; `at` (M,) holds the indices of the M images offered."""
@@ -49,7 +59,8 @@ class Incumbent:
         at, images, loss = at[better], images[better], loss[better].to(old.dtype)
         correctness = correctness[better].to(old.dtype)
         if self._confirm and len(at):
-            correctness = self._confirm(images, at).to(old.dtype)
+            asked = torch.ones_like(at, dtype=torch.bool) if self._lucky else correctness < SURE
+            correctness[asked] = self._confirm(images[asked], at[asked]).to(old.dtype)
             better = correctness <= self.correctness[at]
             at, images, loss = at[better], images[better], loss[better]
             correctness = correctness[better]
@@ -96,13 +107,19 @@ class Problem:
         """What a loss of the images `at` (M,) weighs rows by: (rows,) or (rows, M); None: alike."""
         return self.weights if self.focus is None else self.focus[:, at]
 
-    def incumbent(self, start: Tensor | None = None) -> Incumbent:
-        """The clean images, or others (N, C, H, W), as the best so far.
+    @property
+    def confirm(self) -> Confirm | None:
+        """What an incumbent is confirmed by; None: a search sees s_j exactly.
 
-        Confirmed by draws of their own where members are random.
+        Draws of their own where members are random, full precision where searches compute in less.
         """
+        inexact = self.population.random or self.population.rough is not None
+        return self.correctness if inexact else None
+
+    def incumbent(self, start: Tensor | None = None) -> Incumbent:
+        """The clean images, or others (N, C, H, W), as the best so far."""
         images = self.images if start is None else start
-        incumbent = Incumbent(images, self.correctness if self.population.random else None)
+        incumbent = Incumbent(images, self.confirm, lucky=self.population.random)
         everything = torch.arange(len(images), device=images.device)
         correctness = self.correctness(images, everything)
         incumbent.offer(everything, images, correctness, torch.full_like(correctness, -torch.inf))
@@ -120,8 +137,11 @@ class Problem:
         In double precision where the device has it: on a confident network float32 rounds the
         cross-entropy's gradient to zero.
         """
-        logits = self.population.logits(images)
-        return logits if logits.device.type == "mps" else logits.double()
+        return _precise(self.population.logits(images))
+
+    def seen(self, images: Tensor) -> Tensor:
+        """The same as a search may see it: in low precision, where that is faster."""
+        return _precise((self.population.rough or self.population).logits(images))
 
     @torch.no_grad()
     def correctness(self, images: Tensor, at: Tensor) -> Tensor:
@@ -137,7 +157,7 @@ class Problem:
         *,
         spread: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss (M,), s_j (M,) and the loss's gradient (M, C, H, W), over all rows.
+        """Loss (M,), s_j (M,) and the loss's gradient (M, C, H, W), over all rows, as `seen`.
 
         Args:
             spread: the gradient is that of `SpreadPooling`.
@@ -150,7 +170,7 @@ class Problem:
             with torch.enable_grad():
                 leaf = images[chunk].detach().requires_grad_()
                 with SpreadPooling() if spread else nullcontext():
-                    logits = self.logits(leaf)
+                    logits = self.seen(leaf)
                 rows = settled(logits)
                 weights = self.loss_weights(at[chunk])
                 values = loss(rows, labels, weights, self.scale, pick(targets, chunk))
@@ -183,6 +203,10 @@ class Problem:
             noise *= torch.rand(len(at), 1, 1, 1, device=noise.device, dtype=noise.dtype)
         perturbed = self.images[at] + self.threat_model.eps * noise
         return self.threat_model.project(perturbed, self.images[at])
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return logits if logits.device.type == "mps" else logits.double()
 
 
 def pick(targets: Tensor | None, at: Tensor | slice) -> Tensor | None:

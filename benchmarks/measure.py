@@ -174,12 +174,15 @@ class _Run:
         self, images: Tensor, labels: Tensor, blocks: FileBlocks | None = None
     ) -> list[Tensor]:
         """The perturbed images for each target of the protocol, (N, C, H, W) each."""
-        case, attack, attacked = self.case, self.attack, self.population
+        case, attack = self.case, self.attack
         if attack.kind == "certificate":
             return [images]
         if case.eps > 0 and attack.kind != "control":
-            low = attack.gradient_only
-            attacked = surrogate_of(attacked, self.plan, low_precision=low, probe=images[:2])
+            low, some = attack.gradient_only, images[:2]
+            surrogate = surrogate_of(self.population, self.plan, low_precision=low, probe=some)
+            targets = self.attacked(surrogate)
+        else:
+            targets = self.deployed(self.population)
         # What decides by answers must see those that are scored.
         with nullcontext() if attack.gradient_only else full_precision():
             return [
@@ -195,7 +198,7 @@ class _Run:
                     images_per_draw=case.images_per_draw,
                     kept=_Part(blocks, number) if blocks else None,
                 ).images
-                for number, target in enumerate(self.deployed(attacked))
+                for number, target in enumerate(targets)
             ]
 
     def answering(self, target: int) -> Population:
@@ -204,8 +207,16 @@ class _Run:
             return self.deployed(self.population)[target]
         return self.population
 
+    def attacked(self, surrogate: Surrogate) -> list[Population]:
+        """What is attacked under the protocol, each by itself."""
+        targets = self.deployed(surrogate)
+        if surrogate.rough:
+            for target, rough in zip(targets, self.deployed(surrogate.rough), strict=True):
+                target.rough = rough
+        return targets
+
     def deployed(self, population: Population) -> list[Population]:
-        """What answers under the protocol, and is attacked each by itself."""
+        """What answers under the protocol."""
         members, protocol = population.submodels, self.case.protocol
         if protocol in ("alone", "transfer"):
             return [population.of([member]) for member in members]
@@ -281,14 +292,28 @@ _surrogates: WeakKeyDictionary[Population, _Built] = WeakKeyDictionary()
 def surrogate_of(
     population: Population, plan: Plan, *, low_precision: bool, probe: Tensor
 ) -> Surrogate:
-    """The population as attacks compute with it, with its present weights; see `Surrogate`."""
+    """The population as attacks compute with it, with its present weights; see `Surrogate`.
+
+    Args:
+        low_precision: all of it, where the plan says so; else it has a rough copy beside it.
+    """
     built = _surrogates.setdefault(population, {})
-    low_precision &= plan.dtype != "float32"
-    key = (*map(id, population.modules()), plan, low_precision)
-    if key not in built:
-        built[key] = Surrogate(population, plan, low_precision=low_precision, probe=probe)
-    built[key].refresh()
-    return built[key]
+
+    def copied(low: bool) -> Surrogate:
+        key = (*map(id, population.modules()), plan, low)
+        if key not in built:
+            built[key] = Surrogate(population, plan, low_precision=low, probe=probe)
+        built[key].refresh()
+        return built[key]
+
+    if plan.dtype == "float32":
+        return copied(False)
+    rough = copied(True)
+    if low_precision:
+        return rough
+    exact = copied(False)
+    exact.rough = rough
+    return exact
 
 
 def zero_gradient_share(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..attacks import ATTACKS, Attack, ThreatModel
 from ..leaderboard.records import Case, Record
 from .populations import Prepared
-from .session import Session
+from .session import Extras, Session
 
 # Test images, the first; at smoke, steps and draws of anything.
 IMAGES, SMOKE = 200, 2
@@ -83,8 +83,9 @@ def peers(session: Session, prepared: Prepared, at: ThreatModel) -> Iterator[tup
 
 def measure_peers(session: Session, prepared: Prepared) -> list[tuple[Record, bool]]:
     """Records of others' attacks at the first radius, and whether each was on disk already."""
-    at, folder = session.radii(prepared.dataset.name)[0], session.options.results / "peers"
+    at = session.radii(prepared.dataset.name)[0]
+    extras = Extras(folder=session.options.results / "peers")
     return [
-        session.measure_case(prepared, case, folder=folder, headline=False, attack=attack)
+        session.measure_case(prepared, case, extras, attack=attack)
         for attack, case in peers(session, prepared, at)
     ]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +44,21 @@ def ranked_at(
     return tuple(ThreatModel(norm, eps) for eps in radii)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What is asked of a record beside its case's answers.
+
+    Attributes:
+        folder: where it goes.
+        headline, repeat, examples: see `benchmarks.measure.measure`.
+    """
+
+    folder: Path
+    headline: bool = False
+    repeat: bool = False
+    examples: int = 0
+
+
 class Session(Populations):
     """Measures each case once, and decides which record may be re-used.
 
@@ -81,24 +95,27 @@ class Session(Populations):
         earlier one unless this run trained them (a first run measures everything itself).
         """
         case = self.case(prepared, attack, at, protocol)
-        return self.measure_case(prepared, case, **self.how(prepared, attack, at, protocol))
+        return self.measure_case(prepared, case, self.extras(prepared, attack, at, protocol))
 
     def await_population(self, dataset: str, defense: str) -> Prepared:
         """A population as `measure` takes it: workers may hold its members."""
         return self.prepare(dataset, defense)
 
-    def how(
+    def extras(
         self, prepared: Prepared, attack: str, at: ThreatModel, protocol: Protocol = "draw"
-    ) -> dict[str, Any]:
-        """Where a case's record goes, and which of a measurement's extras it has."""
+    ) -> Extras:
+        """What the record of a ranked case, or of a point of a curve, has."""
         radii = self.radii(prepared.dataset.name)
         headline = attack == "none" or at in radii
-        # One attack on the population, a strong and quick one.
         chosen = entry(attack, protocol)
-        repeat = headline and chosen.swept and chosen.kind == "population"
         pictured = chosen.kind == "cascade" and protocol == "draw" and at == radii[0]
-        how = {"folder": self.options.results, "headline": headline, "repeat": repeat}
-        return how | {"examples": EXAMPLES if pictured else 0}
+        return Extras(
+            folder=self.options.results,
+            headline=headline,
+            # One attack on the population, a strong and quick one.
+            repeat=headline and chosen.swept and chosen.kind == "population",
+            examples=EXAMPLES if pictured else 0,
+        )
 
     def case(
         self, prepared: Prepared, attack: str, at: ThreatModel, protocol: Protocol = "draw"
@@ -115,21 +132,12 @@ class Session(Populations):
         )
 
     def measure_case(
-        self,
-        prepared: Prepared,
-        case: Case,
-        *,
-        folder: Path,
-        headline: bool,
-        attack: Attack | None = None,
-        repeat: bool = False,
-        examples: int = 0,
+        self, prepared: Prepared, case: Case, extras: Extras, *, attack: Attack | None = None
     ) -> tuple[Record, bool]:
         """The same for any case of a population.
 
         Args:
-            folder: of its record.
-            headline, attack, repeat, examples: see `benchmarks.measure.measure`.
+            attack: see `benchmarks.measure.measure`.
         """
         options, subject = self.options, self.subject(prepared)
         plan = self.plan(prepared.population, subject.images)
@@ -137,7 +145,7 @@ class Session(Populations):
         bits = "".join([prepared.sha256, *(about[name] for name in SAME_BITS), str(plan)])
         key = f"{case.key}-{hashlib.sha256(bits.encode()).hexdigest()[:12]}"
         with self.store.unfinished(key) as blocks:
-            record = self.reusable(prepared, case, folder=folder, headline=headline, repeat=repeat)
+            record = self.reusable(prepared, case, extras)
             reused = record is not None
             if record is None:
                 found = self.preflight(prepared.defense, prepared.population, prepared.dataset)
@@ -145,36 +153,29 @@ class Session(Populations):
                 record, _ = measure(
                     case,
                     replace(subject, population=ready, findings=found.findings),
-                    headline=headline,
+                    headline=extras.headline,
                     attack=attack,
-                    repeat=repeat,
-                    examples=examples,
+                    repeat=extras.repeat,
+                    examples=extras.examples,
                     plan=plan,
                     blocks=blocks,
                 )
-                self.keep(record, folder)
+                self.keep(record, extras.folder)
             if blocks:
                 blocks.discard()
         return record, reused
 
     def reusable(
-        self,
-        prepared: Prepared,
-        case: Case,
-        *,
-        folder: Path,
-        headline: bool,
-        repeat: bool,
-        look: bool = False,
-        **_: object,
+        self, prepared: Prepared, case: Case, extras: Extras, *, look: bool = False
     ) -> Record | None:
         """The record of a case if it may be re-used, a headline if it is to be one.
 
+        An old record may lack examples.
+
         Args:
-            look: write nothing, and leave unusable files where they are. What else `how` says of a
-                measurement, an old record may lack.
+            look: write nothing, and leave unusable files where they are.
         """
-        path = folder / f"{case.key}.json"
+        path = extras.folder / f"{case.key}.json"
         fresh = (self.options.rerun or prepared.trained) and path not in self._measured
         known = [*kept(path, records.read, look=look)]
         # A point of a curve lacks the repetition that a ranked one needs.
@@ -182,12 +183,12 @@ class Session(Populations):
             record
             for record in known
             if record.population_sha256 == prepared.sha256
-            and not (repeat and record.repeatable is None)
+            and not (extras.repeat and record.repeatable is None)
         )
         record = None if fresh else next(reusable, None)
-        if record and headline and not record.headline and not look:
+        if record and extras.headline and not record.headline and not look:
             record = replace(record, headline=True)
-            records.write(record, folder)
+            records.write(record, extras.folder)
         return record
 
     def keep(self, record: Record, folder: Path) -> None:

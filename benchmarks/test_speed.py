@@ -420,9 +420,23 @@ def test_memory(session: Session, sizes: SpeedTest, report: Report) -> None:
     assert max(growth.values()) < 2
 
 
-def test_low_precision_loses_nothing(session: Session, report: Report) -> None:
+SEARCH = {"steps": 20, "queries": 100, "members": 2, "cycles": 1}
+
+
+@pytest.mark.parametrize(
+    "crafting",
+    [
+        ("low-precision", "ulm", "pgd", {"steps": 40, "step_size": 0.01}),
+        ("low-precision-search", "ulm-adv", "worst-case", SEARCH),
+    ],
+    ids=["pgd", "worst-case"],
+)
+def test_low_precision_loses_nothing(
+    session: Session, report: Report, crafting: tuple[str, str, str, dict[str, float]]
+) -> None:
     """Images crafted in bfloat16 fool a trained population as well as those crafted in float32."""
-    prepared = session.prepare("digits", "ulm")
+    name, defense, attack, parameters = crafting
+    prepared, eps = session.prepare("digits", defense), 0.1
     images, labels = prepared.dataset.test_images, prepared.dataset.test_labels
     device = session.options.device
     images, labels = images.to(device), labels.to(device)
@@ -432,9 +446,9 @@ def test_low_precision_loses_nothing(session: Session, report: Report) -> None:
             prepared.population,
             images,
             labels,
-            "pgd",
-            ThreatModel("Linf", 0.1),
-            parameters={"steps": 40, "step_size": 0.01},
+            attack,
+            ThreatModel("Linf", eps),
+            parameters=parameters,
             plan=replace(plan, dtype=dtype),
         ).record.answers
         for dtype in ("bfloat16", "float32")
@@ -442,8 +456,8 @@ def test_low_precision_loses_nothing(session: Session, report: Report) -> None:
     standard_error = metrics.standard_error(exact)
     assert rough.s.mean() <= exact.s.mean() + standard_error
     report(
-        name="low-precision",
-        work="What PGD-40 at 0.1 leaves of ulm on digits, crafted in bfloat16",
+        name=name,
+        work=f"What {attack} at {eps} leaves of {defense} on digits, crafted in bfloat16",
         unit="MRA",
         suite=float(rough.s.mean()),
         others={f"in float32, standard error {standard_error:.3f}": float(exact.s.mean())},

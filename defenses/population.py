@@ -51,6 +51,7 @@ class Population(nn.Module):
         self.draws = draws
         self.chunk = chunk
         self.blocks: nn.Module | None = None
+        self.rough: Population | None = None
         if any(_dtype(member) != torch.float32 for member in listed):
             kept = (Cast, AveragedEnsemble)
             listed = [one if isinstance(one, kept) else Cast(one) for one in listed]

@@ -7,7 +7,7 @@ stacked network where that is faster. What is scored is the population itself, n
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -190,11 +190,25 @@ def _folded(module: nn.Module, dtype: torch.dtype, probe: Tensor | None = None) 
     """A network folded; around networks inside, shallow copies that share all other state."""
     if stackable([module]):
         return _Folded([module], dtype, probe)
+    return around(module, {name: _folded(part, dtype) for name, part in _inside(module).items()})
+
+
+def foldable(module: nn.Module) -> Iterator[nn.Module]:
+    """The networks that are folded: the whole, or those inside of unknown code."""
+    if stackable([module]):
+        yield module
+    else:
+        for part in _inside(module).values():
+            yield from foldable(part)
+
+
+def _inside(module: nn.Module) -> dict[str, nn.Module]:
+    """The parts that copies may take the place of, by name."""
     where = type(module).__module__
     if where.startswith("torch.") and not where.startswith("torch.nn.modules."):
         # Compiled, exported or parallel: it is more than its parts.
-        return module
-    return around(module, {name: _folded(part, dtype) for name, part in module.named_children()})
+        return {}
+    return dict(module.named_children())
 
 
 def around(module: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:

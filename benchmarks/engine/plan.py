@@ -60,6 +60,8 @@ class RunPlan:
         Args:
             source: where the estimates come from.
         """
+        if not self.jobs:
+            return "\n".join(["nothing is planned", *self.left_out()])
         rows = []
         for population in self.populations:
             jobs = [job for job in self.jobs.values() if job.population == population]
@@ -124,8 +126,8 @@ def cached(session: Session, prepared: Prepared, cells: Iterable[Job]) -> set[st
         if job.cell:
             attack, at, protocol = job.cell
             case = session.case(prepared, attack, at, protocol)
-            how = session.how(prepared, attack, at, protocol)
-            if session.reusable(prepared, case, **how, look=True):
+            extras = session.extras(prepared, attack, at, protocol)
+            if session.reusable(prepared, case, extras, look=True):
                 keys.add(job.key)
     return keys
 

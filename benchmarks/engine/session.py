@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
 
-from ...attacks import ThreatModel
+from ...attacks import Attack, ThreatModel
 from ...defenses import DEFENSES
 from ...leaderboard.records import Case, Protocol, Record
 from ..populations import Options, Prepared
-from ..session import Session
+from ..session import Extras, Session
 from .dispatch import Dispatcher, Pool
 from .estimates import Estimates
 from .jobs import EngineError, Job, Outcome, Ready, training_key
@@ -70,14 +70,16 @@ class EngineSession(Session):
         case = self.case(prepared, attack, at, protocol)
         if not self._finish(case.key):
             return super().measure(prepared, attack, at, protocol)
-        record = self.reusable(prepared, case, **self.how(prepared, attack, at, protocol))
+        record = self.reusable(prepared, case, self.extras(prepared, attack, at, protocol))
         if record is None:
             raise EngineError(f"the record of {case.key} was there and is gone; run it again")
         reused = case.key not in self._new
         self._new.discard(case.key)
         return record, reused
 
-    def measure_case(self, prepared: Prepared, case: Case, **how: Any) -> tuple[Record, bool]:
+    def measure_case(
+        self, prepared: Prepared, case: Case, extras: Extras, *, attack: Attack | None = None
+    ) -> tuple[Record, bool]:
         """Measure here what was not planned; see `Session.measure_case`."""
         population = prepared.dataset.name, prepared.defense
         if prepared is self._ready.get(population):
@@ -86,7 +88,7 @@ class EngineSession(Session):
                 self._loaded = None
                 self._loaded = prepared, self.prepare(*population)
             prepared = self._loaded[1]
-        return super().measure_case(prepared, case, **how)
+        return super().measure_case(prepared, case, extras, attack=attack)
 
     def _finish(self, key: str) -> bool:
         """Have a job done that is not done already; False: none was planned."""

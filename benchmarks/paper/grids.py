@@ -16,7 +16,7 @@ from ...leaderboard.paper.names import CASCADE, CLAIM_ATTACKS
 from ...leaderboard.records import Protocol, Record
 from ..experiment import Variant, Variation
 from ..populations import Prepared
-from ..session import Session
+from ..session import Extras, Session
 from .evidence import about
 
 # Clean, under the paper's attacks, and under what the worst case is taken over with them.
@@ -111,10 +111,8 @@ def _measured(
         )
     images = session.experiment(prepared.dataset.name).figures.images
     case = replace(case, images=min(case.images, images))
-    folder = grids.folder_of(session.options.results)
-    record, kept = session.measure_case(
-        prepared, case, attack=attack, folder=folder, headline=False
-    )
+    extras = Extras(folder=grids.folder_of(session.options.results))
+    record, kept = session.measure_case(prepared, case, extras, attack=attack)
     return Cell(record=record.case.key, **how), record, kept
 
 

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from networks import Coin, problem_of
+from networks import Coin, Linear, problem_of
 from randomized_defense_bench.attacks import gradient
 from randomized_defense_bench.attacks.objectives import LOSSES
 from randomized_defense_bench.attacks.problem import Incumbent
 from randomized_defense_bench.attacks.seeding import global_seed
 from randomized_defense_bench.benchmarks.environment import subnormals_flushed
+from randomized_defense_bench.defenses import Population
 
 CPU = torch.device("cpu")
 
@@ -40,6 +41,34 @@ def test_one_lucky_draw_does_not_finish_an_image():
     # An incumbent is at 0 only where confirming draws were all wrong too: by a lucky pass that
     # another one confirms, 1 - (1 - 1 / 256) ** 21 = 8%, and somewhat more as s_j falls by and by.
     assert len(incumbent.alive) > 100
+
+
+@pytest.mark.parametrize(("bias", "left"), [(0.15, 0.0), (0.35, 1.0)])
+def test_what_low_precision_claims_is_confirmed(bias, left):
+    """A rough copy sees the network fooled at once; it is at the edge of the ball, or never."""
+    problem = problem_of([Linear([1.0, 0.0], bias)], 20, "Linf", eps=0.3)
+    problem.population.rough = Population([Linear([1.0, 0.0], -0.5)])
+    incumbent = problem.incumbent()
+    with global_seed(0, CPU):
+        gradient.pgd(problem, incumbent, LOSSES["mean-ce"], steps=20)
+    assert incumbent.correctness.tolist() == [left] * 20
+    assert problem.correctness(incumbent.images, torch.arange(20)).tolist() == [left] * 20
+
+
+def test_only_what_fools_somebody_is_confirmed_where_luck_has_no_part():
+    asked = []
+
+    def confirm(images, at):
+        asked.append(at.tolist())
+        return torch.full((len(at),), 0.75)
+
+    incumbent = Incumbent(torch.zeros(2, 1, 1, 1), confirm, lucky=False)
+    for correctness in ([1.0, 1.0], [1.0, 0.5]):
+        incumbent.offer(
+            torch.arange(2), torch.ones(2, 1, 1, 1), torch.tensor(correctness), torch.ones(2)
+        )
+    assert [at for at in asked if at] == [[1]]
+    assert incumbent.correctness.tolist() == [1.0, 0.75]
 
 
 def test_a_gradient_of_zero_leads_nowhere_even_where_subnormal_numbers_are_flushed():

@@ -76,10 +76,13 @@ MEASURE = """
 import torch
 from randomized_defense_bench.benchmarks.tuning import measure_plan
 from randomized_defense_bench.defenses import Population
+from randomized_defense_bench.defenses.noise import Noise
 from torch import nn
 wide = nn.Conv2d(64, 64, 3, padding=1)
 layers = nn.Conv2d(3, 64, 3, padding=1), wide, nn.ReLU(), wide, nn.Flatten(), nn.Linear(16384, 3)
-print(measure_plan(Population([nn.Sequential(*layers)]), torch.rand(1, 3, 16, 16)).dtype)
+whole = nn.Sequential(*layers)
+for network in whole, Noise(whole), nn.Sequential(wide, Noise(nn.Sequential(*layers[1:]))):
+    print(measure_plan(Population([network]), torch.rand(1, 3, 16, 16)).dtype)
 """
 
 
@@ -100,7 +103,8 @@ def test_low_precision_is_chosen_where_it_is_faster(instructions, dtype):
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
     run = [sys.executable, "-c", MEASURE]
     done = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == dtype
+    # A whole network, one inside of a stranger, and one inside that is shown no images.
+    assert done.stdout.split() == [dtype, dtype, "float32"]
 
 
 def test_strangers_are_not_stacked():

@@ -33,7 +33,8 @@ def data(modules, count=6):
 def test_one_call_gives_the_worst_case_the_scores_the_gates_and_the_images(norm, eps, attacks):
     modules = networks()
     images, labels = data(modules)
-    verdict = judge(modules, images, labels, ThreatModel(norm, eps), attacks=attacks)
+    threat_model = ThreatModel(norm, eps)
+    verdict = judge(modules, images, labels, threat_model, attacks=attacks, budget="smoke")
     assert verdict.correct.shape == (3, 6)
     assert verdict.worst.value == pytest.approx(verdict.correct.mean())
     again = answers_of(Population(modules), verdict.images, labels, seed=0, batch_size=6).numpy()
@@ -44,7 +45,7 @@ def test_one_call_gives_the_worst_case_the_scores_the_gates_and_the_images(norm,
     assert (verdict.claimed is not None) == (norm == "Linf" or attacks is None)
     first, *lines = str(verdict).splitlines()
     assert first.startswith(
-        f"own (n=3) on 6 images (1 x 8 x 8) of own, {norm}, eps = {eps}, quick budget"
+        f"own (n=3) on 6 images (1 x 8 x 8) of own, {norm}, eps = {eps}, smoke budget"
     )
     sure = verdict.row.complete and not {"failed", "not run"} & {g.outcome for g in verdict.gates}
     assert f"  worst case  {'' if sure else '≤'}{100 * verdict.worst.value:.1f} (" in lines[2]

@@ -220,6 +220,8 @@ def test_a_shard_that_cannot_plan_a_case_is_refused_and_a_plan_names_it(ask):
     assert code == 0
     assert re.search(told, printed)
     assert "digits-single" in printed
+    _, printed = ask("mnist", "--plan")
+    assert re.search(f"nothing is planned\n{told}", printed)
 
 
 def test_a_mistake_in_the_code_is_not_taken_for_missing_data(tmp_path):
@@ -285,8 +287,8 @@ def test_a_plan_changes_no_record(tmp_path):
     session = Session(options(tmp_path))
     prepared, at = session.prepare("digits", "single"), ThreatModel("Linf", 0.25)
     case = session.case(prepared, "none", ThreatModel("Linf", 0.0))
-    how = session.how(prepared, "none", at) | {"headline": False}
-    session.measure_case(prepared, case, **how)
+    extras = replace(session.extras(prepared, "none", at), headline=False)
+    session.measure_case(prepared, case, extras)
     cell = Job(
         key=case.key,
         population=("digits", "single"),
