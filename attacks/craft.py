@@ -60,11 +60,18 @@ class PopulationLike(Protocol):
 
 
 class Drawn(nn.Module):
-    """A submodel, with the same in low precision for what a search sees; see `PopulationLike`."""
+    """A submodel in evaluation mode, with a rough copy for searches; see `PopulationLike`."""
 
     def __init__(self, member: nn.Module, rough: nn.Module) -> None:
         super().__init__()
-        self.member, self.rough = member, rough
+        # In a tuple torch does not see it: it is no part of what is attacked.
+        self.member, self._rough = member, (rough,)
+        self.training = False
+
+    @property
+    def rough(self) -> nn.Module:
+        """The same in low precision."""
+        return self._rough[0]
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K)."""

@@ -29,14 +29,14 @@ class Incumbent:
             and in full precision; None where a search sees s_j exactly. What looks better by the
             draws that it saw is taken only if other draws agree, or luck would be kept in place of
             strength.
-        lucky: a search may also see too high an s_j: all that is offered is confirmed. Else what
-            fools nobody needs no confirmation.
+        lucky: all that is offered is confirmed, since s_j was seen on draws. Else what fools nobody
+            is not: where a search sees in low precision, s_j = 1 is the least that it can say.
         patient: a search goes on with an image after s_j = 0, to points that are fooled more surely
             and so fool others, too; it is finished when the search ends.
 
     Attributes:
         images: (N, C, H, W).
-        correctness: (N,) s_j of `images`; infinite until measured.
+        correctness: (N,) s_j of `images`, or 1 where none was confirmed; infinite until measured.
     """
 
     def __init__(
@@ -55,18 +55,27 @@ class Incumbent:
     def offer(self, at: Tensor, images: Tensor, correctness: Tensor, loss: Tensor) -> None:
         """Take what is better; `at` (M,) holds the indices of the M images offered."""
         old = self.correctness[at]
-        better = (correctness < old) | ((correctness == old) & (loss > self._loss[at]))
+        better = self._better(at, correctness, loss)
         at, images, loss = at[better], images[better], loss[better].to(old.dtype)
         correctness = correctness[better].to(old.dtype)
-        if self._confirm and len(at):
+        if self._confirm:
             asked = torch.ones_like(at, dtype=torch.bool) if self._lucky else correctness < SURE
-            correctness[asked] = self._confirm(images[asked], at[asked]).to(old.dtype)
-            better = correctness <= self.correctness[at]
+            if asked.any():
+                correctness[asked] = self._confirm(images[asked], at[asked]).to(old.dtype)
+            if self._lucky:
+                better = correctness <= self.correctness[at]
+            else:
+                better = self._better(at, correctness, loss)
             at, images, loss = at[better], images[better], loss[better]
             correctness = correctness[better]
         self.images[at] = images
         self.correctness[at] = correctness
         self._loss[at] = loss
+
+    def _better(self, at: Tensor, correctness: Tensor, loss: Tensor) -> Tensor:
+        """Which of the images offered are better than those held: (M,) bool."""
+        old = self.correctness[at]
+        return (correctness < old) | ((correctness == old) & (loss > self._loss[at]))
 
     def forget_loss(self) -> None:
         """Compare by s_j alone from here: losses of another kind are not comparable."""

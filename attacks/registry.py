@@ -123,7 +123,7 @@ class Attack:
         norms: the norms it can be run in.
         gradient_only: it follows gradients, for a whole batch in step: it decides nothing by the
             model's answers and leaves no image out. So it may be given a model that computes in
-            bfloat16, and one that answers each image of the batch with another submodel.
+            bfloat16 alone, and one that answers each image of the batch with another submodel.
         effective: from its keyword arguments and a threat model to those that really run; None: as
             they are.
         version: raised when a change of the code changes results; part of a record's key. Without

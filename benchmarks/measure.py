@@ -178,9 +178,7 @@ class _Run:
         if attack.kind == "certificate":
             return [images]
         if case.eps > 0 and attack.kind != "control":
-            low, some = attack.gradient_only, images[:2]
-            surrogate = surrogate_of(self.population, self.plan, low_precision=low, probe=some)
-            targets = self.attacked(surrogate)
+            targets = self.attacked(images[:2])
         else:
             targets = self.deployed(self.population)
         # What decides by answers must see those that are scored.
@@ -207,12 +205,19 @@ class _Run:
             return self.deployed(self.population)[target]
         return self.population
 
-    def attacked(self, surrogate: Surrogate) -> list[Population]:
+    def attacked(self, probe: Tensor) -> list[Population]:
         """What is attacked under the protocol, each by itself."""
-        targets = self.deployed(surrogate)
-        if surrogate.rough:
-            for target, rough in zip(targets, self.deployed(surrogate.rough), strict=True):
-                target.rough = rough
+        low, plan = self.attack.gradient_only, self.plan
+
+        def copies(low: bool) -> list[Population]:
+            return self.deployed(
+                surrogate_of(self.population, plan, low_precision=low, probe=probe)
+            )
+
+        targets = copies(low)
+        if not low and plan.searches != "float32":
+            for target, rough in zip(targets, copies(True), strict=True):
+                target.searched_through(rough)
         return targets
 
     def deployed(self, population: Population) -> list[Population]:
@@ -292,28 +297,14 @@ _surrogates: WeakKeyDictionary[Population, _Built] = WeakKeyDictionary()
 def surrogate_of(
     population: Population, plan: Plan, *, low_precision: bool, probe: Tensor
 ) -> Surrogate:
-    """The population as attacks compute with it, with its present weights; see `Surrogate`.
-
-    Args:
-        low_precision: all of it, where the plan says so; else it has a rough copy beside it.
-    """
+    """The population as attacks compute with it, with its present weights; see `Surrogate`."""
     built = _surrogates.setdefault(population, {})
-
-    def copied(low: bool) -> Surrogate:
-        key = (*map(id, population.modules()), plan, low)
-        if key not in built:
-            built[key] = Surrogate(population, plan, low_precision=low, probe=probe)
-        built[key].refresh()
-        return built[key]
-
-    if plan.dtype == "float32":
-        return copied(False)
-    rough = copied(True)
-    if low_precision:
-        return rough
-    exact = copied(False)
-    exact.rough = rough
-    return exact
+    low_precision &= plan.dtype != "float32"
+    key = (*map(id, population.modules()), plan, low_precision)
+    if key not in built:
+        built[key] = Surrogate(population, plan, low_precision=low_precision, probe=probe)
+    built[key].refresh()
+    return built[key]
 
 
 def zero_gradient_share(

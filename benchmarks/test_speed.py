@@ -449,7 +449,7 @@ def test_low_precision_loses_nothing(
             attack,
             ThreatModel("Linf", eps),
             parameters=parameters,
-            plan=replace(plan, dtype=dtype),
+            plan=replace(plan, dtype=dtype, searches=dtype),
         ).record.answers
         for dtype in ("bfloat16", "float32")
     )

@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attacks.freezing import frozen
 from ..attacks.seeding import generator
 from ..defenses import Population
 from ..defenses.stacking import ARITHMETIC, stackable
-from ..defenses.surrogate import Plan, Surrogate, foldable
+from ..defenses.surrogate import Plan, Surrogate
 from ..files import write_atomically
 from .paths import cache_folder
 
@@ -33,6 +33,10 @@ logger = logging.getLogger(__name__)
 CHUNKS = (25, 50, 100, 200, 400, 800, 1600)
 # A stack, a larger chunk or less precision must be this much faster to be chosen.
 WORTH = 1.1
+# And less precision this much faster where its finds are confirmed.
+WORTH_CONFIRMING = 2.0
+# What is chosen: raise it with every change, so that all plans are made anew.
+CHOICES = 2
 # Seconds for one pass after which no larger chunk is tried.
 SLOW = 0.5
 
@@ -80,32 +84,17 @@ def keep(plans: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 def measure_plan(population: Population, images: Tensor) -> Plan:
     """Time the candidates on random images of the same shape.
 
-    Networks whose code is not known are not called: they may count their calls. A network inside of
-    each is timed in its place.
+    Networks whose code is not known are not called: they may count their calls.
     """
     if not all(stackable([submodel]) for submodel in population.submodels):
-        unknown = Plan(stacked=False, chunk=CHUNKS[2], dtype="float32")
-        inside = max(foldable(population.submodels[0]), key=_weights, default=None)
-        try:
-            return _with_dtype(unknown, inside, images) if inside else unknown
-        except RuntimeError:  # It is shown something else than images.
-            return unknown
+        return Plan(stacked=False, chunk=CHUNKS[2], dtype="float32")
     best, best_rate = Plan(stacked=False, chunk=CHUNKS[0], dtype="float32"), 0.0
     alike = len(population) > 1 and stackable(list(population.submodels))
     for stacked in (False, True) if alike else (False,):
         for plan, rate in _rates(population, images, stacked):
             if rate > WORTH * best_rate:
                 best, best_rate = plan, rate
-    return _with_dtype(best, population.submodels[0], images)
-
-
-def _weights(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _with_dtype(plan: Plan, network: nn.Module, images: Tensor) -> Plan:
-    """The plan in the precision in which one network is fastest."""
-    alone = Population([network])
+    alone = Population([population.submodels[0]])
     # On CPUs without the instructions bfloat16 takes up to fifty times as long: few images first.
     for count, worth in ((1, 1 / 3), (100, WORTH)):
         low = Plan(stacked=False, chunk=count, dtype="bfloat16")
@@ -114,8 +103,10 @@ def _with_dtype(plan: Plan, network: nn.Module, images: Tensor) -> Plan:
             for precision in (False, True)
         )
         if exact < worth * rough:
-            return plan
-    return replace(plan, dtype="bfloat16")
+            return best
+    # What a search finds is confirmed in float32, which costs a part of what is won.
+    searches = "bfloat16" if exact > WORTH_CONFIRMING * rough else "float32"
+    return replace(best, dtype="bfloat16", searches=searches)
 
 
 def _rates(population: Population, images: Tensor, stacked: bool) -> Iterator[tuple[Plan, float]]:
@@ -163,7 +154,8 @@ def _describe(population: Population, images: Tensor) -> str:
     shape = "x".join(map(str, images.shape[1:]))
     return (
         f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"arithmetic {ARITHMETIC}, {len(population)} of network {network} on {shape}"
+        f"arithmetic {ARITHMETIC}, choices {CHOICES}, "
+        f"{len(population)} of network {network} on {shape}"
     )
 
 

@@ -51,7 +51,7 @@ class Population(nn.Module):
         self.draws = draws
         self.chunk = chunk
         self.blocks: nn.Module | None = None
-        self.rough: Population | None = None
+        self._rough: tuple[Population] | None = None
         if any(_dtype(member) != torch.float32 for member in listed):
             kept = (Cast, AveragedEnsemble)
             listed = [one if isinstance(one, kept) else Cast(one) for one in listed]
@@ -59,6 +59,16 @@ class Population(nn.Module):
 
     def __len__(self) -> int:
         return len(self.submodels)
+
+    @property
+    def rough(self) -> Population | None:
+        """The same in low precision, for searches that confirm what they find; no part of this."""
+        return self._rough[0] if self._rough else None
+
+    def searched_through(self, rough: Population) -> None:
+        """Let searches see a copy in low precision."""
+        # In a tuple torch does not see it.
+        self._rough = (rough,)
 
     @property
     def random(self) -> bool:

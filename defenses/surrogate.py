@@ -7,7 +7,7 @@ stacked network where that is faster. What is scored is the population itself, n
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ Network = Callable[[Tensor], Tensor]
 
 # Passes differ by more than this where a network draws random numbers, not where a device rounds.
 ROUNDING = 1e-3
+_SEARCHES = ", searches in "
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,26 @@ class Plan:
         stacked: all submodels in one pass, rather than one after another.
         chunk: images in one pass, forward and backward.
         dtype: for gradients that may be imprecise: "float32" or "bfloat16".
+        searches: for what searches see, who confirm in float32 what they find.
     """
 
     stacked: bool
     chunk: int
     dtype: str
+    searches: str = "float32"
 
     def __str__(self) -> str:
-        return f"{'stacked' if self.stacked else 'one by one'}, {self.chunk} at once, {self.dtype}"
+        how = "stacked" if self.stacked else "one by one"
+        searches = "" if self.searches == "float32" else f"{_SEARCHES}{self.searches}"
+        return f"{how}, {self.chunk} at once, {self.dtype}{searches}"
 
     @classmethod
     def parse(cls, text: str) -> Plan:
         """The plan that `str` gave, as records keep it; ValueError: another text."""
+        text, _, searches = text.partition(_SEARCHES)
         stacked, chunk, dtype = text.split(", ")
-        return cls(stacked == "stacked", int(chunk.removesuffix(" at once")), dtype)
+        numbers = stacked == "stacked", int(chunk.removesuffix(" at once")), dtype
+        return cls(*numbers, searches or "float32")
 
     @property
     def low_precision(self) -> torch.dtype:
@@ -190,25 +197,11 @@ def _folded(module: nn.Module, dtype: torch.dtype, probe: Tensor | None = None) 
     """A network folded; around networks inside, shallow copies that share all other state."""
     if stackable([module]):
         return _Folded([module], dtype, probe)
-    return around(module, {name: _folded(part, dtype) for name, part in _inside(module).items()})
-
-
-def foldable(module: nn.Module) -> Iterator[nn.Module]:
-    """The networks that are folded: the whole, or those inside of unknown code."""
-    if stackable([module]):
-        yield module
-    else:
-        for part in _inside(module).values():
-            yield from foldable(part)
-
-
-def _inside(module: nn.Module) -> dict[str, nn.Module]:
-    """The parts that copies may take the place of, by name."""
     where = type(module).__module__
     if where.startswith("torch.") and not where.startswith("torch.nn.modules."):
         # Compiled, exported or parallel: it is more than its parts.
-        return {}
-    return dict(module.named_children())
+        return module
+    return around(module, {name: _folded(part, dtype) for name, part in module.named_children()})
 
 
 def around(module: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:

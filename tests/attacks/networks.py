@@ -5,6 +5,7 @@ from randomized_defense_bench.attacks import ATTACKS, ThreatModel, craft
 from randomized_defense_bench.attacks.objectives import LOSSES
 from randomized_defense_bench.attacks.problem import Problem
 from randomized_defense_bench.defenses import Population
+from randomized_defense_bench.defenses.architectures import lenet5
 from torch import nn
 
 
@@ -38,6 +39,14 @@ class Double(nn.Module):
 
     def forward(self, logits):
         return logits.double()
+
+
+def telling(images):
+    """An untrained network whose answers differ from image to image."""
+    network = lenet5().eval()
+    with torch.no_grad():
+        network[-1].bias -= network(images).mean(0)
+    return network
 
 
 def problem_of(members, count=1, norm="L2", eps=0.4, **law):

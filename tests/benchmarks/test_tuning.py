@@ -12,7 +12,7 @@ from randomized_defense_bench.benchmarks import tuning
 from randomized_defense_bench.benchmarks.tuning import fastest_plan, measure_plan
 from randomized_defense_bench.defenses import Population
 from randomized_defense_bench.defenses.architectures import lenet5
-from randomized_defense_bench.defenses.surrogate import Plan
+from randomized_defense_bench.defenses.surrogate import Plan, Surrogate
 from torch import nn
 
 IMAGES = torch.rand(2, 1, 32, 32)
@@ -59,7 +59,7 @@ def test_a_file_that_cannot_be_read_is_measured_again(cache, measured, content):
     cache.write_text(content)
     plan = fastest_plan(population(), IMAGES)
     assert list(json.loads(cache.read_text()).values()) == [
-        {"stacked": True, "chunk": plan.chunk, "dtype": "float32"}
+        {"stacked": True, "chunk": plan.chunk, "dtype": "float32", "searches": "float32"}
     ]
 
 
@@ -76,13 +76,10 @@ MEASURE = """
 import torch
 from randomized_defense_bench.benchmarks.tuning import measure_plan
 from randomized_defense_bench.defenses import Population
-from randomized_defense_bench.defenses.noise import Noise
 from torch import nn
 wide = nn.Conv2d(64, 64, 3, padding=1)
 layers = nn.Conv2d(3, 64, 3, padding=1), wide, nn.ReLU(), wide, nn.Flatten(), nn.Linear(16384, 3)
-whole = nn.Sequential(*layers)
-for network in whole, Noise(whole), nn.Sequential(wide, Noise(nn.Sequential(*layers[1:]))):
-    print(measure_plan(Population([network]), torch.rand(1, 3, 16, 16)).dtype)
+print(measure_plan(Population([nn.Sequential(*layers)]), torch.rand(1, 3, 16, 16)).dtype)
 """
 
 
@@ -103,8 +100,34 @@ def test_low_precision_is_chosen_where_it_is_faster(instructions, dtype):
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
     run = [sys.executable, "-c", MEASURE]
     done = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
-    # A whole network, one inside of a stranger, and one inside that is shown no images.
-    assert done.stdout.split() == [dtype, dtype, "float32"]
+    assert done.stdout.strip() == dtype
+
+
+@pytest.mark.parametrize(
+    ("seconds", "dtype", "searches"),
+    [
+        (1.0, "float32", "float32"),
+        (0.7, "bfloat16", "float32"),
+        (0.4, "bfloat16", "bfloat16"),
+    ],
+)
+def test_searches_take_what_is_twice_as_fast(monkeypatch, seconds, dtype, searches):
+    """Since they confirm what they find; and their plan is that of a record, and of older ones."""
+
+    def clock(surrogate, _):
+        return seconds if surrogate.low else 1.0
+
+    class Copy(Surrogate):
+        def __init__(self, *given, low_precision=False, **options):
+            super().__init__(*given, low_precision=low_precision, **options)
+            self.low = low_precision
+
+    monkeypatch.setattr(tuning, "Surrogate", Copy)
+    monkeypatch.setattr(tuning, "_seconds", clock)
+    plan = measure_plan(population(), IMAGES)
+    assert (plan.dtype, plan.searches) == (dtype, searches)
+    assert Plan.parse(str(plan)) == plan
+    assert Plan.parse("stacked, 100 at once, bfloat16").searches == "float32"
 
 
 def test_strangers_are_not_stacked():
