@@ -60,8 +60,6 @@ class RunPlan:
         Args:
             source: where the estimates come from.
         """
-        if not self.jobs:
-            return "\n".join(["nothing is planned", *self.left_out()])
         rows = []
         for population in self.populations:
             jobs = [job for job in self.jobs.values() if job.population == population]
@@ -82,7 +80,7 @@ class RunPlan:
         end = f"done in {_duration(makespan(self.open, workers))}" if workers else pool.room
         return "\n".join(
             [
-                tabulate(rows, headers, disable_numparse=True),
+                *([tabulate(rows, headers, disable_numparse=True)] if rows else []),
                 f"{len(self.open)} jobs on {workers} x {device}: {hours:.2g} {kind} hours, {end}",
                 source,
                 *self.left_out(),
