@@ -207,16 +207,16 @@ class _Run:
 
     def attacked(self, probe: Tensor) -> list[Population]:
         """What is attacked under the protocol, each by itself."""
-        low, plan = self.attack.gradient_only, self.plan
 
-        def copies(low: bool) -> list[Population]:
-            return self.deployed(
-                surrogate_of(self.population, plan, low_precision=low, probe=probe)
-            )
+        def copies(*, low_precision: bool) -> list[Population]:
+            options = {"low_precision": low_precision}
+            return self.deployed(surrogate_of(self.population, self.plan, probe=probe, **options))
 
-        targets = copies(low)
-        if not low and plan.searches != "float32":
-            for target, rough in zip(targets, copies(True), strict=True):
+        if self.attack.gradient_only:
+            return copies(low_precision=True)
+        targets = copies(low_precision=False)
+        if self.plan.searches != "float32":
+            for target, rough in zip(targets, copies(low_precision=True), strict=True):
                 target.searched_through(rough)
         return targets
 

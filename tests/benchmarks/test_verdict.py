@@ -57,6 +57,12 @@ def test_one_call_gives_the_worst_case_the_scores_the_gates_and_the_images(norm,
     assert len(lines[4:]) == len(pending)
 
 
+def test_the_budget_is_quick_unless_another_is_named():
+    modules = networks(1)
+    verdict = judge(modules, *data(modules), ThreatModel("Linf", 0.05), attacks=["fgsm"])
+    assert ", quick budget" in str(verdict).splitlines()[0]
+
+
 def test_a_law_weighs_every_figure():
     """Images (0.3, 0.6), label 0: x1 - x0 is right on all of them, x0 - x1 on none."""
     modules = [linear(1.0, -1.0), linear(-1.0, 1.0)]
