@@ -12,7 +12,7 @@ from .cascade import STARTS, climb
 from .craft import Drawn
 from .effort import go_on
 from .objectives import mean_cross_entropy, mean_margin
-from .population import targeted
+from .population import approach
 from .problem import Incumbent, Problem
 from .registry import register_attack
 from .threat_model import ThreatModel
@@ -77,7 +77,8 @@ def autoattack(
     everything = torch.arange(len(images), device=images.device)
     incumbent.offer(everything, surest.images, surest.correctness, surest.correctness)
     incumbent.forget_loss()
-    targeted(problem, incumbent, steps=steps, targets=TARGETS, loss=mean_margin)
+    rivals = partial(approach, steps=steps, targets=TARGETS, loss=mean_margin)
+    go_on(problem, incumbent, rivals)
     for start in STARTS:
         search = partial(climb, start=start, steps=steps, queries=max(1, queries // len(STARTS)))
         go_on(problem, incumbent, search)

@@ -12,16 +12,16 @@ from tabulate import tabulate
 from torch import Tensor
 
 from . import gradient
-from .effort import Tries, go_on, improve, nearest, probabilities
+from .effort import SHARE, Search, Tries, go_on, improve, nearest, probabilities
 from .objectives import clipped_margin, mean_cross_entropy, mean_probability
-from .population import register_search, targeted
+from .population import approach, register_search
 from .problem import Incumbent, Problem
 from .square import square_population
 
 logger = logging.getLogger(__name__)
 
 # The share of the unfinished images that the first climbs are tried on.
-SHARE = 1 / 3
+CLIMBED = 1 / 3
 
 Start = Literal["incumbent", "stripes", "squares"]
 STARTS: tuple[Start, ...] = ("incumbent", "stripes", "squares")
@@ -30,7 +30,7 @@ STARTS: tuple[Start, ...] = ("incumbent", "stripes", "squares")
 @register_search(
     "worst-case",
     kind="cascade",
-    version=3,
+    version=4,
     protocols=("alone", "known", "average", "doubled"),
     doubles=("steps", "queries", "cycles"),
 )
@@ -50,9 +50,16 @@ def worst_case(
     images whose nearest member is nearest to being fooled, half as many in every cycle.
 
     Args:
+        members: so many of the nearest members are aimed at, each in a search of its own.
         targets: APGD towards so many of the likeliest wrong classes in turn, before the climbs. On
-            CIFAR-10 the nearest class is sometimes not the one that an image can be moved to.
+            CIFAR-10 the nearest class is sometimes not the one that an image can be moved to, and
+            the mean of all members often hides the class that fools one of them.
     """
+
+    def aim(search: Search, share: float) -> None:
+        at, gaps = nearest(problem, incumbent, share)
+        improve(problem, incumbent, _aims(problem, at, gaps, members), search)
+
     shares = _Shares(incumbent)
     gradient.apgd(problem, incumbent, mean_cross_entropy, steps=steps)
     shares.note("APGD, mean_cross_entropy")
@@ -60,13 +67,12 @@ def worst_case(
         go_on(problem, incumbent, partial(gradient.apgd, loss=loss, steps=steps))
         shares.note(f"APGD, {loss.__name__}")
     if targets:
-        targeted(problem, incumbent, steps=steps, targets=targets)
+        aim(partial(approach, steps=steps, targets=targets), SHARE)
         shares.note("APGD, targeted")
     for cycle in range(cycles):
         for start in STARTS:
-            at, gaps = nearest(problem, incumbent, SHARE / 2**cycle)
             search = partial(climb, start=start, steps=steps, queries=queries)
-            improve(problem, incumbent, _aims(problem, at, gaps, members), search)
+            aim(search, CLIMBED / 2**cycle)
             shares.note(f"climb {cycle + 1}, {start}")
     logger.info("what each part of the cascade took and gained:\n%s", shares)
 

@@ -82,7 +82,7 @@ def apgd(problem: Problem, incumbent: Incumbent, *, steps: int, targets: int) ->
     for loss in ("clipped-margin", "mean-ce"):
         gradient.apgd(problem, incumbent, LOSSES[loss], steps=steps)
         incumbent.forget_loss()
-    targeted(problem, incumbent, steps=steps, targets=targets)
+    go_on(problem, incumbent, partial(approach, steps=steps, targets=targets))
 
 
 @register_search("arc", kind="population", version=1)
@@ -103,7 +103,7 @@ def square_oracle(problem: Problem, _: Incumbent, *, queries: int) -> Tensor:
     return square.square_oracle(problem, queries=queries)
 
 
-def targeted(
+def approach(
     problem: Problem,
     incumbent: Incumbent,
     *,
@@ -111,20 +111,13 @@ def targeted(
     targets: int,
     loss: Loss = clipped_margin,
 ) -> None:
-    """APGD on a margin towards each of the `targets` likeliest wrong classes in turn.
-
-    On the images that are nearest to being lost.
-    """
-
-    def search(part: Problem, best: Incumbent) -> None:
-        everything = torch.arange(len(part.images), device=part.images.device)
-        with torch.no_grad():
-            answers = settled(part.logits(part.images)).softmax(-1)
-            probability = expectation(answers, part.loss_weights(everything))
-        probability.scatter_(1, part.labels.unsqueeze(1), -1)
-        ranked = probability.argsort(dim=1, descending=True)
-        for rank in range(min(targets, ranked.shape[1] - 1)):
-            gradient.apgd(part, best, loss, steps=steps, targets=ranked[:, rank])
-            best.forget_loss()
-
-    go_on(problem, incumbent, search)
+    """APGD on a margin towards each of the `targets` likeliest wrong classes in turn."""
+    everything = torch.arange(len(problem.images), device=problem.images.device)
+    with torch.no_grad():
+        answers = settled(problem.logits(problem.images)).softmax(-1)
+        probability = expectation(answers, problem.loss_weights(everything))
+    probability.scatter_(1, problem.labels.unsqueeze(1), -1)
+    ranked = probability.argsort(dim=1, descending=True)
+    for rank in range(min(targets, ranked.shape[1] - 1)):
+        gradient.apgd(problem, incumbent, loss, steps=steps, targets=ranked[:, rank])
+        incumbent.forget_loss()

@@ -78,22 +78,37 @@ def test_the_cascade_ends_where_no_image_is_left():
 
 
 class Decoy(nn.Module):
-    """The nearest wrong class never wins; a farther one does, where a checkerboard is reversed."""
+    """The nearest wrong class never wins; a farther one may, where a checkerboard is reversed.
 
-    def __init__(self, eps):
+    Args:
+        far: the farther class's margin on the clean image, and how it moves with the checkerboard.
+    """
+
+    def __init__(self, eps, far=(-0.5, -0.6)):
         super().__init__()
-        self.eps = eps
+        self.eps, self.far = eps, far
         self.checkerboard = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8)
 
     def forward(self, images):
         u = ((images[:, 0] - 0.5) / self.eps * self.checkerboard).mean((1, 2))
-        near, far = -0.1 + 0.05 * u, -0.5 - 0.6 * u
+        near, far = -0.1 + 0.05 * u, self.far[0] + self.far[1] * u
         return 20 * torch.stack([torch.zeros_like(u), near, far], dim=1)
 
 
-def test_the_cascade_approaches_rival_classes_where_it_is_told_to():
+def decoys(members):
     images, labels = torch.full((8, 1, 16, 16), 0.5), torch.zeros(8, dtype=torch.int64)
-    problem = Problem(Population([Decoy(0.1)]), images, labels, ThreatModel("Linf", 0.1))
+    return Problem(Population(members), images, labels, ThreatModel("Linf", 0.1))
+
+
+def test_the_cascade_approaches_rival_classes_where_it_is_told_to():
+    problem = decoys([Decoy(0.1)])
     assert left("worst-case", problem) == [1.0] * 8
     assert left("worst-case", problem, targets=1) == [1.0] * 8
     assert left("worst-case", problem, targets=2) == [0.0] * 8
+
+
+def test_a_class_that_fools_one_member_is_approached_though_all_others_pull_away_from_it():
+    opposed = Decoy(0.1, far=(-5.0, 4.5))
+    problem = decoys([Decoy(0.1), opposed, opposed])
+    assert left("worst-case", problem, members=3) == [1.0] * 8
+    assert left("worst-case", problem, members=3, targets=2) == pytest.approx([2 / 3] * 8)
