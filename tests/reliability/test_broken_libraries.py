@@ -1,7 +1,12 @@
 """With torchattacks, torchvision and robustbench broken, what needs none of them runs."""
 
+import os
+import subprocess
+import sys
+
+import pytest
 from randomized_defense_bench.leaderboard import records
-from workers import command, run
+from workers import ROOT, command
 
 
 def test_the_default_path_needs_none_of_them(tmp_path):
@@ -9,7 +14,17 @@ def test_the_default_path_needs_none_of_them(tmp_path):
         (tmp_path / f"{library}.py").write_text(f"raise RuntimeError('{library} is broken')")
     wanted = "digits-single and (none or fgsm or clipped) and not adv"
     # What needs torchattacks fails by itself, with its cure; everything else was measured.
-    printed = run(command(tmp_path, wanted, "--benchmark-disable", "-rfE"), tmp_path, code=1)
+    arguments = command(tmp_path, wanted, "--benchmark-disable", "-rfE")
+    # In a process that has imported nothing yet.
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "COLUMNS": "300"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    printed = done.stdout
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, printed + done.stderr
     failed = [line for line in printed.splitlines() if line.startswith("FAILED")]
     assert failed
     said = "torchattacks cannot be imported (torchattacks is broken): pip install --force-reinstall"

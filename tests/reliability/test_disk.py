@@ -123,7 +123,7 @@ def test_a_folder_that_cannot_do_is_refused_once(
     before = sorted(tmp_path.rglob("*"))
     spoil(monkeypatch)
     more = f"--data-root={tmp_path / 'data'}", f"{option}={tmp_path / place}", f"--rootdir={ROOT}"
-    code = pytest.main(command(tmp_path, "digits-single", *more)[3:])
+    code = pytest.main(command(tmp_path, "digits-single", *more))
     assert code == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, "".join(capfd.readouterr()).splitlines())
     assert line.startswith(f"ERROR: {option}: ")
@@ -137,7 +137,7 @@ def test_a_folder_beside_which_the_page_cannot_be_is_refused(tmp_path, monkeypat
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and access(path, mode))
     (tmp_path / "store").mkdir()
-    arguments = command(tmp_path, "digits-single", f"--rootdir={ROOT}")[3:]
+    arguments = command(tmp_path, "digits-single", f"--rootdir={ROOT}")
     assert pytest.main(arguments) == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, "".join(capfd.readouterr()).splitlines())
     assert f"the page goes beside the folder, but {tmp_path} cannot be written to" in line

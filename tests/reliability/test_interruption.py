@@ -3,6 +3,7 @@
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -75,8 +76,9 @@ def test_killed_work_ends_as_if_undisturbed(undisturbed, tmp_path, tries, schedu
 
 def test_ctrl_c_leaves_a_page_and_says_how_to_go_on(tmp_path):
     results = tmp_path / "results"
+    wanted = "digits and single and not adv"
     process = subprocess.Popen(
-        command(tmp_path, "digits and single and not adv", "--benchmark-disable"),
+        [sys.executable, "-m", "pytest", *command(tmp_path, wanted, "--benchmark-disable")],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,

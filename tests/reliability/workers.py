@@ -3,24 +3,37 @@
 import multiprocessing
 import os
 import resource
-import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from randomized_defense_bench.attacks import ThreatModel
 from randomized_defense_bench.benchmarks import store
 from randomized_defense_bench.benchmarks.datasets import DATASETS
+from randomized_defense_bench.benchmarks.engine.local import PRELOADED
 from randomized_defense_bench.benchmarks.populations import Options
 from randomized_defense_bench.benchmarks.session import Session
 from randomized_defense_bench.benchmarks.tuning import fastest_plan
 from randomized_defense_bench.defenses import Population
 from randomized_defense_bench.defenses.architectures import lenet5
 
-# A fork of a process that has imported everything starts in a moment.
+# A fork of a process that has imported everything starts in a moment. What it imports has to be
+# installed: it does not know of folders that a test puts on Python's path.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["workers"])
+CONTEXT.set_forkserver_preload(
+    [
+        *PRELOADED,
+        "matplotlib.figure",
+        "pytest_benchmark.plugin",
+        "randomized_defense_bench.benchmarks.options",
+        "randomized_defense_bench.leaderboard",
+        "sklearn.datasets",
+        "torchattacks",
+    ]
+)
 
 # Several epochs of two phases, and several blocks of images.
 ATTACKS = ("none", "pgd", "pgd-clipped-margin")
@@ -36,20 +49,53 @@ ROOT = Path(__file__).parents[2]
 
 
 def command(folder: Path, wanted: str, *more: str) -> list[str]:
-    """`pytest benchmarks/` at the smoke budget with store and results under a folder."""
+    """Arguments of pytest: `benchmarks/`, smoke budget, store and results under a folder."""
     places = [f"--{name}={folder / name}" for name in ("store", "results")]
-    arguments = ["benchmarks/", "-k", wanted, "--budget", "smoke", "-p", "no:cacheprovider"]
-    return [sys.executable, "-m", "pytest", *arguments, *places, *more]
+    return [
+        "benchmarks/",
+        "-k",
+        wanted,
+        "--budget",
+        "smoke",
+        "-p",
+        "no:cacheprovider",
+        *places,
+        *more,
+    ]
 
 
-def run(arguments: list[str], *path: Path, code: int = 0) -> str:
-    """What a command printed that ends with this code; with these on Python's path."""
-    environment = {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT))), "COLUMNS": "300"}
-    done = subprocess.run(
-        arguments, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+def run(arguments: list[str], *path: Path, code: int = 0, **environment: str) -> str:
+    """What a pytest in a process of its own printed, which ends with this code.
+
+    Args:
+        path: folders that it finds first on Python's path.
+        environment: what it has beside this process's.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        printed = Path(folder) / "printed"
+        folders = [*map(str, path), str(ROOT)]
+        given = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "COLUMNS": "300"}
+        process = CONTEXT.Process(
+            target=_pytest, args=(arguments, printed, folders, {**given, **environment})
+        )
+        process.start()
+        process.join()
+        told = printed.read_text()
+    assert process.exitcode == code, told
+    return told
+
+
+def _pytest(
+    arguments: list[str], printed: Path, folders: list[str], environment: dict[str, str]
+) -> None:
+    with printed.open("wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:0] = folders
+    sys.exit(pytest.main(arguments))
 
 
 def populations(store: Path) -> list[Path]:
