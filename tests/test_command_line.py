@@ -1,13 +1,12 @@
-"""The suite as its users run it: in a process of its own."""
+"""The suite as its users run it."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from workers import command, run
 
 from randomized_defense_bench.files import folder_named
 
@@ -23,27 +22,20 @@ def places(folder):
     return [f"--{name}={folder / name}" for name in ("store", "results", "data-root")]
 
 
-def run(*arguments, folder):
-    """`pytest benchmarks/ ...` with store, data and results under `folder`."""
-    command = [sys.executable, "-m", "pytest", "benchmarks/", *arguments, *places(folder)]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **OFFLINE}
-    )
-
-
 def run_here(*arguments, folder):
-    """The same in this process, which takes less time."""
+    """`pytest benchmarks/ ...` in this process, with store, data and results under `folder`."""
     return pytest.main(["benchmarks/", f"--rootdir={ROOT}", *places(folder), *arguments])
 
 
 def test_first_run_trains_and_measures_second_re_uses_and_rerun_measures(tmp_path, capfd):
-    arguments = ("-k", "digits and single and not adv", "--budget", "smoke")
-    first = run(*arguments, "--benchmark-json", str(tmp_path / "timings.json"), folder=tmp_path)
-    assert first.returncode == 0, first.stdout
-    assert "populations trained: 1; cells measured: 35, re-used: 6" in first.stdout
-    assert "budget smoke, device cpu" in first.stdout
+    wanted = "digits and single and not adv"
+    arguments = ("-k", wanted, "--budget", "smoke")
+    timed = ["--benchmark-json", str(tmp_path / "timings.json")]
+    printed = run(command(tmp_path, wanted, f"--data-root={tmp_path / 'data-root'}", *timed))
+    assert "populations trained: 1; cells measured: 35, re-used: 6" in printed
+    assert "budget smoke, device cpu" in printed
     # The table of timings comes before what a reader looks for at the end.
-    assert first.stdout.index("Legend:") < first.stdout.index("populations trained")
+    assert printed.index("Legend:") < printed.index("populations trained")
     page = (tmp_path / "LEADERBOARD.md").read_text()
     assert "digits, smoke budget" in page
     assert "| [single] " in page

@@ -1,9 +1,6 @@
 """Models of RobustBench's zoo, with the library itself."""
 
-import os
 import re
-import subprocess
-import sys
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from randomized_defense_bench.benchmarks import zoo
 from randomized_defense_bench.benchmarks.verdict import judge
 from randomized_defense_bench.leaderboard import records
 from test_verdict import PAPER
+from workers import command, run
 
 ROOT = Path(__file__).parents[2]
 MODEL = "Wong2020Fast"
@@ -57,26 +55,22 @@ def zoo_network():
 def test_a_model_is_a_row_beside_its_published_figures(zoo_network, tmp_path):
     """One has its weights in the library's layout; those of another cannot be downloaded."""
     random = np.random.default_rng(0)
-    for number in range(40):
+    for number in range(20):
         image = Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8))
-        folder = tmp_path / "data" / "cifar10" / ("train", "test")[number % 2] / str(number // 4)
+        folder = tmp_path / "data" / "cifar10" / ("train", "test")[number % 2] / str(number // 2)
         folder.mkdir(parents=True, exist_ok=True)
         image.save(folder / f"{number}.png")
     weights = tmp_path / "data" / "models" / "cifar10" / "Linf" / f"{MODEL}.pt"
     weights.parent.mkdir(parents=True)
     torch.save({"state_dict": zoo_network.state_dict()}, weights)
-    command = [sys.executable, "-m", "pytest", "benchmarks/", "--budget=smoke", "--eps=8/255", "-q"]
-    command += ["-k", "test_mra and robustbench and (none or fgsm) and not mifgsm"]
-    command += [f"--robustbench={MODEL}", "--robustbench=Addepalli2021Towards_RN18"]
-    folders = {"store": "store", "results": "results", "data-root": "data"}
-    command += [f"--{option}={tmp_path / name}" for option, name in folders.items()]
-    command += ["-p", "no:cacheprovider", "--benchmark-disable"]
+    wanted = "test_mra and robustbench and (none or fgsm) and not mifgsm"
+    models = [f"--robustbench={MODEL}", "--robustbench=Addepalli2021Towards_RN18"]
+    places = ["--eps=8/255", f"--data-root={tmp_path / 'data'}", "--benchmark-disable"]
     offline = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **offline}, capture_output=True, text=True
-    )
-    assert "2 passed" in done.stdout, done.stdout + done.stderr
-    assert "Addepalli2021Towards_RN18.pt (HTTPSConnectionPool" in done.stdout
+    # The model that cannot be had is an error.
+    printed = run(command(tmp_path, wanted, *models, *places), code=1, **offline)
+    assert "2 passed" in printed, printed
+    assert "Addepalli2021Towards_RN18.pt (HTTPSConnectionPool" in printed
     measured = records.read_all(tmp_path / "results")
     assert {r.case.defense for r in measured} == {"robustbench-wong2020fast"}
     assert {r.case.submodels for r in measured} == {1}
