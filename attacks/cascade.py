@@ -7,12 +7,10 @@ import time
 from functools import partial
 from typing import Literal
 
-import torch
 from tabulate import tabulate
-from torch import Tensor
 
 from . import gradient
-from .effort import SHARE, Search, Tries, go_on, improve, nearest, probabilities
+from .effort import SHARE, aim, go_on
 from .objectives import clipped_margin, mean_cross_entropy, mean_probability
 from .population import approach, register_search
 from .problem import Incumbent, Problem
@@ -47,19 +45,14 @@ def worst_case(
     """APGD on three losses of all members, then `cycles` of climbs from three kinds of starts.
 
     The first APGD is for all images. What comes after goes where something can still change: the
-    images whose nearest member is nearest to being fooled, half as many in every cycle.
+    images, and the members, that are nearest to being fooled, half as many in every cycle.
 
     Args:
-        members: so many of the nearest members are aimed at, each in a search of its own.
+        members: how many a search aims at for each image, on average.
         targets: APGD towards so many of the likeliest wrong classes in turn, before the climbs. On
             CIFAR-10 the nearest class is sometimes not the one that an image can be moved to, and
             the mean of all members often hides the class that fools one of them.
     """
-
-    def aim(search: Search, share: float) -> None:
-        at, gaps = nearest(problem, incumbent, share)
-        improve(problem, incumbent, _aims(problem, at, gaps, members), search)
-
     shares = _Shares(incumbent)
     gradient.apgd(problem, incumbent, mean_cross_entropy, steps=steps)
     shares.note("APGD, mean_cross_entropy")
@@ -67,12 +60,13 @@ def worst_case(
         go_on(problem, incumbent, partial(gradient.apgd, loss=loss, steps=steps))
         shares.note(f"APGD, {loss.__name__}")
     if targets:
-        aim(partial(approach, steps=steps, targets=targets), SHARE)
+        rivals = partial(approach, steps=steps, targets=targets)
+        aim(problem, incumbent, rivals, share=SHARE, members=members)
         shares.note("APGD, targeted")
     for cycle in range(cycles):
         for start in STARTS:
             search = partial(climb, start=start, steps=steps, queries=queries)
-            aim(search, CLIMBED / 2**cycle)
+            aim(problem, incumbent, search, share=CLIMBED / 2**cycle, members=members)
             shares.note(f"climb {cycle + 1}, {start}")
     logger.info("what each part of the cascade took and gained:\n%s", shares)
 
@@ -110,19 +104,3 @@ class _Shares:
     def __str__(self) -> str:
         table: str = tabulate(self._rows, ["part", "seconds", "images", "points"], floatfmt=".1f")
         return table
-
-
-def _aims(problem: Problem, at: Tensor, gaps: Tensor, members: int) -> Tries:
-    """Hold the members that the incumbent fools, and aim at one more: the nearest, then the next.
-
-    So the set of fooled members becomes maximal, which attacks on the mean often miss: see
-    arXiv 2307.10788. Draws of random members do not come again: all of them are meant at once.
-    """
-    if problem.population.random:
-        return [(at, probabilities(problem, gaps))]
-    tries = []
-    held = (gaps == -torch.inf).to(gaps)
-    for aim in gaps.topk(min(members, len(gaps)), dim=0).indices.unsqueeze(1):
-        missing = held.gather(0, aim)[0] == 0
-        tries.append((at[missing], held.scatter(0, aim, 1.0)[:, missing]))
-    return tries

@@ -204,12 +204,12 @@ def _drawn_batches(
     for number, member in enumerate(population.submodels):
         own = torch.nonzero(draws == number).flatten()
         for part in own.split(together) if len(own) else ():
-            indices, wanted = _side_by_side([blocks[block] for block in part.tolist()])
+            indices, wanted = side_by_side([blocks[block] for block in part.tolist()])
             model = HeldDraws(member, derive_seed(seed, "draw", *part[:1].tolist()), len(part))
             yield model, indices, wanted
 
 
-def _side_by_side(blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def side_by_side(blocks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Blocks of indices filled up to one size, flat, and which of the indices are wanted."""
     padded = pad_sequence(list(blocks), batch_first=True, padding_value=-1).flatten()
     return padded.clamp_min(0), padded >= 0
@@ -237,9 +237,27 @@ def _batches(
             block = min(block, population.chunk or block)
             for first in range(0, max(map(len, groups)), block):
                 own = [group[first : first + block] for group in groups]
-                yield population.blocks, *_side_by_side(own)
+                yield population.blocks, *side_by_side(own)
             return
     for model, group in zip(models, groups, strict=True):
         for batch in group.split(batch_size):
             if len(batch):
                 yield model, batch, torch.ones(len(batch), dtype=torch.bool)
+
+
+def one_each(population: PopulationLike, images: Tensor, members: Tensor) -> Tensor:
+    """The logits (N, K) of deterministic members, each asked for its own images.
+
+    Args:
+        images: (N, C, H, W); members: which one each is for, (N,).
+    """
+    groups = [torch.nonzero(members == k).flatten() for k in range(len(population.submodels))]
+    order = torch.cat(groups).argsort()
+    # A block is as long as the longest: for few members of many, one by one is less work.
+    blocks = population.blocks if max(map(len, groups)) * len(groups) <= 2 * len(images) else None
+    if blocks is None:
+        asked = zip(population.submodels, groups, strict=True)
+        return torch.cat([member(images[own]) for member, own in asked if len(own)])[order]
+    indices, wanted = side_by_side(groups)
+    logits: Tensor = blocks(images[indices])
+    return logits[wanted][order]

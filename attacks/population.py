@@ -114,7 +114,7 @@ def approach(
     """APGD on a margin towards each of the `targets` likeliest wrong classes in turn."""
     everything = torch.arange(len(problem.images), device=problem.images.device)
     with torch.no_grad():
-        answers = settled(problem.logits(problem.images)).softmax(-1)
+        answers = settled(problem.logits(problem.images, everything)).softmax(-1)
         probability = expectation(answers, problem.loss_weights(everything))
     probability.scatter_(1, problem.labels.unsqueeze(1), -1)
     ranked = probability.argsort(dim=1, descending=True)

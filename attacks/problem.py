@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .craft import PopulationLike
+from .craft import PopulationLike, one_each
 from .objectives import Loss, expected_correctness, settled
 from .spreading import SpreadPooling
 from .threat_model import ThreatModel
@@ -98,6 +98,8 @@ class Problem:
     Attributes:
         focus: by how much a loss weighs each row of `logits` for each image, (rows, N); None: by
             the row's probability.
+        members: the one member that each image is searched against, (N,): it is the only row, and
+            what others answer costs nothing; None: all members.
     """
 
     population: PopulationLike
@@ -105,11 +107,12 @@ class Problem:
     labels: Tensor
     threat_model: ThreatModel
     focus: Tensor | None = None
+    members: Tensor | None = None
 
     @cached_property
     def weights(self) -> Tensor | None:
         """The probability of each row of `logits`, (rows,); None: all alike."""
-        weights = self.population.weights
+        weights = None if self.members is not None else self.population.weights
         return None if weights is None else weights.to(self.images.device)
 
     def loss_weights(self, at: Tensor) -> Tensor | None:
@@ -129,33 +132,48 @@ class Problem:
         """The clean images, or others (N, C, H, W), as the best so far."""
         images = self.images if start is None else start
         incumbent = Incumbent(images, self.confirm, lucky=self.population.random)
-        everything = torch.arange(len(images), device=images.device)
-        correctness = self.correctness(images, everything)
-        incumbent.offer(everything, images, correctness, torch.full_like(correctness, -torch.inf))
+        at = self._everything
+        correctness = self.correctness(images, at)
+        incumbent.offer(at, images, correctness, torch.full_like(correctness, -torch.inf))
         return incumbent
 
     @cached_property
     def scale(self) -> Tensor:
         """Each row's logit spread over the classes, the mean over the clean images: (rows,)."""
         with torch.no_grad():
-            return settled(self.logits(self.images)).std(-1).mean(1).clamp_min(1e-6)
+            logits = settled(self.logits(self.images, self._everything))
+            return logits.std(-1).mean(1).clamp_min(1e-6)
 
-    def logits(self, images: Tensor) -> Tensor:
+    @property
+    def _everything(self) -> Tensor:
+        return torch.arange(len(self.images), device=self.images.device)
+
+    def logits(self, images: Tensor, at: Tensor) -> Tensor:
         """(M, C, H, W) -> (rows, M, K), a row for each member, or for each fresh draw of each.
 
         In double precision where the device has it: on a confident network float32 rounds the
         cross-entropy's gradient to zero.
-        """
-        return _precise(self.population.logits(images))
 
-    def seen(self, images: Tensor) -> Tensor:
+        Args:
+            at: the images that these belong to, (M,).
+        """
+        return self._answers(self.population, images, at)
+
+    def seen(self, images: Tensor, at: Tensor) -> Tensor:
         """The same as a search may see it: in low precision, where that is faster."""
-        return _precise((self.population.rough or self.population).logits(images))
+        return self._answers(self.population.rough or self.population, images, at)
+
+    def _answers(self, population: PopulationLike, images: Tensor, at: Tensor) -> Tensor:
+        if self.members is None:
+            logits = population.logits(images)
+        else:
+            logits = one_each(population, images, self.members[at]).unsqueeze(0)
+        return logits if logits.device.type == "mps" else logits.double()
 
     @torch.no_grad()
     def correctness(self, images: Tensor, at: Tensor) -> Tensor:
         """s_j of perturbed images (M, C, H, W) that belong to the images `at` (M,)."""
-        return expected_correctness(self.logits(images), self.labels[at], self.weights)
+        return expected_correctness(self.logits(images, at), self.labels[at], self.weights)
 
     def evaluate(
         self,
@@ -179,7 +197,7 @@ class Problem:
             with torch.enable_grad():
                 leaf = images[chunk].detach().requires_grad_()
                 with SpreadPooling() if spread else nullcontext():
-                    logits = self.seen(leaf)
+                    logits = self.seen(leaf, at[chunk])
                 rows = settled(logits)
                 weights = self.loss_weights(at[chunk])
                 values = loss(rows, labels, weights, self.scale, pick(targets, chunk))
@@ -212,10 +230,6 @@ class Problem:
             noise *= torch.rand(len(at), 1, 1, 1, device=noise.device, dtype=noise.dtype)
         perturbed = self.images[at] + self.threat_model.eps * noise
         return self.threat_model.project(perturbed, self.images[at])
-
-
-def _precise(logits: Tensor) -> Tensor:
-    return logits if logits.device.type == "mps" else logits.double()
 
 
 def pick(targets: Tensor | None, at: Tensor | slice) -> Tensor | None:

@@ -95,7 +95,7 @@ def square_population(
         if step:
             side = side_length(step, queries, height, width)
             proposal = propose(problem, images, at, side)
-        logits = problem.seen(proposal)
+        logits = problem.seen(proposal, at)
         weights = problem.loss_weights(at)
         new = loss(settled(logits), problem.labels[at], weights, problem.scale, None)
         new = new.to(images.dtype)

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from networks import Linear, inconsistent, problem_of
 from randomized_defense_bench.attacks.arc import arc
 
@@ -17,6 +18,6 @@ def test_arc_serves_the_likelier_submodel_first(probabilities, fooled):
     problem = problem_of(submodels, 4, "Linf", eps=0.4, probabilities=probabilities)
     incumbent = problem.incumbent()
     arc(problem, incumbent, steps=5, candidates=1, start=problem.images)
-    right = problem.logits(incumbent.images).argmax(-1) == 0
+    right = problem.logits(incumbent.images, torch.arange(len(incumbent.images))).argmax(-1) == 0
     assert right[fooled].any().item() is False
     assert right[1 - fooled].all().item() is True

@@ -8,6 +8,7 @@ import copy
 
 import pytest
 import torch
+from randomized_defense_bench.attacks.craft import one_each
 from randomized_defense_bench.defenses import Population, stacking
 from randomized_defense_bench.defenses.architectures import cifar_convnet, cifar_resnet18, lenet5
 from randomized_defense_bench.defenses.stacking import FrozenStack, Stack, stackable
@@ -290,3 +291,16 @@ def test_a_surrogate_answers_as_its_population_does(stacked):
         assert torch.allclose(
             surrogate.submodels[2](images), population.logits(images)[2], atol=1e-5
         )
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+@pytest.mark.parametrize("members", [[2, 0, 1, 1, 0, 2, 1], [1] * 7])
+def test_each_image_is_answered_by_the_one_member_that_it_is_for(stacked, members):
+    population = Population(experienced(lenet5, 1))
+    surrogate = Surrogate(population, Plan(stacked=stacked, chunk=4, dtype="float32"))
+    images = torch.rand(7, 1, 32, 32, requires_grad=True)
+    answered = one_each(surrogate, images, torch.tensor(members))
+    expected = population.logits(images)[torch.tensor(members), torch.arange(7)]
+    assert torch.allclose(answered, expected, atol=1e-5)
+    ours, theirs = (torch.autograd.grad(z.sum(), images)[0] for z in (answered, expected))
+    assert torch.allclose(ours, theirs, atol=1e-4)
