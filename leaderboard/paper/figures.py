@@ -288,7 +288,7 @@ def draw_examples(evidence: Evidence, figure: Any) -> None:
     )
     for panel, (row, column) in zip(grid, np.ndindex(rows, columns), strict=True):
         pixels = images[row, column].transpose(1, 2, 0)
-        panel.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        panel.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="none")
         panel.set(xticks=[], yticks=[])
         panel.grid(visible=False)
         answer = int(evidence.arrays["answers"][row, column])

@@ -1,10 +1,14 @@
+import base64
+import io
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from randomized_defense_bench.leaderboard import records
 from randomized_defense_bench.leaderboard.board import Board
+from randomized_defense_bench.leaderboard.drawing import Figure
 from randomized_defense_bench.leaderboard.gallery import Gallery
 from randomized_defense_bench.leaderboard.pages import pages
 from samples import record, row, same, spoil
@@ -99,3 +103,25 @@ def test_a_committed_record_takes_the_images_of_a_run_with_the_same_answers(tmp_
             if found is not None
             else (committed.examples is None)
         )
+
+
+def drawn(pixels):
+    """The pixels of a figure that shows an image, as its file embeds them."""
+
+    def draw(sheet):
+        sheet.subplots().imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="none")
+
+    text = Figure("figure.svg", b"data", draw).svg()
+    (embedded,) = re.findall(r'<image [^>]*;base64,([^"]+)"', text)
+    with Image.open(io.BytesIO(base64.b64decode(embedded))) as image:
+        return image.mode, np.asarray(image.convert("RGB"))
+
+
+def test_gray_pixels_are_embedded_without_colors_and_colors_with_them():
+    gray = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+    mode, found = drawn(gray)
+    assert mode == "L"
+    # A color map rounds.
+    assert np.abs(found - gray[..., None].astype(int)).max() <= 1
+    colored = np.stack([gray, gray, 255 - gray], axis=2)
+    assert drawn(colored)[0] == "RGBA"
