@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 # A label, accuracy in [0, 1] by eps, and the line's `style`.
 Line = tuple[str, Mapping[float, float], Mapping[str, str]]
 
@@ -50,17 +48,15 @@ class Figure:
         return path.exists() and self._description in path.read_text("utf-8", "replace")
 
     def svg(self) -> str:
-        """The file's text."""
+        """The file's text, by nothing of the user's own settings."""
         _import_matplotlib()
-        import matplotlib
-        from matplotlib.figure import Figure as Sheet
+        from matplotlib import figure, rc_context
 
-        # Nothing of the user's own settings.
-        with matplotlib.rc_context(fname=STYLE):
-            sheet, buffer = Sheet(layout="constrained"), io.StringIO()
+        with rc_context(fname=STYLE):
+            sheet, buffer = figure.Figure(layout="constrained"), io.StringIO()
             self.draw(sheet)
-            metadata = {"Date": None, "Creator": MARK, "Description": self._description}
-            sheet.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+            about = {"Date": None, "Creator": MARK, "Description": self._description}
+            sheet.savefig(buffer, format="svg", transparent=True, metadata=about)
         return re.sub(r'(?<=;base64,)[^"]+', _in_gray, buffer.getvalue())
 
 
@@ -68,12 +64,10 @@ def _in_gray(found: re.Match[str]) -> str:
     """Embedded pixels without colors they do not use: a third of the bytes."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(base64.b64decode(found[0]))) as image:
-        pixels, buffer = np.asarray(image.convert("RGBA")), io.BytesIO()
-    if (pixels[..., 3] < 255).any() or (pixels[..., :3] != pixels[..., :1]).any():
-        return found[0]
-    Image.fromarray(pixels[..., 0]).save(buffer, format="png", optimize=True)
-    return "\n" + base64.b64encode(buffer.getvalue()).decode()
+    image, buffer = Image.open(io.BytesIO(base64.b64decode(found[0]))), io.BytesIO()
+    (gray := image.convert("L")).save(buffer, format="png", optimize=True)
+    alike = gray.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
+    return "\n" + base64.b64encode(buffer.getvalue()).decode() if alike else found[0]
 
 
 def _import_matplotlib() -> None:
